@@ -1,0 +1,60 @@
+#include "base/fault.h"
+
+#include <errno.h>
+
+int fault_armed;
+static enum fault_point armed_point;
+static uint64_t armed_nth, calls;
+static int fired;
+
+static const int fault_errno[FAULT_COUNT] = {
+    [FAULT_ALLOC] = ENOMEM, [FAULT_OPEN] = EIO,    [FAULT_READ] = EIO,      [FAULT_WRITE] = ENOSPC,
+    [FAULT_FSYNC] = EIO,    [FAULT_RENAME] = EIO,  [FAULT_MMAP] = ENOMEM,   [FAULT_THREAD] = EAGAIN,
+    [FAULT_ACCEPT] = EMFILE, [FAULT_RECV] = ECONNRESET, [FAULT_SEND] = EPIPE,
+};
+
+bool fault_hit_slow(enum fault_point point)
+{
+    if (point != armed_point)
+        return false;
+    uint64_t n = __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
+    if (armed_nth == 0 || n != armed_nth)
+        return false;
+    __atomic_store_n(&fired, 1, __ATOMIC_RELAXED);
+    errno = fault_errno[point];
+    return true;
+}
+
+static void set(enum fault_point point, uint64_t nth)
+{
+    armed_point = point;
+    armed_nth = nth;
+    __atomic_store_n(&calls, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&fired, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&fault_armed, 1, __ATOMIC_RELEASE);
+}
+
+void fault_arm(enum fault_point point, uint64_t nth)
+{
+    set(point, nth);
+}
+
+void fault_count(enum fault_point point)
+{
+    set(point, 0);
+}
+
+void fault_disarm(void)
+{
+    __atomic_store_n(&fault_armed, 0, __ATOMIC_RELEASE);
+}
+
+bool fault_fired(void)
+{
+    return __atomic_load_n(&fired, __ATOMIC_RELAXED) != 0;
+}
+
+uint64_t fault_calls(void)
+{
+    return __atomic_load_n(&calls, __ATOMIC_RELAXED);
+}

@@ -1,0 +1,101 @@
+/* engine - one thread owns every sequence and KV block of a model: schedule, run, commit
+ *
+ *   TRY(engine_create(&e, bundle, &options, err));
+ *   TRY(engine_submit(e, &request, err));     // from any thread; callbacks come on the engine thread
+ *   engine_cancel(e, id);                     // takes effect within one step; blocks return; on_finish still comes
+ *
+ * One `struct request` serves every user of the engine: the server, the command line, jobs and evaluation.
+ * Threads  submit, cancel, stats: any thread. Callbacks must not block: hand over to your own loop.
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "model/model.h"
+
+enum { REQUEST_STOPS_MAX = 16, REQUEST_LOGPROBS_MAX = 20 };
+
+struct logit_bias {
+    int32_t id;
+    float bias;
+};
+
+struct sampling { /* order and ties: docs/numerics.md section 6 */
+    float temperature;         /* 0 = greedy */
+    int top_k;                 /* 0 = all */
+    float top_p, min_p;        /* 1, 0 = off */
+    float repetition_penalty;  /* 1 = off; over prompt and output, as transformers */
+    float presence_penalty, frequency_penalty; /* 0 = off; over the output, as OpenAI */
+    uint64_t seed;             /* drawn and reported when !has_seed */
+    bool has_seed;
+    int max_tokens;            /* output tokens; 0 = until the context is full */
+    int min_tokens;
+    bool ignore_eos;
+    int n_logprobs;            /* -1 = none; 0 = the chosen token's alone; else that many alternatives too */
+    const struct logit_bias *logit_bias;
+    int n_logit_bias;
+};
+void sampling_defaults(struct sampling *s); /* greedy-free defaults: temperature 1, all filters off */
+MUST_USE enum status sampling_check(const struct sampling *s, const char **param, struct error *err); /* names the field */
+
+enum finish { FINISH_NONE, FINISH_STOP, FINISH_LENGTH, FINISH_CANCELED, FINISH_ERROR };
+
+struct token_event {
+    int32_t id;                /* -1 in an event that only flushes held text */
+    struct str text;           /* newly certain text: whole characters, nothing of a stop string; may be empty */
+    float logprob;             /* from the raw logits; valid when n_logprobs >= 0 */
+    const struct candidate *top; /* alternatives, descending; .logit holds the log-probability */
+    int n_top;
+};
+struct finish_event {
+    enum finish finish;
+    struct str stop_text;      /* which stop string ended it; ptr NULL for EOS */
+    enum status status;        /* FINISH_ERROR */
+    const char *message;
+    int n_prompt, n_output, n_cached;
+    uint64_t seed;
+    double queue_s, prefill_s, decode_s;
+};
+
+struct request {               /* filled by the caller; ids, stops and callbacks must live until on_finish returned */
+    const int32_t *prompt;
+    int n_prompt;
+    struct sampling sampling;
+    struct str stops[REQUEST_STOPS_MAX];
+    int n_stop;
+    int choice;                /* index of this sequence in an n > 1 request: part of the random counter */
+    bool echo_logprobs;        /* prompt log-probabilities too (evaluation) */
+    int priority;
+    void *ctx;
+    void (*on_token)(void *ctx, const struct token_event *event);
+    void (*on_finish)(void *ctx, const struct finish_event *event); /* exactly once */
+    uint64_t id;               /* set by engine_submit */
+};
+
+struct engine_options {
+    int n_thread;          /* 0 = all CPUs */
+    uint64_t kv_bytes;     /* 0 = enough for 4 full contexts or a quarter of free memory, whichever is less */
+    int prefill_chunk;     /* tokens of prompt a step may carry; 0 = 256 */
+    int max_sequences;     /* running at once; 0 = 64 */
+    int queue_max;         /* waiting; ST_LIMIT beyond; 0 = 1024 */
+    struct pool *pool;     /* NULL = the engine makes its own */
+};
+struct engine;
+MUST_USE enum status engine_create(struct engine **out, struct bundle *bundle, const struct engine_options *options,
+                                   struct error *err);
+void engine_drain(struct engine *e);   /* refuse new requests, finish running ones; returns when idle */
+void engine_destroy(struct engine *e); /* cancels what runs */
+MUST_USE enum status engine_submit(struct engine *e, struct request *r, struct error *err);
+void engine_cancel(struct engine *e, uint64_t id); /* unknown ids are ignored */
+const struct bundle *engine_bundle(const struct engine *e);
+
+struct engine_stats {
+    int running, waiting, blocks_total, blocks_free, n_ctx;
+    uint64_t steps, prompt_tokens, output_tokens, finished[5]; /* by enum finish */
+    uint64_t last_step_ns;     /* clock_ns() at the end of the last step: health is its age while work waits */
+};
+void engine_stats(const struct engine *e, struct engine_stats *out);
+
+/* One request, run to its end on the caller's thread of waiting: the command line's way. Text into out. */
+MUST_USE enum status engine_generate(struct engine *e, struct request *r, struct finish_event *end, struct error *err);
+
+#endif

@@ -1,0 +1,190 @@
+/* kernels - every operation's arithmetic, forward and backward, behind one table chosen once at start
+ *
+ * The functions here are the door: they split work over the pool by rows, heads or panels (never inside a reduction)
+ * and call the chosen instruction set's kernel (kernels.def, dispatch.c). Bits are defined by docs/numerics.md and are
+ * equal for every batch, chunk, thread count and instruction set.
+ *
+ * Shapes   matrices are row-major, rows are tokens: x [n_row, n]. `real` is float, or double in the gradient-check build.
+ * Pool     may be NULL (inline). Outputs may not overlap inputs unless a function says "in place".
+ * Errors   none: callers validate shapes at load; asserts describe our mistakes
+ * Threads  a struct pool has one caller at a time; everything else is pure
+ */
+#ifndef KERNELS_KERNELS_H
+#define KERNELS_KERNELS_H
+
+#include "base/pool.h"
+#include "tensor/tensor.h"
+
+#ifdef INGOT_REAL_DOUBLE
+typedef double real;
+#else
+typedef float real;
+#endif
+
+enum { NUMERICS_VERSION = 1 };
+
+/* ---- instruction set ---- */
+/* `name`: NULL reads INGOT_ISA or picks the best. ref | avx2 | avx512 | avx512-vnni (vnni) | avx512-vnni-bf16 | neon.
+ * ST_UNSUPPORTED names what this processor lacks. Called once, before any kernel; later calls re-choose (tests). */
+MUST_USE enum status kernels_init(const char *name, struct error *err);
+const char *kernels_isa(void);                    /* the chosen set */
+bool kernels_isa_available(const char *name);
+const char *kernels_isa_list(int i);              /* all names this build knows, i = 0..; NULL at the end */
+const char *kernels_cpu_name(void);               /* the processor's own name */
+
+/* ---- weights: panels of 16 output rows, outputs in lanes, k in order ---- */
+struct weight {
+    enum dtype type;      /* of the panels: F32 (real), F16, BF16, Q8_0, Q4_0, Q4_1; others are widened to F32 at packing */
+    int64_t n_out, n_in;
+    void *panels;         /* [ceil(n_out / 16)] panels; rows beyond n_out are zero; 64-byte aligned */
+    size_t panel_bytes, bytes;
+    bool exact;           /* --exact: quantized and bf16 weights meet f32 activations */
+};
+/* How `src` [n_out, n_in] is stored once packed: the type kept, or F32 when this build has no panels for it. */
+enum dtype weight_type(enum dtype src);
+size_t weight_bytes(enum dtype packed, int64_t n_out, int64_t n_in);
+/* Packs row-major rows into w->panels (w's type, n_out, n_in, panels, bytes set by the caller; type == weight_type(src)
+ * or F32). row_of[i] (or NULL for i) is the source row that becomes output row i: GGUF's permuted Q/K, fused QKV. */
+void weight_pack(struct weight *w, const void *rows, enum dtype src, const int32_t *row_of, struct pool *pool);
+/* Row r (0 .. n_out-1) widened to real: embeddings gather from panels. */
+void weight_get_row(real *out, const struct weight *w, int64_t r);
+void weight_set_row(struct weight *w, int64_t r, const real *in); /* F32 panels only */
+
+/* ---- linear ---- */
+enum act_type { ACT_REAL, ACT_BF16, ACT_INT8 };  /* what a weight type meets: docs/numerics.md section 1 */
+enum act_type weight_act(const struct weight *w);
+size_t act_bytes(enum act_type type, int64_t n_row, int64_t n_in);
+struct act {                                     /* activations prepared once, used by several products (Q, K, V) */
+    enum act_type type;
+    int64_t n_row, n_in;
+    const real *x;                               /* ACT_REAL: the rows themselves, borrowed */
+    void *storage;                               /* else act_bytes() of prepared data, layout private */
+};
+void act_prepare(struct act *a, enum act_type type, void *storage, const real *x, int64_t n_row, int64_t n_in,
+                 struct pool *pool);
+/* out [n_row, n_out] = x W^T + bias (bias may be NULL; added after the sum, one rounding) */
+void linear_forward(real *out, const struct act *x, const struct weight *w, const real *bias, struct pool *pool);
+/* dx [n_row, n_in] (+)= dy W, F32 panels; dy [n_row, n_out] */
+void linear_backward_input(real *dx, const real *dy, const struct weight *w, int64_t n_row, bool accumulate,
+                           struct pool *pool);
+/* dw (F32 panels of [n_out, n_in]) += dy^T x, tokens ascending into one accumulator */
+void linear_backward_weight(real *dw_panels, const real *dy, const real *x, int64_t n_row, int64_t n_out, int64_t n_in,
+                            struct pool *pool);
+void linear_backward_bias(real *db, const real *dy, int64_t n_row, int64_t n_out, struct pool *pool); /* += */
+
+/* ---- embedding ---- */
+void embed_forward(real *out, const struct weight *w, const int32_t *ids, int64_t n_row, struct pool *pool);
+void embed_backward(real *dw_panels, const real *dy, const int32_t *ids, int64_t n_row, int64_t n_vocab, int64_t n,
+                    struct pool *pool); /* += , tokens ascending */
+
+/* ---- norms: per row of n. Per-head Q/K norm is the same with n_row * n_head rows of d_head ---- */
+void norm_rms_forward(real *out, const real *x, const real *weight, real eps, int64_t n_row, int64_t n,
+                      struct pool *pool); /* in place allowed */
+void norm_layer_forward(real *out, const real *x, const real *weight, const real *bias, real eps, int64_t n_row,
+                        int64_t n, struct pool *pool); /* weight, bias may be NULL; in place allowed */
+/* dx written (not accumulated); dw, db accumulated, rows ascending; any of dw, db may be NULL */
+void norm_rms_backward(real *dx, real *dw, const real *dy, const real *x, const real *weight, real eps, int64_t n_row,
+                       int64_t n, struct pool *pool);
+void norm_layer_backward(real *dx, real *dw, real *db, const real *dy, const real *x, const real *weight, real eps,
+                         int64_t n_row, int64_t n, struct pool *pool);
+
+/* ---- rotary positions ---- */
+/* cs [n_row, n_half, 2] = cos, sin of pos[r] * inv_freq[i], each times `scale` (YaRN's attention factor). */
+void rope_angles(real *cs, const real *inv_freq, real scale, const int32_t *pos, int64_t n_row, int64_t n_half,
+                 struct pool *pool);
+enum rope_style { ROPE_HALF, ROPE_PAIR }; /* (x[i], x[i+n_half]) as Hugging Face; (x[2i], x[2i+1]) as llama2.c */
+/* In place on x [n_row, n_head, d_head], its first 2*n_half dimensions. sign +1 forward, -1 backward (the transpose). */
+void rope_apply(real *x, const real *cs, enum rope_style style, int64_t n_row, int64_t n_head, int64_t d_head,
+                int64_t n_half, int sign, struct pool *pool);
+
+/* ---- activations ---- */
+enum act_fn { FN_SILU, FN_GELU, FN_GELU_TANH, FN_RELU }; /* GELU: by erf */
+void fn_forward(real *out, const real *x, enum act_fn fn, int64_t count, struct pool *pool); /* in place allowed */
+void fn_backward(real *dx, const real *dy, const real *x, enum act_fn fn, int64_t count, struct pool *pool);
+void glu_forward(real *out, const real *gate, const real *up, enum act_fn fn, int64_t count, struct pool *pool); /* fn(gate)*up; in place on either */
+void glu_backward(real *dgate, real *dup, const real *dy, const real *gate, const real *up, enum act_fn fn,
+                  int64_t count, struct pool *pool);
+
+/* ---- element by element ---- */
+void add_forward(real *out, const real *a, const real *b, int64_t count, struct pool *pool); /* in place allowed */
+void scale_forward(real *out, const real *x, real s, int64_t count, struct pool *pool);      /* in place allowed */
+void add_rows(real *out, const real *x, const real *vector, int64_t n_row, int64_t n, struct pool *pool); /* + vector */
+
+/* ---- attention over a paged KV cache: docs/numerics.md section 3 ---- */
+enum kv_type { KV_F32, KV_F16, KV_INT8 };   /* KV_F32 holds real */
+enum { KV_BLOCK = 64, KV_SEGMENT = 256 };    /* tokens */
+struct kv_layout {
+    enum kv_type type;
+    int n_kv_head, d_head;
+};
+size_t kv_page_bytes(const struct kv_layout *l); /* K and V of KV_BLOCK tokens in one layer; a multiple of 64 */
+/* Rows row0 .. row0+n_row-1 of the batch are positions pos0 .. of one sequence; block b of it is pages[blocks[b]]. */
+struct attend_span {
+    int32_t row0, n_row, pos0;
+    const int32_t *blocks; /* [(pos0 + n_row + 63) / 64] */
+};
+/* Rounds k, v [n_row, n_kv_head, d_head] to the page type and stores them. `layer` is page 0 of this layer. */
+void kv_write(void *layer, const struct kv_layout *l, const real *k, const real *v, const struct attend_span *spans,
+              int n_span, struct pool *pool);
+struct attend_attr {
+    int n_head;
+    real scale;    /* usually 1/sqrt(d_head) */
+    int window;    /* 0 = none; else a query sees keys at most window-1 positions back (Mistral's sliding window) */
+    real soft_cap; /* 0 = none */
+};
+/* out, q [n_row, n_head, d_head]: causal attention of every span's rows over its positions 0 .. pos. */
+void attend_forward(real *out, const real *q, const void *layer, const struct kv_layout *l,
+                    const struct attend_attr *attr, const struct attend_span *spans, int n_span, struct pool *pool);
+/* Training: whole sequences (pos0 == 0). k, v: the rows, [n_row, n_kv_head, d_head]. dq, dk, dv written. */
+void attend_backward(real *dq, real *dk, real *dv, const real *dout, const real *q, const real *k, const real *v,
+                     const struct kv_layout *l, const struct attend_attr *attr, const struct attend_span *spans,
+                     int n_span, struct pool *pool);
+
+/* ---- mixture of experts ---- */
+struct moe_attr {
+    int n_expert, n_used;
+    bool normalize;      /* norm_topk_prob: the used weights are divided by their sum */
+    real scale;          /* 1 */
+};
+/* softmax over all experts, then the n_used largest (ties to the lower id), given in ascending expert id:
+ * experts, weights [n_row, n_used]; probs [n_row, n_expert] kept for backward. */
+void moe_route(int32_t *experts, real *weights, real *probs, const real *logits, const struct moe_attr *attr,
+               int64_t n_row, struct pool *pool);
+void moe_route_backward(real *dlogits, const real *dweights, const int32_t *experts, const real *probs,
+                        const struct moe_attr *attr, int64_t n_row, struct pool *pool);
+
+/* ---- loss, log-probabilities ---- */
+/* lse[r] = log sum exp of x [n_row, n]: chunks of 4096, online merge ascending. One operation for loss, server, sampler. */
+void lse_forward(real *lse, const real *x, int64_t n_row, int64_t n, struct pool *pool);
+/* loss[r] = lse - x[target] (0 where target < 0); dx = (softmax - onehot) * scale, may be NULL, in place on x allowed */
+void cross_entropy(real *loss, real *dx, const real *x, const int32_t *targets, real scale, int64_t n_row, int64_t n,
+                   struct pool *pool);
+
+/* ---- optimizer ---- */
+struct adamw {
+    real lr, beta1, beta2, eps, weight_decay;
+    int64_t step; /* 1-based, for bias correction */
+    real grad_scale; /* multiplies every gradient first (clipping) */
+};
+void adamw_step(real *param, real *m, real *v, const real *grad, const struct adamw *how, int64_t count,
+                struct pool *pool);
+double sum_squares(const real *x, int64_t count, struct pool *pool); /* f64 over fixed chunks: gradient norm */
+
+/* ---- sampling arithmetic: the policy (order, Philox) is the engine's ---- */
+struct candidate {
+    int32_t id;
+    float logit;
+};
+/* The k largest of x[n], by logit descending then id ascending; returns how many (min(k, n)). NaN sorts last. */
+int top_k_select(struct candidate *out, const float *x, int64_t n, int k);
+int32_t argmax(const float *x, int64_t n); /* ties to the lower id; -1 when all are NaN */
+
+/* ---- functions: one definition for scalar and vector (docs/numerics.md section 4) ---- */
+float fn_exp(float x);
+float fn_log(float x);
+float fn_log1p(float x);
+float fn_tanh(float x);
+float fn_erf(float x);
+double fn_sin(double x), fn_cos(double x), fn_pow(double x, double y), fn_exp64(double x), fn_log64(double x);
+
+#endif
