@@ -9,10 +9,29 @@
 #include "base/str.h"
 
 enum dtype {
-    DT_F32, DT_F16, DT_BF16, DT_F64,
-    DT_I8, DT_U8, DT_I16, DT_U16, DT_I32, DT_U32, DT_I64, DT_U64, DT_BOOL,
-    DT_Q4_0, DT_Q4_1, DT_Q5_0, DT_Q5_1, DT_Q8_0,
-    DT_Q2_K, DT_Q3_K, DT_Q4_K, DT_Q5_K, DT_Q6_K,
+    DT_F32,
+    DT_F16,
+    DT_BF16,
+    DT_F64,
+    DT_I8,
+    DT_U8,
+    DT_I16,
+    DT_U16,
+    DT_I32,
+    DT_U32,
+    DT_I64,
+    DT_U64,
+    DT_BOOL,
+    DT_Q4_0,
+    DT_Q4_1,
+    DT_Q5_0,
+    DT_Q5_1,
+    DT_Q8_0,
+    DT_Q2_K,
+    DT_Q3_K,
+    DT_Q4_K,
+    DT_Q5_K,
+    DT_Q6_K,
     DT_COUNT
 };
 
@@ -23,12 +42,18 @@ struct dtype_row {
     const char *st_name; /* safetensors name, or NULL */
 };
 const struct dtype_row *dtype_row(enum dtype t);
-int dtype_find(struct str name);      /* by name; -1 */
-int dtype_from_gguf(uint32_t id);     /* -1 when unknown */
+int dtype_find(struct str name);  /* by name; -1 */
+int dtype_from_gguf(uint32_t id); /* -1 when unknown */
 int dtype_from_safetensors(struct str name);
 const char *gguf_type_name(uint32_t id); /* for messages, also of types Ingot does not read; "?" when unknown */
-static inline bool dtype_is_block(enum dtype t) { return t >= DT_Q4_0; }
-static inline bool dtype_is_float(enum dtype t) { return t <= DT_F64; }
+static inline bool dtype_is_block(enum dtype t)
+{
+    return t >= DT_Q4_0;
+}
+static inline bool dtype_is_float(enum dtype t)
+{
+    return t <= DT_F64;
+}
 /* Bytes of n elements; false when n is no multiple of the block or the product overflows. */
 bool dtype_bytes(size_t *out, enum dtype t, uint64_t n);
 

@@ -1,0 +1,249 @@
+#include "tensor/block.h"
+
+#include <math.h>
+
+/* Read-only scale at `in`: f16. */
+static float scale_at(const uint8_t *in)
+{
+    uint16_t h;
+    memcpy(&h, in, 2);
+    return f16_to_f32(h);
+}
+
+static void scale_put(uint8_t *out, float f)
+{
+    uint16_t h = f32_to_f16(f);
+    memcpy(out, &h, 2);
+}
+
+/* ---- reading: 32 elements ---- */
+
+/* Q4_0, Q4_1, Q5_0, Q5_1: nibble j of the low halves is element j, of the high halves element j + 16; `fifth` holds
+ * bit 4 of element j in bit j. */
+static void nibbles_read(float *out, const uint8_t *q, uint32_t fifth, float d, int zero, const float *m)
+{
+    for (int j = 0; j < 32; j++) {
+        int v = (j < 16 ? q[j] & 15 : q[j - 16] >> 4) | (int)(fifth >> j & 1) << 4;
+        float product = d * (float)(v - zero);
+        out[j] = m ? product + *m : product;
+    }
+}
+
+static uint32_t u32_at(const uint8_t *in)
+{
+    uint32_t u;
+    memcpy(&u, in, 4);
+    return u;
+}
+
+static void q8_0_read(float *out, const uint8_t *in)
+{
+    float d = scale_at(in);
+    for (int j = 0; j < 32; j++)
+        out[j] = d * (float)(int8_t)in[2 + j];
+}
+
+/* ---- reading: 256 elements ---- */
+
+static void q2_k_read(float *out, const uint8_t *in)
+{
+    const uint8_t *scales = in, *q = in + 16;
+    float d = scale_at(in + 80), dmin = scale_at(in + 82);
+    for (int i = 0; i < 256; i++) {
+        int group = i / 16;
+        /* 128 elements share 32 bytes, two bits each */
+        int v = q[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+        out[i] = d * (float)(scales[group] & 15) * (float)v - dmin * (float)(scales[group] >> 4);
+    }
+}
+
+static void q3_k_read(float *out, const uint8_t *in)
+{
+    const uint8_t *high = in, *q = in + 32, *packed = in + 96;
+    float d = scale_at(in + 108);
+    for (int i = 0; i < 256; i++) {
+        int group = i / 16;
+        int low4 = group < 8 ? packed[group] & 15 : packed[group - 8] >> 4;
+        int scale = (low4 | (packed[8 + group % 4] >> group / 4 * 2 & 3) << 4) - 32;
+        int v = q[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+        v -= high[i % 32] >> i / 32 & 1 ? 0 : 4;
+        out[i] = d * (float)scale * (float)v;
+    }
+}
+
+/* The 6-bit scale and minimum of sub-block s of 32: 12 bytes hold eight of each. */
+static void scale_min(int *scale, int *min, const uint8_t *b, int s)
+{
+    if (s < 4) {
+        *scale = b[s] & 63;
+        *min = b[s + 4] & 63;
+    } else {
+        *scale = (b[s + 4] & 15) | b[s - 4] >> 6 << 4;
+        *min = b[s + 4] >> 4 | b[s] >> 6 << 4;
+    }
+}
+
+/* `high`: NULL for Q4_K; for Q5_K bit s of high[l] is bit 4 of element l of sub-block s. */
+static void q45_k_read(float *out, const uint8_t *in, const uint8_t *high, const uint8_t *q)
+{
+    float d = scale_at(in), dmin = scale_at(in + 2);
+    for (int s = 0; s < 8; s++) {
+        int scale, min;
+        scale_min(&scale, &min, in + 4, s);
+        float ds = d * (float)scale, ms = dmin * (float)min;
+        for (int l = 0; l < 32; l++) {
+            int v = q[s / 2 * 32 + l] >> s % 2 * 4 & 15;
+            if (high)
+                v |= (high[l] >> s & 1) << 4;
+            out[s * 32 + l] = ds * (float)v - ms;
+        }
+    }
+}
+
+static void q6_k_read(float *out, const uint8_t *in)
+{
+    const uint8_t *low = in, *high = in + 128;
+    float d = scale_at(in + 208);
+    for (int i = 0; i < 256; i++) {
+        int half = i / 128, r = i % 128;
+        int v = low[half * 64 + r % 64] >> r / 64 * 4 & 15;
+        v |= (high[half * 32 + r % 32] >> r / 32 * 2 & 3) << 4;
+        out[i] = d * (float)(int8_t)in[192 + i / 16] * (float)(v - 32);
+    }
+}
+
+void block_read(float *out, enum dtype t, const uint8_t *in)
+{
+    float d = scale_at(in), m = scale_at(in + 2);
+    switch (t) {
+    case DT_Q4_0:
+        nibbles_read(out, in + 2, 0, d, 8, NULL);
+        break;
+    case DT_Q4_1:
+        nibbles_read(out, in + 4, 0, d, 0, &m);
+        break;
+    case DT_Q5_0:
+        nibbles_read(out, in + 6, u32_at(in + 2), d, 16, NULL);
+        break;
+    case DT_Q5_1:
+        nibbles_read(out, in + 8, u32_at(in + 4), d, 0, &m);
+        break;
+    case DT_Q8_0:
+        q8_0_read(out, in);
+        break;
+    case DT_Q2_K:
+        q2_k_read(out, in);
+        break;
+    case DT_Q3_K:
+        q3_k_read(out, in);
+        break;
+    case DT_Q4_K:
+        q45_k_read(out, in, NULL, in + 16);
+        break;
+    case DT_Q5_K:
+        q45_k_read(out, in, in + 16, in + 48);
+        break;
+    case DT_Q6_K:
+        q6_k_read(out, in);
+        break;
+    default:
+        break;
+    }
+}
+
+/* ---- writing ---- */
+
+/* Truncation to 0..top; NaN gives 0, so that no undefined conversion is reached. */
+static int level(float f, int top)
+{
+    return f >= (float)top ? top : f >= 0 ? (int)f : 0;
+}
+
+/* Q4_0 and Q5_0: the element of largest magnitude becomes exactly the lowest level. */
+static float symmetric_levels(int *levels, const float *in, int half)
+{
+    float most = 0;
+    for (int j = 0; j < 32; j++)
+        if (fabsf(in[j]) > fabsf(most))
+            most = in[j];
+    float d = most / (float)-half, inverse = d != 0 ? 1.0f / d : 0.0f;
+    for (int j = 0; j < 32; j++)
+        levels[j] = level(in[j] * inverse + ((float)half + 0.5f), 2 * half - 1);
+    return d;
+}
+
+/* Q4_1 and Q5_1: levels from the minimum to the maximum. */
+static float offset_levels(int *levels, float *min, const float *in, int top)
+{
+    float low = in[0], high = in[0];
+    for (int j = 1; j < 32; j++) {
+        low = in[j] < low ? in[j] : low;
+        high = in[j] > high ? in[j] : high;
+    }
+    float d = (high - low) / (float)top, inverse = d != 0 ? 1.0f / d : 0.0f;
+    for (int j = 0; j < 32; j++)
+        levels[j] = level((in[j] - low) * inverse + 0.5f, top);
+    *min = low;
+    return d;
+}
+
+static void nibbles_put(uint8_t *out, const int *levels)
+{
+    for (int j = 0; j < 16; j++)
+        out[j] = (uint8_t)((levels[j] & 15) | (levels[j + 16] & 15) << 4);
+}
+
+static void fifth_put(uint8_t *out, const int *levels)
+{
+    uint32_t bits = 0;
+    for (int j = 0; j < 32; j++)
+        bits |= (uint32_t)(levels[j] >> 4 & 1) << j;
+    memcpy(out, &bits, 4);
+}
+
+static void q8_0_write(uint8_t *out, const float *in)
+{
+    float most = 0;
+    for (int j = 0; j < 32; j++)
+        most = fabsf(in[j]) > most ? fabsf(in[j]) : most;
+    float d = most / 127.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
+    scale_put(out, d);
+    for (int j = 0; j < 32; j++) {
+        float v = in[j] * inverse;
+        int q = level(fabsf(v) + 0.5f, 127); /* halves away from zero, as roundf */
+        out[2 + j] = (uint8_t)(v < 0 ? -q : q);
+    }
+}
+
+bool block_write(uint8_t *out, enum dtype t, const float *in)
+{
+    int levels[32];
+    float min = 0;
+    switch (t) {
+    case DT_Q4_0:
+        scale_put(out, symmetric_levels(levels, in, 8));
+        nibbles_put(out + 2, levels);
+        return true;
+    case DT_Q5_0:
+        scale_put(out, symmetric_levels(levels, in, 16));
+        fifth_put(out + 2, levels);
+        nibbles_put(out + 6, levels);
+        return true;
+    case DT_Q4_1:
+        scale_put(out, offset_levels(levels, &min, in, 15));
+        scale_put(out + 2, min);
+        nibbles_put(out + 4, levels);
+        return true;
+    case DT_Q5_1:
+        scale_put(out, offset_levels(levels, &min, in, 31));
+        scale_put(out + 2, min);
+        fifth_put(out + 4, levels);
+        nibbles_put(out + 8, levels);
+        return true;
+    case DT_Q8_0:
+        q8_0_write(out, in);
+        return true;
+    default:
+        return false;
+    }
+}
