@@ -4,10 +4,10 @@
  * and call the chosen instruction set's kernel (kernels.def, dispatch.c). Bits are defined by docs/numerics.md and are
  * equal for every batch, chunk, thread count and instruction set.
  *
- * Shapes   matrices are row-major, rows are tokens: x [n_row, n]. `real` is float, or double in the gradient-check build.
- * Pool     may be NULL (inline). Outputs may not overlap inputs unless a function says "in place".
- * Errors   none: callers validate shapes at load; asserts describe our mistakes
- * Threads  a struct pool has one caller at a time; everything else is pure
+ * Shapes   matrices are row-major, rows are tokens: x [n_row, n]. `real` is float, or double in the gradient-check
+ * build. Pool     may be NULL (inline). Outputs may not overlap inputs unless a function says "in place". Errors none:
+ * callers validate shapes at load; asserts describe our mistakes Threads  a struct pool has one caller at a time;
+ * everything else is pure
  */
 #ifndef KERNELS_KERNELS_H
 #define KERNELS_KERNELS_H
@@ -27,18 +27,18 @@ enum { NUMERICS_VERSION = 1 };
 /* `name`: NULL reads INGOT_ISA or picks the best. ref | avx2 | avx512 | avx512-vnni (vnni) | avx512-vnni-bf16 | neon.
  * ST_UNSUPPORTED names what this processor lacks. Called once, before any kernel; later calls re-choose (tests). */
 MUST_USE enum status kernels_init(const char *name, struct error *err);
-const char *kernels_isa(void);                    /* the chosen set */
+const char *kernels_isa(void); /* the chosen set */
 bool kernels_isa_available(const char *name);
-const char *kernels_isa_list(int i);              /* all names this build knows, i = 0..; NULL at the end */
-const char *kernels_cpu_name(void);               /* the processor's own name */
+const char *kernels_isa_list(int i); /* all names this build knows, i = 0..; NULL at the end */
+const char *kernels_cpu_name(void);  /* the processor's own name */
 
 /* ---- weights: panels of 16 output rows, outputs in lanes, k in order ---- */
 struct weight {
-    enum dtype type;      /* of the panels: F32 (real), F16, BF16, Q8_0, Q4_0, Q4_1; others are widened to F32 at packing */
+    enum dtype type; /* of the panels: F32 (real), F16, BF16, Q8_0, Q4_0, Q4_1; others are widened to F32 at packing */
     int64_t n_out, n_in;
-    void *panels;         /* [ceil(n_out / 16)] panels; rows beyond n_out are zero; 64-byte aligned */
+    void *panels; /* [ceil(n_out / 16)] panels; rows beyond n_out are zero; 64-byte aligned */
     size_t panel_bytes, bytes;
-    bool exact;           /* --exact: quantized and bf16 weights meet f32 activations */
+    bool exact; /* --exact: quantized and bf16 weights meet f32 activations */
 };
 /* How `src` [n_out, n_in] is stored once packed: the type kept, or F32 when this build has no panels for it. */
 enum dtype weight_type(enum dtype src);
@@ -51,14 +51,14 @@ void weight_get_row(real *out, const struct weight *w, int64_t r);
 void weight_set_row(struct weight *w, int64_t r, const real *in); /* F32 panels only */
 
 /* ---- linear ---- */
-enum act_type { ACT_REAL, ACT_BF16, ACT_INT8 };  /* what a weight type meets: docs/numerics.md section 1 */
+enum act_type { ACT_REAL, ACT_BF16, ACT_INT8 }; /* what a weight type meets: docs/numerics.md section 1 */
 enum act_type weight_act(const struct weight *w);
 size_t act_bytes(enum act_type type, int64_t n_row, int64_t n_in);
-struct act {                                     /* activations prepared once, used by several products (Q, K, V) */
+struct act { /* activations prepared once, used by several products (Q, K, V) */
     enum act_type type;
     int64_t n_row, n_in;
-    const real *x;                               /* ACT_REAL: the rows themselves, borrowed */
-    void *storage;                               /* else act_bytes() of prepared data, layout private */
+    const real *x; /* ACT_REAL: the rows themselves, borrowed */
+    void *storage; /* else act_bytes() of prepared data, layout private */
 };
 void act_prepare(struct act *a, enum act_type type, void *storage, const real *x, int64_t n_row, int64_t n_in,
                  struct pool *pool);
@@ -93,15 +93,17 @@ void norm_layer_backward(real *dx, real *dw, real *db, const real *dy, const rea
 void rope_angles(real *cs, const real *inv_freq, real scale, const int32_t *pos, int64_t n_row, int64_t n_half,
                  struct pool *pool);
 enum rope_style { ROPE_HALF, ROPE_PAIR }; /* (x[i], x[i+n_half]) as Hugging Face; (x[2i], x[2i+1]) as llama2.c */
-/* In place on x [n_row, n_head, d_head], its first 2*n_half dimensions. sign +1 forward, -1 backward (the transpose). */
+/* In place on x [n_row, n_head, d_head], its first 2*n_half dimensions. sign +1 forward, -1 backward (the transpose).
+ */
 void rope_apply(real *x, const real *cs, enum rope_style style, int64_t n_row, int64_t n_head, int64_t d_head,
                 int64_t n_half, int sign, struct pool *pool);
 
 /* ---- activations ---- */
-enum act_fn { FN_SILU, FN_GELU, FN_GELU_TANH, FN_RELU }; /* GELU: by erf */
+enum act_fn { FN_SILU, FN_GELU, FN_GELU_TANH, FN_RELU };                                     /* GELU: by erf */
 void fn_forward(real *out, const real *x, enum act_fn fn, int64_t count, struct pool *pool); /* in place allowed */
 void fn_backward(real *dx, const real *dy, const real *x, enum act_fn fn, int64_t count, struct pool *pool);
-void glu_forward(real *out, const real *gate, const real *up, enum act_fn fn, int64_t count, struct pool *pool); /* fn(gate)*up; in place on either */
+void glu_forward(real *out, const real *gate, const real *up, enum act_fn fn, int64_t count,
+                 struct pool *pool); /* fn(gate)*up; in place on either */
 void glu_backward(real *dgate, real *dup, const real *dy, const real *gate, const real *up, enum act_fn fn,
                   int64_t count, struct pool *pool);
 
@@ -111,8 +113,8 @@ void scale_forward(real *out, const real *x, real s, int64_t count, struct pool 
 void add_rows(real *out, const real *x, const real *vector, int64_t n_row, int64_t n, struct pool *pool); /* + vector */
 
 /* ---- attention over a paged KV cache: docs/numerics.md section 3 ---- */
-enum kv_type { KV_F32, KV_F16, KV_INT8 };   /* KV_F32 holds real */
-enum { KV_BLOCK = 64, KV_SEGMENT = 256 };    /* tokens */
+enum kv_type { KV_F32, KV_F16, KV_INT8 }; /* KV_F32 holds real */
+enum { KV_BLOCK = 64, KV_SEGMENT = 256 }; /* tokens */
 struct kv_layout {
     enum kv_type type;
     int n_kv_head, d_head;
@@ -143,8 +145,8 @@ void attend_backward(real *dq, real *dk, real *dv, const real *dout, const real 
 /* ---- mixture of experts ---- */
 struct moe_attr {
     int n_expert, n_used;
-    bool normalize;      /* norm_topk_prob: the used weights are divided by their sum */
-    real scale;          /* 1 */
+    bool normalize; /* norm_topk_prob: the used weights are divided by their sum */
+    real scale;     /* 1 */
 };
 /* softmax over all experts, then the n_used largest (ties to the lower id), given in ascending expert id:
  * experts, weights [n_row, n_used]; probs [n_row, n_expert] kept for backward. */
@@ -154,16 +156,18 @@ void moe_route_backward(real *dlogits, const real *dweights, const int32_t *expe
                         const struct moe_attr *attr, int64_t n_row, struct pool *pool);
 
 /* ---- loss, log-probabilities ---- */
-/* lse[r] = log sum exp of x [n_row, n]: chunks of 4096, online merge ascending. One operation for loss, server, sampler. */
+/* lse[r] = log sum exp of x [n_row, n]: chunks of 4096, online merge ascending. One operation for loss, server,
+ * sampler. */
 void lse_forward(real *lse, const real *x, int64_t n_row, int64_t n, struct pool *pool);
-/* loss[r] = lse - x[target] (0 where target < 0); dx = (softmax - onehot) * scale, may be NULL, in place on x allowed */
+/* loss[r] = lse - x[target] (0 where target < 0); dx = (softmax - onehot) * scale, may be NULL, in place on x allowed
+ */
 void cross_entropy(real *loss, real *dx, const real *x, const int32_t *targets, real scale, int64_t n_row, int64_t n,
                    struct pool *pool);
 
 /* ---- optimizer ---- */
 struct adamw {
     real lr, beta1, beta2, eps, weight_decay;
-    int64_t step; /* 1-based, for bias correction */
+    int64_t step;    /* 1-based, for bias correction */
     real grad_scale; /* multiplies every gradient first (clipping) */
 };
 void adamw_step(real *param, real *m, real *v, const real *grad, const struct adamw *how, int64_t count,

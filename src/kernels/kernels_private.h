@@ -1,0 +1,171 @@
+/* kernels_private - what the files of this room share: the table of chosen kernels, function types, lane helpers
+ *
+ * A door function (kernels.h) splits its work and calls `kernels.op(...)`; op__ref, op__avx2 ... are rows of
+ * kernels.def. To add an operation: a typedef op_fn here, KERNEL_OP and KERNEL rows there, ref/<file>_ref.c,
+ * x86/<file>_<isa>.c, a check_op in tests/kernels, a bench_op in bench/bench_kernels.c.
+ */
+#ifndef KERNELS_KERNELS_PRIVATE_H
+#define KERNELS_KERNELS_PRIVATE_H
+
+#include <assert.h>
+#include <math.h>
+
+#include "kernels/kernels.h"
+
+#if defined __x86_64__ && !defined INGOT_REAL_DOUBLE
+#define KERNELS_X86 1
+#else
+#define KERNELS_X86 0
+#endif
+
+/* Feature bundles: a set is usable when the processor and the operating system offer all of its bundle. */
+enum {
+    CPU_AVX2 = 1,   /* avx2, fma, f16c, bmi2 */
+    CPU_AVX512 = 2, /* f, bw, vl, dq */
+    CPU_VNNI = 4,
+    CPU_BF16 = 8,
+};
+unsigned cpu_features(void);
+const char *cpu_name(void);
+
+/* One for float and double: a fused multiply-add and the other functions the contract names. */
+#ifdef INGOT_REAL_DOUBLE
+#define FMA(a, b, c) fma(a, b, c)
+#define SQRT(x)      sqrt(x)
+#else
+#define FMA(a, b, c) fmaf(a, b, c)
+#define SQRT(x)      sqrtf(x)
+#endif
+
+enum { LANES = 16 }; /* rows of a panel; lanes of every reduction */
+
+/* The tree of docs/numerics.md section 2: +8, +4, +2, +1. Destroys lane. */
+static inline real lanes_sum(real lane[LANES])
+{
+    for (int step = LANES / 2; step > 0; step /= 2)
+        for (int j = 0; j < step; j++)
+            lane[j] += lane[j + step];
+    return lane[0];
+}
+static inline real lanes_max(real lane[LANES])
+{
+    for (int step = LANES / 2; step > 0; step /= 2)
+        for (int j = 0; j < step; j++)
+            lane[j] = lane[j] > lane[j + step] ? lane[j] : lane[j + step];
+    return lane[0];
+}
+
+static inline int64_t panel_count(int64_t n_out)
+{
+    return (n_out + LANES - 1) / LANES;
+}
+
+/* ---- panels: the layout of struct weight, private to this room ----
+ *
+ * Panel p holds output rows 16p .. 16p+15, the rows in lanes, k in order; every panel starts on a 64-byte boundary.
+ *   F32    [n_in][16] real             F16   [n_in][16] half
+ *   BF16   [ceil(n_in/2)][16][2]: pairs (k = 2i, 2i+1), the odd one of the last pair zero
+ *   Q8_0   scales [n_block][16] half, padded to 64 bytes; then per block of 32 k: 8 groups i of [16 rows][4 k = 4i+j],
+ *          each byte the stored int8 ^ 0x80, so that it is unsigned
+ *   Q4_0   scales likewise; per block 4 groups i of [16][4]: low nibble k = 8i+j, high nibble k = 8i+4+j, 0 .. 15
+ *   Q4_1   per block 16 scales, then 16 minima; quants as Q4_0
+ * So one 4-byte load of activations meets 16 outputs with no shuffle and no horizontal sum.
+ */
+enum { BLOCK = 32, PANEL_ALIGN = 64 };
+static inline size_t panel_scale_bytes(enum dtype t, int64_t n_in) /* before the quants */
+{
+    size_t block = (t == DT_Q4_1 ? 2 : 1) * LANES * sizeof(uint16_t);
+    return (block * (size_t)(n_in / BLOCK) + PANEL_ALIGN - 1) / PANEL_ALIGN * PANEL_ALIGN;
+}
+size_t panel_bytes(enum dtype t, int64_t n_in);
+static inline const void *panel_at(const struct weight *w, int64_t panel)
+{
+    return (const char *)w->panels + (size_t)panel * w->panel_bytes;
+}
+/* One lane of a panel widened to real, k0 .. k1-1 (multiples of 32 for block types), `stride` reals apart. */
+void panel_widen_lane(real *out, ptrdiff_t stride, const struct weight *w, int64_t panel, int lane, int64_t k0,
+                      int64_t k1);
+
+/* ---- prepared activations, the storage of struct act ----
+ *
+ * ACT_BF16   rows of bf16 pairs (k = 2i, 2i+1), zero after n_in
+ * ACT_INT8   rows of int8; then f32 scales [n_row][n_block]; then int32 sums of each block's int8 [n_row][n_block]
+ * Rows are an odd number of cache lines apart: a tile of 16 rows must not fall into one set of the first-level cache.
+ */
+static inline size_t act_row_bytes(enum act_type type, int64_t n_in)
+{
+    size_t bytes = type == ACT_BF16 ? (size_t)(n_in + 1) / 2 * 4 : (size_t)n_in;
+    return ((bytes + 63) / 64 | 1) * 64;
+}
+/* Below this the scale amax/127 would be subnormal: the block counts as zero. */
+#define ACT_AMAX_MIN (127.0f * 0x1p-126f)
+struct act_int8 {
+    const int8_t *q;
+    size_t stride; /* bytes from row to row of q */
+    const float *scale;
+    const int32_t *sum;
+    int64_t n_block; /* from row to row of scale and sum */
+};
+static inline struct act_int8 act_int8_view(const struct act *a)
+{
+    struct act_int8 v = {.q = a->storage, .stride = act_row_bytes(ACT_INT8, a->n_in), .n_block = a->n_in / BLOCK};
+    v.scale = (const float *)((const char *)a->storage + v.stride * (size_t)a->n_row);
+    v.sum = (const int32_t *)(v.scale + a->n_row * v.n_block);
+    return v;
+}
+
+/* ---- function types: op_fn of every KERNEL_OP ---- */
+struct linear_job {
+    real *out; /* [n_row, w->n_out] */
+    const struct act *x;
+    const struct weight *w;
+    const real *bias; /* or NULL */
+};
+/* Rows row0 .. row1-1 of the output in panels panel0 .. panel1-1. */
+typedef void linear_fn(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1);
+typedef linear_fn linear_f32_fn, linear_f16_fn, linear_bf16_fn, linear_q8_0_fn, linear_q4_0_fn, linear_q4_1_fn;
+typedef linear_fn linear_exact_fn; /* any type of panel, dequantized to f32, then as linear_f32 */
+/* Rows row0 .. row1-1 of x [n_row, n_in] into a->storage. */
+typedef void act_fill_fn(const struct act *a, int64_t row0, int64_t row1);
+typedef act_fill_fn act_bf16_fn, act_int8_fn;
+/* dx rows row0 .. row1-1, columns k0 .. k1-1 */
+struct linear_input_job {
+    real *dx;
+    const real *dy;
+    const struct weight *w;
+    int64_t n_row;
+    bool accumulate;
+};
+typedef void linear_input_fn(const struct linear_input_job *job, int64_t row0, int64_t row1, int64_t k0, int64_t k1);
+/* dw of panels panel0 .. panel1-1, columns k0 .. k1-1 */
+struct linear_weight_job {
+    real *dw;
+    const real *dy, *x;
+    int64_t n_row, n_out, n_in;
+};
+typedef void linear_weight_fn(const struct linear_weight_job *job, int64_t panel0, int64_t panel1, int64_t k0,
+                              int64_t k1);
+
+/* ---- the chosen kernels ---- */
+struct kernel_table {
+    int chosen; /* set number, kernels_isa_list order */
+#define KERNEL_OP(op) op##_fn *op;
+#include "kernels/kernels.def"
+};
+extern struct kernel_table kernels; /* written by kernels_init; tests put mutants in */
+
+#define KERNEL(op, isa, needs) op##_fn op##__##isa;
+#include "kernels/kernels.def"
+
+/* Every row, for tests and benches. */
+struct kernel_row {
+    const char *op, *isa;
+    int set;        /* kernels_isa_list number */
+    unsigned needs; /* CPU_ bits beyond the set's own */
+    void (*fn)(void);
+    size_t slot; /* offset in struct kernel_table */
+};
+const struct kernel_row *kernel_rows(int *count);
+bool kernel_row_available(const struct kernel_row *row);
+
+#endif

@@ -1,0 +1,170 @@
+/* linear - the products of weights and rows, split over the pool by panels and rows, never inside a sum */
+#include "kernels/kernels_private.h"
+
+/* Bytes of weights one item streams: small enough that a late thread costs little, large enough to hide the claim. */
+enum { ITEM_BYTES = 96 << 10, ITEM_ROWS = 192 };
+
+static int64_t at_least_1(int64_t n)
+{
+    return n > 1 ? n : 1;
+}
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* ---- activations ---- */
+enum act_type weight_act(const struct weight *w)
+{
+    if (w->exact || w->type == DT_F32 || w->type == DT_F16)
+        return ACT_REAL;
+    return w->type == DT_BF16 ? ACT_BF16 : ACT_INT8;
+}
+
+size_t act_bytes(enum act_type type, int64_t n_row, int64_t n_in)
+{
+    if (type == ACT_REAL)
+        return 0;
+    size_t rows = act_row_bytes(type, n_in) * (size_t)n_row;
+    return type == ACT_BF16 ? rows : rows + (size_t)(n_in / BLOCK * n_row) * (sizeof(float) + sizeof(int32_t));
+}
+
+enum { ACT_ITEM_ROWS = 8 };
+
+static void act_item(void *ctx, int item, int thread)
+{
+    (void)thread;
+    const struct act *a = ctx;
+    int64_t row0 = (int64_t)item * ACT_ITEM_ROWS, row1 = smaller(row0 + ACT_ITEM_ROWS, a->n_row);
+    (a->type == ACT_BF16 ? kernels.act_bf16 : kernels.act_int8)(a, row0, row1);
+}
+
+void act_prepare(struct act *a, enum act_type type, void *storage, const real *x, int64_t n_row, int64_t n_in,
+                 struct pool *pool)
+{
+    *a = (struct act){.type = type, .n_row = n_row, .n_in = n_in, .x = x, .storage = storage};
+    if (type == ACT_REAL)
+        return;
+    assert(type == ACT_BF16 || n_in % BLOCK == 0);
+    pool_run(pool, act_item, a, (int)((n_row + ACT_ITEM_ROWS - 1) / ACT_ITEM_ROWS));
+}
+
+/* ---- forward ---- */
+struct forward_split {
+    struct linear_job job;
+    linear_fn *fn;
+    int64_t n_panel, item_panels, n_panel_item, item_rows;
+};
+
+static void forward_item(void *ctx, int item, int thread)
+{
+    (void)thread;
+    const struct forward_split *s = ctx;
+    int64_t row0 = item / s->n_panel_item * s->item_rows, panel0 = item % s->n_panel_item * s->item_panels;
+    s->fn(&s->job, row0, smaller(row0 + s->item_rows, s->job.x->n_row), panel0,
+          smaller(panel0 + s->item_panels, s->n_panel));
+}
+
+static linear_fn *forward_kernel(const struct weight *w)
+{
+    switch (w->type) {
+    case DT_F32:
+        return kernels.linear_f32;
+    case DT_F16:
+        return kernels.linear_f16; /* f16 widens exactly: it is exact already */
+    case DT_BF16:
+        return w->exact ? kernels.linear_exact : kernels.linear_bf16;
+    case DT_Q8_0:
+        return w->exact ? kernels.linear_exact : kernels.linear_q8_0;
+    case DT_Q4_0:
+        return w->exact ? kernels.linear_exact : kernels.linear_q4_0;
+    default:
+        return w->exact ? kernels.linear_exact : kernels.linear_q4_1;
+    }
+}
+
+void linear_forward(real *out, const struct act *x, const struct weight *w, const real *bias, struct pool *pool)
+{
+    assert(x->n_in == w->n_in && x->type == weight_act(w));
+    struct forward_split s = {.job = {out, x, w, bias}, .fn = forward_kernel(w), .n_panel = panel_count(w->n_out)};
+    int64_t fair = at_least_1(s.n_panel / (4 * pool_threads(pool)));
+    s.item_panels = smaller(at_least_1(ITEM_BYTES / (int64_t)w->panel_bytes), fair);
+    s.item_panels = s.item_panels > 4 ? s.item_panels & ~(int64_t)3 : s.item_panels; /* kernels take four at once */
+    s.n_panel_item = (s.n_panel + s.item_panels - 1) / s.item_panels;
+    s.item_rows = ITEM_ROWS;
+    int64_t n_row_item = (x->n_row + s.item_rows - 1) / s.item_rows;
+    pool_run(pool, forward_item, &s, (int)(n_row_item * s.n_panel_item));
+}
+
+/* ---- backward ---- */
+struct input_split {
+    struct linear_input_job job;
+    int64_t n_k_item;
+};
+enum { INPUT_ITEM_ROWS = 96, INPUT_ITEM_K = 16, WEIGHT_ITEM_PANELS = 16, WEIGHT_ITEM_K = 96 };
+
+static void input_item(void *ctx, int item, int thread)
+{
+    (void)thread;
+    const struct input_split *s = ctx;
+    int64_t row0 = item / s->n_k_item * INPUT_ITEM_ROWS, k0 = item % s->n_k_item * INPUT_ITEM_K;
+    kernels.linear_input(&s->job, row0, smaller(row0 + INPUT_ITEM_ROWS, s->job.n_row), k0,
+                         smaller(k0 + INPUT_ITEM_K, s->job.w->n_in));
+}
+
+void linear_backward_input(real *dx, const real *dy, const struct weight *w, int64_t n_row, bool accumulate,
+                           struct pool *pool)
+{
+    assert(w->type == DT_F32);
+    struct input_split s = {.job = {dx, dy, w, n_row, accumulate},
+                            .n_k_item = (w->n_in + INPUT_ITEM_K - 1) / INPUT_ITEM_K};
+    int64_t n_row_item = (n_row + INPUT_ITEM_ROWS - 1) / INPUT_ITEM_ROWS;
+    pool_run(pool, input_item, &s, (int)(n_row_item * s.n_k_item));
+}
+
+struct weight_split {
+    struct linear_weight_job job;
+    int64_t n_panel, n_k_item;
+};
+
+static void weight_item(void *ctx, int item, int thread)
+{
+    (void)thread;
+    const struct weight_split *s = ctx;
+    int64_t panel0 = item / s->n_k_item * WEIGHT_ITEM_PANELS, k0 = item % s->n_k_item * WEIGHT_ITEM_K;
+    kernels.linear_weight(&s->job, panel0, smaller(panel0 + WEIGHT_ITEM_PANELS, s->n_panel), k0,
+                          smaller(k0 + WEIGHT_ITEM_K, s->job.n_in));
+}
+
+void linear_backward_weight(real *dw_panels, const real *dy, const real *x, int64_t n_row, int64_t n_out, int64_t n_in,
+                            struct pool *pool)
+{
+    struct weight_split s = {.job = {dw_panels, dy, x, n_row, n_out, n_in},
+                             .n_panel = panel_count(n_out),
+                             .n_k_item = (n_in + WEIGHT_ITEM_K - 1) / WEIGHT_ITEM_K};
+    int64_t n_panel_item = (s.n_panel + WEIGHT_ITEM_PANELS - 1) / WEIGHT_ITEM_PANELS;
+    pool_run(pool, weight_item, &s, (int)(n_panel_item * s.n_k_item));
+}
+
+struct bias_job {
+    real *db;
+    const real *dy;
+    int64_t n_row, n_out;
+    int n_item;
+};
+
+static void bias_item(void *ctx, int item, int thread)
+{
+    (void)thread;
+    const struct bias_job *job = ctx;
+    int64_t n0 = job->n_out * item / job->n_item, n1 = job->n_out * (item + 1) / job->n_item;
+    for (int64_t r = 0; r < job->n_row; r++) /* tokens ascending */
+        for (int64_t n = n0; n < n1; n++)
+            job->db[n] += job->dy[r * job->n_out + n];
+}
+
+void linear_backward_bias(real *db, const real *dy, int64_t n_row, int64_t n_out, struct pool *pool)
+{
+    struct bias_job job = {db, dy, n_row, n_out, 4 * pool_threads(pool)};
+    pool_run(pool, bias_item, &job, job.n_item);
+}

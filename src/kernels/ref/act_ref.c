@@ -1,0 +1,58 @@
+/* act_ref - how activations are rounded before they meet bf16 and quantized weights (docs/numerics.md section 1) */
+#include "kernels/kernels_private.h"
+
+void act_bf16__ref(const struct act *a, int64_t row0, int64_t row1)
+{
+    size_t stride = act_row_bytes(ACT_BF16, a->n_in);
+    for (int64_t r = row0; r < row1; r++) {
+        uint16_t *out = (uint16_t *)((char *)a->storage + (size_t)r * stride);
+        const real *x = a->x + r * a->n_in;
+        for (int64_t k = 0; k < a->n_in; k++)
+            out[k] = f32_to_bf16((float)x[k]);
+        if (a->n_in % 2)
+            out[a->n_in] = 0;
+    }
+}
+
+static uint32_t bits_of(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    return u;
+}
+
+/* One block; returns its scale. The largest magnitude is found on the bits, where Inf and NaN are the largest of all.
+ */
+static float quantize_block(int8_t q[BLOCK], int32_t *sum, const real *x)
+{
+    uint32_t top = 0;
+    for (int k = 0; k < BLOCK; k++) {
+        uint32_t magnitude = bits_of((float)x[k]) & 0x7fffffffu;
+        top = magnitude > top ? magnitude : top;
+    }
+    float amax;
+    memcpy(&amax, &top, 4);
+    bool finite = top < 0x7f800000u;
+    *sum = 0;
+    if (!finite || amax < ACT_AMAX_MIN) {
+        memset(q, 0, BLOCK);
+        return finite ? 0.0f : NAN;
+    }
+    float inverse = 127.0f / amax;
+    for (int k = 0; k < BLOCK; k++) {
+        q[k] = (int8_t)rintf((float)x[k] * inverse);
+        *sum += q[k];
+    }
+    return amax / 127.0f;
+}
+
+void act_int8__ref(const struct act *a, int64_t row0, int64_t row1)
+{
+    const struct act_int8 v = act_int8_view(a);
+    for (int64_t r = row0; r < row1; r++)
+        for (int64_t b = 0; b < v.n_block; b++) {
+            int8_t *q = (int8_t *)v.q + (size_t)r * v.stride + b * BLOCK;
+            ((float *)v.scale)[r * v.n_block + b] =
+                quantize_block(q, (int32_t *)v.sum + r * v.n_block + b, a->x + r * a->n_in + b * BLOCK);
+        }
+}
