@@ -1,0 +1,191 @@
+#include "test.h"
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "base/rng.h"
+
+#include <math.h>
+
+/* A naive twin: an array searched from the start. */
+static void test_map_equals_naive_twin(void **state)
+{
+    (void)state;
+    enum { KEYS = 700 };
+    static char keys[KEYS][24];
+    static uint64_t twin[KEYS];
+    static bool present[KEYS];
+    struct rng r;
+    struct map m;
+    size_t count = 0;
+    rng_init(&r, 5);
+    for (int i = 0; i < KEYS; i++)
+        snprintf(keys[i], sizeof keys[i], "%.*s%d", i % 17, "abcdefghabcdefghabcd", i);
+    keys[0][0] = 0; /* the empty key too */
+    assert_true(map_init(&m, 0));
+    for (int step = 0; step < 50000; step++) {
+        int k = (int)rng_below(&r, KEYS);
+        if (rng_below(&r, 3) == 0) {
+            uint64_t v = rng_u64(&r);
+            assert_true(map_put(&m, str_of(keys[k]), v));
+            count += !present[k];
+            present[k] = true;
+            twin[k] = v;
+        }
+        const uint64_t *found = map_find(&m, str_of(keys[k]));
+        assert_int_equal(found != NULL, present[k]);
+        if (found)
+            assert_true(*found == twin[k]);
+        assert_int_equal(m.count, count);
+        assert_true(m.count <= (m.mask + 1) / 4 * 3);
+    }
+    assert_null(map_find(&m, STR("never put")));
+    map_free(&m);
+    assert_null(map_find(&m, STR("a"))); /* a freed map is an empty one */
+}
+
+static void test_map_expected_count_never_grows(void **state)
+{
+    (void)state;
+    static char keys[1000][8];
+    for (size_t expected = 0; expected < 1000; expected += 37) {
+        struct map m;
+        assert_true(map_init(&m, expected));
+        fault_arm(FAULT_ALLOC, 1); /* growing would fail */
+        for (size_t i = 0; i < expected; i++) {
+            snprintf(keys[i], sizeof keys[i], "%zu", i);
+            assert_true(map_put(&m, str_of(keys[i]), i));
+        }
+        fault_disarm();
+        map_free(&m);
+    }
+}
+
+static void test_map_out_of_memory(void **state)
+{
+    (void)state;
+    struct map m;
+    char keys[100][8];
+    fault_arm(FAULT_ALLOC, 1);
+    assert_false(map_init(&m, 10));
+    fault_disarm();
+    assert_false(map_put(&m, STR("a"), 1));
+    assert_false(map_init(&m, SIZE_MAX));
+    assert_true(map_init(&m, 0));
+    fault_arm(FAULT_ALLOC, 1);
+    int put = 0;
+    for (int i = 0; i < 100; i++) {
+        snprintf(keys[i], sizeof keys[i], "%d", i);
+        if (!map_put(&m, str_of(keys[i]), (uint64_t)i))
+            break;
+        put++;
+    }
+    assert_true(fault_fired());
+    fault_disarm();
+    for (int i = 0; i < put; i++) /* the failed growth lost nothing */
+        assert_int_equal(*map_find(&m, str_of(keys[i])), i);
+    assert_true(map_put(&m, str_of(keys[put]), 1));
+    map_free(&m);
+}
+
+/* Known answers published with Random123 (kat_vectors: philox 4x32 10). */
+static void test_rng_philox_known_answers(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t counter[4], key[2], out[4];
+    } kat[] = {
+        {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
+        {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff},
+         {0xffffffff, 0xffffffff},
+         {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+         {0xa4093822, 0x299f31d0},
+         {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+    };
+    for (size_t i = 0; i < sizeof kat / sizeof *kat; i++) {
+        uint32_t out[4];
+        philox4x32(out, kat[i].counter, kat[i].key);
+        assert_memory_equal(out, kat[i].out, sizeof out);
+    }
+    struct rng r;
+    rng_init(&r, 0);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(rng_u32(&r), kat[0].out[i]);
+}
+
+static void test_rng_below_is_even(void **state)
+{
+    (void)state;
+    struct rng r;
+    rng_init(&r, 9);
+    int counts[7] = {0};
+    for (int i = 0; i < 70000; i++) {
+        uint64_t v = rng_below(&r, 7);
+        assert_true(v < 7);
+        counts[v]++;
+    }
+    for (int i = 0; i < 7; i++)
+        assert_true(counts[i] > 9600 && counts[i] < 10400); /* four standard deviations */
+    for (int i = 0; i < 1000; i++)                          /* half of all words are rejected here */
+        assert_true(rng_below(&r, (UINT64_MAX / 2) + 2) <= UINT64_MAX / 2 + 1);
+    assert_int_equal(rng_below(&r, 1), 0);
+    for (int i = 0; i < 1000; i++) {
+        float u = rng_unit(rng_u32(&r));
+        assert_true(u >= 0 && u < 1);
+    }
+    assert_true(rng_unit(UINT32_MAX) < 1.0f);
+}
+
+/* A normal deviate is the quantile of its uniform word: the normal distribution function must take it back. */
+static void test_rng_normal_is_the_quantile(void **state)
+{
+    (void)state;
+    struct rng a, b;
+    rng_init(&a, 3);
+    rng_init(&b, 3);
+    double sum = 0, sum2 = 0;
+    enum { N = 200000 };
+    for (int i = 0; i < N; i++) {
+        double p = ((double)rng_u32(&a) + 0.5) * 0x1p-32;
+        float x = rng_normal(&b);
+        double back = x < 0 ? 0.5 * erfc(-(double)x / sqrt(2)) : 1 - 0.5 * erfc((double)x / sqrt(2));
+        double tail = p < 0.5 ? p : 1 - p, got = p < 0.5 ? back : 1 - back;
+        assert_true(fabs(got - tail) < 4e-6 * tail); /* float rounding of x, times the slope in the tails */
+        sum += (double)x;
+        sum2 += (double)x * (double)x;
+    }
+    assert_true(fabs(sum / N) < 0.01 && fabs(sum2 / N - 1) < 0.02);
+}
+
+static void test_rng_entropy_differs(void **state)
+{
+    (void)state;
+    assert_true(rng_entropy() != rng_entropy());
+}
+
+static void test_clock_jumps(void **state)
+{
+    (void)state;
+    uint64_t t0 = clock_ns(), w0 = clock_wall_ns();
+    assert_true(clock_ns() >= t0);
+    clock_jump(5000000000, -7000000000000);
+    assert_true(clock_ns() >= t0 + 5000000000);
+    assert_true(clock_wall_ns() < w0 - 6000000000000);
+    clock_jump(0, 0);
+    assert_true(clock_ns() < t0 + 4000000000);
+    assert_true(w0 > (uint64_t)1600000000 * 1000000000);
+    assert_true(clock_thread_cpu_ns() > 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_map_equals_naive_twin), cmocka_unit_test(test_map_expected_count_never_grows),
+        cmocka_unit_test(test_map_out_of_memory),     cmocka_unit_test(test_rng_philox_known_answers),
+        cmocka_unit_test(test_rng_below_is_even),     cmocka_unit_test(test_rng_normal_is_the_quantile),
+        cmocka_unit_test(test_rng_entropy_differs),   cmocka_unit_test(test_clock_jumps),
+    };
+    return RUN(tests);
+}
