@@ -30,14 +30,14 @@ struct llama2c_header {
 
 struct checkpoint {
     enum checkpoint_kind kind;
-    const char *path;           /* as given */
-    const char *folder;         /* where side files (tokenizer ...) lie: the folder, or the file's folder */
+    const char *path;   /* as given */
+    const char *folder; /* where side files (tokenizer ...) lie: the folder, or the file's folder */
     const struct tensor *tensors;
     size_t n_tensor;
-    const struct json *config;  /* HF: config.json; TORCH: the pickled tree without tensors as JSON; else NULL */
-    const struct gguf *gguf;    /* GGUF: metadata; else NULL */
+    const struct json *config; /* HF: config.json; TORCH: the pickled tree without tensors as JSON; else NULL */
+    const struct gguf *gguf;   /* GGUF: metadata; else NULL */
     struct llama2c_header llama2c;
-    uint64_t file_bytes;        /* of all weight files */
+    uint64_t file_bytes; /* of all weight files */
 };
 
 MUST_USE enum status checkpoint_open(struct checkpoint **out, const char *path, struct error *err);
@@ -45,15 +45,28 @@ void checkpoint_close(struct checkpoint *ck);
 const struct tensor *checkpoint_find(const struct checkpoint *ck, struct str name); /* NULL when absent */
 
 /* ---- GGUF metadata: typed values read in place ---- */
-enum gguf_type { GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL, GGUF_STRING,
-                 GGUF_ARRAY, GGUF_U64, GGUF_I64, GGUF_F64 };
+enum gguf_type {
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_F64
+};
 struct gguf_value {
     struct str key;
-    enum gguf_type type;      /* GGUF_ARRAY: see element */
-    enum gguf_type element;   /* of an array (arrays of arrays are refused) */
-    uint64_t count;           /* elements of an array, else 1 */
-    const uint8_t *data;      /* first value, unaligned; strings: u64 length + bytes */
-    const struct str *strings;/* array of strings: decoded views, [count]; else NULL */
+    enum gguf_type type;       /* GGUF_ARRAY: see element */
+    enum gguf_type element;    /* of an array (arrays of arrays are refused) */
+    uint64_t count;            /* elements of an array, else 1 */
+    const uint8_t *data;       /* first value, unaligned; strings: u64 length + bytes */
+    const struct str *strings; /* array of strings: decoded views, [count]; else NULL */
 };
 struct gguf {
     uint32_t version;
@@ -71,7 +84,8 @@ int64_t gguf_int_at(const struct gguf_value *array, uint64_t i, int64_t otherwis
 double gguf_real_at(const struct gguf_value *array, uint64_t i, double otherwise);
 
 /* ---- writing ---- */
-/* Rows of a tensor are produced on demand, so that a large model is never held twice: fill(ctx, out) writes t->bytes. */
+/* Rows of a tensor are produced on demand, so that a large model is never held twice: fill(ctx, out) writes t->bytes.
+ */
 struct tensor_out {
     struct str name;
     enum dtype type;
@@ -80,7 +94,8 @@ struct tensor_out {
     enum status (*fill)(void *ctx, void *out, struct error *err);
     void *ctx;
 };
-/* model.safetensors (one file; sharded with an index beyond shard_bytes when that is not 0), metadata {"format":"pt"}. */
+/* model.safetensors (one file; sharded with an index beyond shard_bytes when that is not 0), metadata {"format":"pt"}.
+ */
 MUST_USE enum status safetensors_write(const char *folder, const struct tensor_out *tensors, size_t n,
                                        uint64_t shard_bytes, struct error *err);
 /* A GGUF v3 writer: declare key-values, then tensors, then write all atomically. */
