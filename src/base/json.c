@@ -173,8 +173,8 @@ static enum status decode_escape(struct parser *p, const char *end, char **out)
 
 static enum status parse_string(struct parser *p)
 {
-    const char *end;
-    bool plain;
+    const char *end = NULL;
+    bool plain = true;
     p->at++;
     const char *begin = p->at;
     TRY(find_string_end(p, &end, &plain));

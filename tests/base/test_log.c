@@ -1,0 +1,117 @@
+#include "test.h"
+
+#include "base/fault.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+
+static struct error err;
+static char path[64];
+
+static int begin(void)
+{
+    strcpy(path, "/tmp/ingot-log-XXXXXX");
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(fcntl(fd, F_SETFL, O_APPEND), 0);
+    log_set_fd(fd);
+    return fd;
+}
+
+/* Closes the log; every line must be JSON; returns how many lines there are. */
+static int end(int fd, struct buf *text)
+{
+    log_set_fd(STDERR_FILENO);
+    log_set_level(LOG_WARN);
+    close(fd);
+    OK(file_read_all(text, path, 1 << 24, &err));
+    unlink(path);
+    struct str rest = buf_str(text);
+    int n = 0;
+    for (struct str line; (line = str_next_line(&rest)).ptr; n++) {
+        struct arena a;
+        const struct json *d;
+        arena_init(&a, 0);
+        OK(json_parse(&d, &a, line, JSON_UNIQUE, &err));
+        assert_int_equal(json_str(json_get(d, "time")).len, 24);
+        assert_true(json_str(json_get(d, "event")).len > 0);
+        arena_free(&a);
+    }
+    return n;
+}
+
+static void test_log_lines_are_json(void **state)
+{
+    (void)state;
+    struct buf text = {0};
+    int fd = begin();
+    log_set_level(LOG_INFO);
+    log_event(LOG_DEBUG, "hidden", "a", "b", NULL);
+    log_event(LOG_INFO, "server.ready", "url", "http://x/\"\n", "empty", NULL, NULL);
+    log_infof("engine", "loaded %d layers", 7);
+    log_set_level(LOG_OFF);
+    log_errorf("engine", "hidden too");
+    assert_int_equal(end(fd, &text), 2);
+    assert_non_null(
+        strstr(text.ptr, "\"level\":\"info\",\"event\":\"server.ready\",\"url\":\"http://x/\\\"\\n\",\"empty\":\"\"}"));
+    assert_non_null(strstr(text.ptr, "\"message\":\"loaded 7 layers\""));
+    buf_free(&text);
+}
+
+static void *many_lines(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 500; i++)
+        log_warnf("thread", "line %d of a text that is long enough to be torn if it could be torn", i);
+    return NULL;
+}
+
+static void test_log_lines_stay_whole(void **state)
+{
+    (void)state;
+    struct buf text = {0};
+    pthread_t threads[4];
+    int fd = begin();
+    for (int i = 0; i < 4; i++)
+        pthread_create(&threads[i], NULL, many_lines, NULL);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(end(fd, &text), 2000);
+    buf_free(&text);
+}
+
+static void test_log_without_memory_is_silent(void **state)
+{
+    (void)state;
+    struct buf text = {0};
+    int fd = begin();
+    fault_arm(FAULT_ALLOC, 1);
+    log_warnf("x", "lost");
+    fault_disarm();
+    log_warnf("x", "kept");
+    assert_int_equal(end(fd, &text) <= 2, 1);
+    assert_non_null(strstr(text.ptr, "kept"));
+    buf_free(&text);
+}
+
+static void test_log_levels_have_names(void **state)
+{
+    (void)state;
+    assert_int_equal(log_level_parse("debug"), LOG_DEBUG);
+    assert_int_equal(log_level_parse("off"), LOG_OFF);
+    assert_int_equal(log_level_parse("loud"), -1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_log_lines_are_json),
+        cmocka_unit_test(test_log_lines_stay_whole),
+        cmocka_unit_test(test_log_without_memory_is_silent),
+        cmocka_unit_test(test_log_levels_have_names),
+    };
+    return RUN(tests);
+}
