@@ -15,10 +15,10 @@ static const int fault_errno[FAULT_COUNT] = {
 
 bool fault_hit_slow(enum fault_point point)
 {
-    if (point != armed_point)
+    if (point != __atomic_load_n(&armed_point, __ATOMIC_RELAXED))
         return false;
-    uint64_t n = __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
-    if (armed_nth == 0 || n != armed_nth)
+    uint64_t n = __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED), nth = __atomic_load_n(&armed_nth, __ATOMIC_RELAXED);
+    if (nth == 0 || n != nth)
         return false;
     __atomic_store_n(&fired, 1, __ATOMIC_RELAXED);
     errno = fault_errno[point];
@@ -27,8 +27,8 @@ bool fault_hit_slow(enum fault_point point)
 
 static void set(enum fault_point point, uint64_t nth)
 {
-    armed_point = point;
-    armed_nth = nth;
+    __atomic_store_n(&armed_point, point, __ATOMIC_RELAXED);
+    __atomic_store_n(&armed_nth, nth, __ATOMIC_RELAXED);
     __atomic_store_n(&calls, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&fired, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&fault_armed, 1, __ATOMIC_RELEASE);

@@ -13,7 +13,7 @@ static void test_map_equals_naive_twin(void **state)
 {
     (void)state;
     enum { KEYS = 700 };
-    static char keys[KEYS][24];
+    static char keys[KEYS][40];
     static uint64_t twin[KEYS];
     static bool present[KEYS];
     struct rng r;
@@ -48,7 +48,7 @@ static void test_map_equals_naive_twin(void **state)
 static void test_map_expected_count_never_grows(void **state)
 {
     (void)state;
-    static char keys[1000][8];
+    static char keys[1000][24];
     for (size_t expected = 0; expected < 1000; expected += 37) {
         struct map m;
         assert_true(map_init(&m, expected));
@@ -66,7 +66,7 @@ static void test_map_out_of_memory(void **state)
 {
     (void)state;
     struct map m;
-    char keys[100][8];
+    char keys[100][16];
     fault_arm(FAULT_ALLOC, 1);
     assert_false(map_init(&m, 10));
     fault_disarm();
