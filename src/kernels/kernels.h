@@ -32,6 +32,15 @@ bool kernels_isa_available(const char *name);
 const char *kernels_isa_list(int i); /* all names this build knows, i = 0..; NULL at the end */
 const char *kernels_cpu_name(void);  /* the processor's own name */
 
+/* ---- this machine's limits, measured now (about a second): what every speed is held against ---- */
+struct machine_limits {
+    double read_gb_s;   /* DRAM, all threads of the pool */
+    double f32_gflop_s; /* widest FMA */
+    double int8_gop_s;  /* best 8-bit sequence: dpbusd, else maddubs + madd + add */
+    double bf16_gop_s;  /* dpbf16ps, else the f32 figure */
+};
+void machine_limits(struct machine_limits *out, struct pool *pool);
+
 /* ---- weights: panels of 16 output rows, outputs in lanes, k in order ---- */
 struct weight {
     enum dtype type; /* of the panels: F32 (real), F16, BF16, Q8_0, Q4_0, Q4_1; others are widened to F32 at packing */
