@@ -4,7 +4,7 @@
 
 int fault_armed;
 static enum fault_point armed_point;
-static uint64_t armed_nth, calls;
+static uint64_t armed_nth, calls, alloc_bytes;
 static int fired;
 
 static const int fault_errno[FAULT_COUNT] = {
@@ -25,11 +25,24 @@ bool fault_hit_slow(enum fault_point point)
     return true;
 }
 
+bool fault_hit_alloc_slow(size_t bytes)
+{
+    if (armed_point == FAULT_ALLOC)
+        __atomic_add_fetch(&alloc_bytes, bytes, __ATOMIC_RELAXED);
+    return fault_hit_slow(FAULT_ALLOC);
+}
+
+uint64_t fault_alloc_bytes(void)
+{
+    return __atomic_load_n(&alloc_bytes, __ATOMIC_RELAXED);
+}
+
 static void set(enum fault_point point, uint64_t nth)
 {
     __atomic_store_n(&armed_point, point, __ATOMIC_RELAXED);
     __atomic_store_n(&armed_nth, nth, __ATOMIC_RELAXED);
     __atomic_store_n(&calls, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&alloc_bytes, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&fired, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&fault_armed, 1, __ATOMIC_RELEASE);
 }

@@ -8,18 +8,21 @@
 
 void *mem_alloc(size_t size)
 {
-    return fault_hit(FAULT_ALLOC) ? NULL : malloc(size ? size : 1);
+    return fault_hit_alloc(size) ? NULL : malloc(size ? size : 1);
 }
 
 void *mem_alloc_zero(size_t count, size_t size)
 {
-    return fault_hit(FAULT_ALLOC) ? NULL : calloc(count ? count : 1, size ? size : 1);
+    size_t bytes;
+    if (!size_mul(&bytes, count, size) || fault_hit_alloc(bytes))
+        return NULL;
+    return calloc(count ? count : 1, size ? size : 1);
 }
 
 void *mem_realloc(void *ptr, size_t count, size_t size)
 {
     size_t bytes;
-    if (!size_mul(&bytes, count, size) || fault_hit(FAULT_ALLOC))
+    if (!size_mul(&bytes, count, size) || fault_hit_alloc(bytes))
         return NULL;
     return realloc(ptr, bytes ? bytes : 1);
 }
@@ -28,7 +31,7 @@ void *mem_alloc_aligned(size_t size)
 {
     const size_t huge = (size_t)2 << 20;
     size_t align = size >= huge ? huge : 64, rounded;
-    if (!size_add(&rounded, size ? size : 1, align - 1) || fault_hit(FAULT_ALLOC))
+    if (!size_add(&rounded, size ? size : 1, align - 1) || fault_hit_alloc(rounded))
         return NULL;
     rounded &= ~(align - 1);
     void *ptr = NULL;

@@ -1,7 +1,7 @@
 /* loading - inside the room: a checkpoint while it is being opened, and the readers of each container
  *
- * Memory   one budget for everything a load allocates: 8x the mapped bytes plus 16 MiB. Structures come from `arena`,
- *          tensors and names through loading_reserve; both count against it
+ * Memory   one budget for everything a load allocates, so that it stays below 8x the mapped bytes plus 16 MiB.
+ *          Structures come from `arena`, tensors and names through loading_reserve; both count against it
  */
 #ifndef FORMATS_LOADING_H
 #define FORMATS_LOADING_H

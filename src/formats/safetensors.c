@@ -66,7 +66,7 @@ enum status safetensors_read(struct loading *l, const uint8_t *bytes, size_t siz
                     (unsigned long long)n, size);
     struct str data = str_n(c.at, cursor_left(&c));
     const struct json *root;
-    TRY(loading_parse_json(&root, l, header, JSON_UNIQUE, "safetensors: header", err));
+    TRY(loading_parse_json(&root, l, header, 0, "safetensors: header", err)); /* names are checked below */
     if (!json_is(root, JSON_OBJECT))
         return fail(err, ST_CORRUPT, "safetensors: the header is no JSON object");
     TRY(loading_reserve(l, json_count(root), err));

@@ -1,6 +1,7 @@
 /* Every model and vocabulary file of the shared data opens, and holds what its neighbours say. */
 #include "test.h"
 
+#include "base/file.h"
 #include "formats/formats.h"
 
 static struct checkpoint *open_shared(const char *path)
@@ -87,6 +88,20 @@ static void test_hugging_face_folders(void **state)
     checkpoint_close(open_shared(SHARED("data/models/llama-2-tiny-random"))); /* a folder with one GGUF file */
 }
 
+static void test_a_pytorch_checkpoint(void **state)
+{
+    (void)state;
+    NEED(SHARED("data/models/slm4096-pt/ckpt.pt"));
+    struct checkpoint *ck = open_shared(SHARED("data/models/slm4096-pt/ckpt.pt"));
+    assert_int_equal(ck->kind, CHECKPOINT_TORCH);
+    const struct tensor *t = checkpoint_find(ck, STR("tok_emb.weight"));
+    assert_int_equal(t->shape[0], 54);
+    assert_int_equal(t->shape[1], 64);
+    assert_int_equal(json_int(json_get(ck->config, "n_params"), 0), 211712);
+    assert_int_equal(json_int(json_get(ck->config, "corpus_bytes"), 0), 4096);
+    checkpoint_close(ck);
+}
+
 static enum status open_vocabulary(void *ctx, const char *name, struct error *error)
 {
     struct error err;
@@ -105,7 +120,6 @@ static enum status open_vocabulary(void *ctx, const char *name, struct error *er
     return ST_OK;
 }
 
-#include "base/file.h"
 static void test_ggml_vocabularies(void **state)
 {
     (void)state;
@@ -132,9 +146,8 @@ static void test_others_are_refused_by_name(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stories_in_four_layouts_agree),
-        cmocka_unit_test(test_hugging_face_folders),
-        cmocka_unit_test(test_ggml_vocabularies),
+        cmocka_unit_test(test_stories_in_four_layouts_agree), cmocka_unit_test(test_hugging_face_folders),
+        cmocka_unit_test(test_a_pytorch_checkpoint),          cmocka_unit_test(test_ggml_vocabularies),
         cmocka_unit_test(test_others_are_refused_by_name),
     };
     return RUN(tests);
