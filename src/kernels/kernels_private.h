@@ -88,30 +88,35 @@ void panel_widen_lane(real *out, ptrdiff_t stride, const struct weight *w, int64
 
 /* ---- prepared activations, the storage of struct act ----
  *
- * ACT_BF16   rows of bf16 pairs (k = 2i, 2i+1), zero after n_in
- * ACT_INT8   rows of int8; then f32 scales [n_row][n_block]; then int32 sums of each block's int8 [n_row][n_block]
- * Rows are an odd number of cache lines apart: a tile of 16 rows must not fall into one set of the first-level cache.
+ * ACT_BF16   rows of bf16 pairs (k = 2i, 2i+1), zero after n_in; an odd number of cache lines apart, so that the rows
+ *            of a tile do not fall into one set of the first-level cache
+ * ACT_INT8   tiles of 16 rows, the last of n_row % 16: [n_block][rows of the tile][32] int8; f32 scales and int32
+ *            sums likewise, [n_block][rows of the tile]; a tile of products reads one stream at fixed offsets
  */
-static inline size_t act_row_bytes(enum act_type type, int64_t n_in)
+enum { TILE_ROWS = 16 };
+static inline size_t act_row_bytes(int64_t n_in) /* ACT_BF16 */
 {
-    size_t bytes = type == ACT_BF16 ? (size_t)(n_in + 1) / 2 * 4 : (size_t)n_in;
-    return ((bytes + 63) / 64 | 1) * 64;
+    return ((((size_t)n_in + 1) / 2 * 4 + 63) / 64 | 1) * 64;
 }
 /* Below this the scale amax/127 would be subnormal: the block counts as zero. */
 #define ACT_AMAX_MIN (127.0f * 0x1p-126f)
+/* One row: block b lies at q + b * rows * 32, scale + b * rows, minus + b * rows. */
 struct act_int8 {
-    const int8_t *q;
-    size_t stride; /* bytes from row to row of q */
-    const float *scale;
-    const int32_t *sum;
-    int64_t n_block; /* from row to row of scale and sum */
+    int8_t *q;
+    float *scale;
+    int32_t *minus; /* the negated sum of the block's int8: what kernels want */
+    int64_t rows;   /* of the tile */
 };
-static inline struct act_int8 act_int8_view(const struct act *a)
+static inline struct act_int8 act_int8_row(const struct act *a, int64_t row)
 {
-    struct act_int8 v = {.q = a->storage, .stride = act_row_bytes(ACT_INT8, a->n_in), .n_block = a->n_in / BLOCK};
-    v.scale = (const float *)((const char *)a->storage + v.stride * (size_t)a->n_row);
-    v.sum = (const int32_t *)(v.scale + a->n_row * v.n_block);
-    return v;
+    int64_t tile = row / TILE_ROWS * TILE_ROWS, in_tile = row - tile, n_block = a->n_in / BLOCK;
+    int8_t *q = a->storage;
+    float *scale = (float *)(q + a->n_row * a->n_in);
+    int32_t *minus = (int32_t *)(scale + a->n_row * n_block);
+    return (struct act_int8){.q = q + tile * a->n_in + in_tile * BLOCK,
+                             .scale = scale + tile * n_block + in_tile,
+                             .minus = minus + tile * n_block + in_tile,
+                             .rows = a->n_row - tile < TILE_ROWS ? a->n_row - tile : TILE_ROWS};
 }
 
 /* ---- function types: op_fn of every KERNEL_OP ---- */

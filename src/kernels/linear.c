@@ -1,8 +1,9 @@
 /* linear - the products of weights and rows, split over the pool by panels and rows, never inside a sum */
 #include "kernels/kernels_private.h"
 
-/* Bytes of weights one item streams: small enough that a late thread costs little, large enough to hide the claim. */
-enum { ITEM_BYTES = 96 << 10, ITEM_ROWS = 192 };
+/* How an item is cut. Few rows: enough bytes of weights to hide the claim, few enough that a late thread costs little,
+ * four panels at least because kernels stream four at once. Many rows: tiles of 12 and of 16 rows both divide 96. */
+enum { FEW_ROWS = 16, ITEM_BYTES = 96 << 10, ITEM_PANELS = 8, ITEM_ROWS = 96 };
 
 static int64_t at_least_1(int64_t n)
 {
@@ -25,8 +26,10 @@ size_t act_bytes(enum act_type type, int64_t n_row, int64_t n_in)
 {
     if (type == ACT_REAL)
         return 0;
-    size_t rows = act_row_bytes(type, n_in) * (size_t)n_row;
-    return type == ACT_BF16 ? rows : rows + (size_t)(n_in / BLOCK * n_row) * (sizeof(float) + sizeof(int32_t));
+    size_t n = (size_t)n_row;
+    if (type == ACT_BF16)
+        return act_row_bytes(n_in) * n;
+    return n * ((size_t)n_in + (size_t)(n_in / BLOCK) * (sizeof(float) + sizeof(int32_t)));
 }
 
 enum { ACT_ITEM_ROWS = 8 };
@@ -87,9 +90,12 @@ void linear_forward(real *out, const struct act *x, const struct weight *w, cons
 {
     assert(x->n_in == w->n_in && x->type == weight_act(w));
     struct forward_split s = {.job = {out, x, w, bias}, .fn = forward_kernel(w), .n_panel = panel_count(w->n_out)};
-    int64_t fair = at_least_1(s.n_panel / (4 * pool_threads(pool)));
-    s.item_panels = smaller(at_least_1(ITEM_BYTES / (int64_t)w->panel_bytes), fair);
-    s.item_panels = s.item_panels > 4 ? s.item_panels & ~(int64_t)3 : s.item_panels; /* kernels take four at once */
+    int64_t wanted = ITEM_PANELS;
+    if (x->n_row <= FEW_ROWS) {
+        wanted = ITEM_BYTES / (int64_t)panel_bytes(w->type, w->n_in) / 4 * 4;
+        wanted = wanted < 4 ? 4 : wanted;
+    }
+    s.item_panels = smaller(wanted, at_least_1(s.n_panel / (2 * pool_threads(pool))));
     s.n_panel_item = (s.n_panel + s.item_panels - 1) / s.item_panels;
     s.item_rows = ITEM_ROWS;
     int64_t n_row_item = (x->n_row + s.item_rows - 1) / s.item_rows;

@@ -3,7 +3,7 @@
 
 void act_bf16__ref(const struct act *a, int64_t row0, int64_t row1)
 {
-    size_t stride = act_row_bytes(ACT_BF16, a->n_in);
+    size_t stride = act_row_bytes(a->n_in);
     for (int64_t r = row0; r < row1; r++) {
         uint16_t *out = (uint16_t *)((char *)a->storage + (size_t)r * stride);
         const real *x = a->x + r * a->n_in;
@@ -23,7 +23,7 @@ static uint32_t bits_of(float f)
 
 /* One block; returns its scale. The largest magnitude is found on the bits, where Inf and NaN are the largest of all.
  */
-static float quantize_block(int8_t q[BLOCK], int32_t *sum, const real *x)
+static float quantize_block(int8_t q[BLOCK], int32_t *minus, const real *x)
 {
     uint32_t top = 0;
     for (int k = 0; k < BLOCK; k++) {
@@ -33,7 +33,7 @@ static float quantize_block(int8_t q[BLOCK], int32_t *sum, const real *x)
     float amax;
     memcpy(&amax, &top, 4);
     bool finite = top < 0x7f800000u;
-    *sum = 0;
+    *minus = 0;
     if (!finite || amax < ACT_AMAX_MIN) {
         memset(q, 0, BLOCK);
         return finite ? 0.0f : NAN;
@@ -41,18 +41,17 @@ static float quantize_block(int8_t q[BLOCK], int32_t *sum, const real *x)
     float inverse = 127.0f / amax;
     for (int k = 0; k < BLOCK; k++) {
         q[k] = (int8_t)rintf((float)x[k] * inverse);
-        *sum += q[k];
+        *minus -= q[k];
     }
     return amax / 127.0f;
 }
 
 void act_int8__ref(const struct act *a, int64_t row0, int64_t row1)
 {
-    const struct act_int8 v = act_int8_view(a);
-    for (int64_t r = row0; r < row1; r++)
-        for (int64_t b = 0; b < v.n_block; b++) {
-            int8_t *q = (int8_t *)v.q + (size_t)r * v.stride + b * BLOCK;
-            ((float *)v.scale)[r * v.n_block + b] =
-                quantize_block(q, (int32_t *)v.sum + r * v.n_block + b, a->x + r * a->n_in + b * BLOCK);
-        }
+    for (int64_t r = row0; r < row1; r++) {
+        const struct act_int8 v = act_int8_row(a, r);
+        for (int64_t b = 0; b < a->n_in / BLOCK; b++)
+            v.scale[b * v.rows] =
+                quantize_block(v.q + b * v.rows * BLOCK, v.minus + b * v.rows, a->x + r * a->n_in + b * BLOCK);
+    }
 }

@@ -55,7 +55,7 @@ void linear_f16__ref(const struct linear_job *job, int64_t row0, int64_t row1, i
 void linear_bf16__ref(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
 {
     int64_t n_pair = (job->w->n_in + 1) / 2;
-    size_t stride = act_row_bytes(ACT_BF16, job->w->n_in);
+    size_t stride = act_row_bytes(job->w->n_in);
     for (int64_t p = panel0; p < panel1; p++) {
         const uint16_t *w = panel_at(job->w, p);
         for (int64_t r = row0; r < row1; r++) {
@@ -91,21 +91,21 @@ static int32_t dot_q4(const uint8_t *quants, int lane, const int8_t *q, int zero
 
 static void quantized(const struct linear_job *job, enum dtype t, int64_t row, int64_t panel)
 {
-    const struct act_int8 a = act_int8_view(job->x);
+    const struct act_int8 a = act_int8_row(job->x, row);
     const uint8_t *base = panel_at(job->w, panel), *quants = base + panel_scale_bytes(t, job->w->n_in);
     const uint16_t *scale = (const uint16_t *)base;
     real acc[LANES] = {0};
-    for (int64_t b = 0; b < a.n_block; b++) {
-        const int8_t *q = a.q + (size_t)row * a.stride + b * BLOCK;
-        float s = a.scale[row * a.n_block + b];
+    for (int64_t b = 0; b < job->w->n_in / BLOCK; b++) {
+        const int8_t *q = a.q + b * a.rows * BLOCK;
+        float s = a.scale[b * a.rows];
         for (int j = 0; j < LANES; j++) {
             int32_t sum =
                 t == DT_Q8_0 ? dot_q8_0(quants + b * 512, j, q) : dot_q4(quants + b * 256, j, q, t == DT_Q4_0 ? 8 : 0);
             if (t == DT_Q4_1) {
-                float ds = f16_to_f32(scale[2 * b * LANES + j]) * s,
-                      ms = f16_to_f32(scale[(2 * b + 1) * LANES + j]) * s;
+                float ds = f16_to_f32(scale[2 * b * LANES + j]) * s;
+                float ms = f16_to_f32(scale[(2 * b + 1) * LANES + j]) * s;
                 acc[j] = FMA((real)sum, ds, acc[j]);
-                acc[j] = FMA(ms, (real)a.sum[row * a.n_block + b], acc[j]);
+                acc[j] = FMA(ms, (real)-a.minus[b * a.rows], acc[j]);
             } else {
                 float ds = f16_to_f32(scale[b * LANES + j]) * s;
                 acc[j] = FMA((real)sum, ds, acc[j]);

@@ -13,7 +13,9 @@
 #define UNROLL _Pragma("GCC unroll 32")
 
 #ifdef __AVX512F__
+#ifndef ISA
 #define ISA(name) name##__avx512
+#endif
 
 typedef __m512 v16;
 INLINE v16 v16_zero(void)
@@ -72,6 +74,23 @@ INLINE v16 v16_load_n(const float *p, int n)
 INLINE void v16_store_n(float *p, v16 a, int n)
 {
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), a);
+}
+
+/* Sixteen little-endian words to ((word >> shift) & mask) - zero, exact. */
+INLINE v16 v16_load_bits(const void *p, int shift, int mask, int zero)
+{
+    __m512i word = _mm512_srli_epi32(_mm512_loadu_si512(p), (unsigned)shift);
+    word = _mm512_sub_epi32(_mm512_and_si512(word, _mm512_set1_epi32(mask)), _mm512_set1_epi32(zero));
+    return _mm512_cvtepi32_ps(word);
+}
+/* Sixteen pairs of bf16: the second, and the first of each. */
+INLINE v16 v16_pair_odd(v16 pair)
+{
+    return _mm512_and_ps(pair, _mm512_castsi512_ps(_mm512_set1_epi32((int)0xffff0000)));
+}
+INLINE v16 v16_pair_even(v16 pair)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pair), 16));
 }
 
 /* Halves, for the tree of docs/numerics.md section 2 (+8, +4, +2, +1). */
@@ -152,6 +171,27 @@ INLINE void v16_store_n(float *p, v16 a, int n)
 {
     _mm256_maskstore_ps(p, v16_first(n), a.lo);
     _mm256_maskstore_ps(p + 8, v16_first(n - 8), a.hi);
+}
+INLINE __m256 half_bits(__m256i word, int shift, int mask, int zero)
+{
+    word = _mm256_and_si256(_mm256_srli_epi32(word, shift), _mm256_set1_epi32(mask));
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(word, _mm256_set1_epi32(zero)));
+}
+INLINE v16 v16_load_bits(const void *p, int shift, int mask, int zero)
+{
+    const __m256i *word = p;
+    return (v16){half_bits(_mm256_loadu_si256(word), shift, mask, zero),
+                 half_bits(_mm256_loadu_si256(word + 1), shift, mask, zero)};
+}
+INLINE v16 v16_pair_odd(v16 pair)
+{
+    __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32((int)0xffff0000));
+    return (v16){_mm256_and_ps(pair.lo, mask), _mm256_and_ps(pair.hi, mask)};
+}
+INLINE v16 v16_pair_even(v16 pair)
+{
+    return (v16){_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pair.lo), 16)),
+                 _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pair.hi), 16))};
 }
 INLINE __m256 v16_low(v16 a)
 {

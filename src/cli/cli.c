@@ -1,0 +1,305 @@
+#include "cli/cli.h"
+
+#include "base/mem.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { OPTIONS_MAX = 96 };
+
+/* ---- help ---- */
+
+static void print_option(const struct cli_option *o)
+{
+    char left[64];
+    int n = snprintf(left, sizeof left, o->letter ? "  -%c, --%s" : "%*s--%s", o->letter ? o->letter : 6,
+                     o->letter ? o->name : "", o->name);
+    if (!o->letter)
+        n = snprintf(left, sizeof left, "      --%s", o->name);
+    if (o->value && n > 0 && (size_t)n < sizeof left)
+        snprintf(left + n, sizeof left - (size_t)n, " %s", o->value);
+    printf("%-30s %s\n", left, o->help);
+}
+
+void cli_help(const struct cli_spec *spec)
+{
+    printf("usage: %s\n\n%s\n", spec->usage, spec->about);
+    if (spec->n_option)
+        printf("\noptions:\n");
+    for (size_t i = 0; i < spec->n_option; i++)
+        print_option(&spec->options[i]);
+    printf("  -h, --help                   this text\n");
+    if (spec->examples)
+        printf("\nexamples:\n%s\n", spec->examples);
+}
+
+/* ---- values ---- */
+
+static enum status value_wrong(const struct cli_option *o, const char *value, const char *wanted, struct error *err)
+{
+    return fail(err, ST_INVALID, "--%s %s: expected %s", o->name, value, wanted);
+}
+
+static enum status parse_bytes(uint64_t *out, const struct cli_option *o, const char *value, struct error *err)
+{
+    struct str s = str_of(value);
+    static const char units[] = "KMG";
+    uint64_t scale = 1;
+    if (s.len && (s.ptr[s.len - 1] == 'B' || s.ptr[s.len - 1] == 'b'))
+        s.len--;
+    const char *unit = s.len ? strchr(units, toupper((unsigned char)s.ptr[s.len - 1])) : NULL;
+    if (unit && *unit) {
+        scale = (uint64_t)1 << (10 * (unit - units + 1));
+        s.len--;
+    }
+    double n;
+    if (!str_to_f64(&n, s) || !(n >= 0) || n * (double)scale > 9e18)
+        return value_wrong(o, value, "a size such as 512M or 2G", err);
+    *out = (uint64_t)(n * (double)scale);
+    return ST_OK;
+}
+
+static enum status set_value(const struct cli_option *o, const char *value, struct error *err)
+{
+    switch (o->kind) {
+    case CLI_FLAG:
+        *(bool *)o->out = true;
+        return ST_OK;
+    case CLI_TEXT:
+        *(const char **)o->out = value;
+        return ST_OK;
+    case CLI_INT:
+        return str_to_i64(o->out, str_of(value)) ? ST_OK : value_wrong(o, value, "a whole number", err);
+    case CLI_REAL:
+        return str_to_f64(o->out, str_of(value)) ? ST_OK : value_wrong(o, value, "a number", err);
+    case CLI_BYTES:
+        return parse_bytes(o->out, o, value, err);
+    }
+    return ST_OK;
+}
+
+/* INGOT_KV_BYTES for --kv-bytes. */
+static enum status from_environment(const struct cli_option *o, struct error *err)
+{
+    char name[80] = "INGOT_";
+    size_t n = 6;
+    for (const char *p = o->name; *p && n < sizeof name - 1; p++)
+        name[n++] = (char)(*p == '-' ? '_' : toupper((unsigned char)*p));
+    const char *value = getenv(name);
+    if (!value || !*value)
+        return ST_OK;
+    if (o->kind == CLI_FLAG && (!strcmp(value, "0") || !strcmp(value, "false")))
+        return ST_OK;
+    enum status st = set_value(o, value, err);
+    return st == ST_OK ? st : fail_context(err, "%s", name);
+}
+
+/* ---- parsing ---- */
+
+static enum status unknown_option(const struct cli_spec *spec, const char *given, struct error *err)
+{
+    struct str s = str_of(given);
+    while (s.len && s.ptr[0] == '-')
+        s = str_from(s, 1);
+    size_t equal = str_find(s, STR("="), 0), best = 4;
+    if (equal != SIZE_MAX)
+        s.len = equal;
+    const char *near = NULL;
+    for (size_t i = 0; i < spec->n_option; i++) {
+        size_t d = str_distance(s, str_of(spec->options[i].name), best);
+        if (d < best)
+            best = d, near = spec->options[i].name;
+    }
+    if (near)
+        return fail(err, ST_INVALID, "unknown option %s: did you mean --%s?", given, near);
+    return fail(err, ST_INVALID, "unknown option %s: --help lists all", given);
+}
+
+static enum status count_check(const struct cli_spec *spec, int n, char *const *positional, struct error *err)
+{
+    if (n < spec->positional_min)
+        return fail(err, ST_INVALID, "an argument is missing; usage: %s", spec->usage);
+    if (spec->positional_max >= 0 && n > spec->positional_max)
+        return fail(err, ST_INVALID, "unexpected argument %s; usage: %s", positional[spec->positional_max],
+                    spec->usage);
+    return ST_OK;
+}
+
+enum status cli_parse(struct cli_args *out, const struct cli_spec *spec, int argc, char **argv, struct error *err)
+{
+    struct option longs[OPTIONS_MAX + 2];
+    char shorts[2 * OPTIONS_MAX + 4] = ":h";
+    size_t n_short = 2;
+    *out = (struct cli_args){0};
+    for (size_t i = 0; i < spec->n_option && i < OPTIONS_MAX; i++) {
+        const struct cli_option *o = &spec->options[i];
+        longs[i] = (struct option){o->name, o->kind == CLI_FLAG ? no_argument : required_argument, NULL, 256 + (int)i};
+        if (o->letter) {
+            shorts[n_short++] = o->letter;
+            if (o->kind != CLI_FLAG)
+                shorts[n_short++] = ':';
+        }
+        TRY(from_environment(o, err));
+    }
+    longs[spec->n_option] = (struct option){"help", no_argument, NULL, 'h'};
+    longs[spec->n_option + 1] = (struct option){0};
+    opterr = 0;
+    optind = 0; /* getopt starts over: a program may parse twice */
+    for (int c; (c = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
+        const struct cli_option *o = NULL;
+        if (c == 'h') {
+            cli_help(spec);
+            out->done = true;
+            return ST_OK;
+        }
+        if (c == ':')
+            return fail(err, ST_INVALID, "%s needs a value", argv[optind - 1]);
+        if (c == '?')
+            return unknown_option(spec, argv[optind - 1], err);
+        for (size_t i = 0; i < spec->n_option; i++)
+            if (c == 256 + (int)i || c == spec->options[i].letter)
+                o = &spec->options[i];
+        TRY(set_value(o, optarg, err));
+    }
+    out->positional = argv + optind;
+    out->n_positional = argc - optind;
+    return count_check(spec, out->n_positional, out->positional, err);
+}
+
+/* ---- models ---- */
+
+static enum status range_check(const char *name, int64_t value, int64_t least, int64_t most, struct error *err)
+{
+    if (value < least || value > most)
+        return fail(err, ST_INVALID, "--%s %lld: expected %lld to %lld", name, (long long)value, (long long)least,
+                    (long long)most);
+    return ST_OK;
+}
+
+enum status cli_model_options(struct model_options *out, struct pool **pool, const struct cli_model *m,
+                              struct error *err)
+{
+    static const char *const kv_names[] = {[KV_F32] = "f32", [KV_F16] = "f16", [KV_INT8] = "int8"};
+    TRY(range_check("threads", m->threads, 0, 1024, err));
+    TRY(range_check("ctx", m->ctx, 0, 1 << 24, err));
+    *out = (struct model_options){.n_ctx = (int)m->ctx, .exact = m->exact, .kv = m->exact ? KV_F32 : KV_F16};
+    if (m->kv) {
+        int found = -1;
+        for (int i = 0; i < 3; i++)
+            found = strcmp(m->kv, kv_names[i]) ? found : i;
+        if (found < 0)
+            return fail(err, ST_INVALID, "--kv %s: expected f32, f16 or int8", m->kv);
+        out->kv = (enum kv_type)found;
+    }
+    TRY(pool_create(pool, m->threads ? (int)m->threads : cpu_count(), err));
+    out->pool = *pool;
+    out->progress = progress_model;
+    return ST_OK;
+}
+
+enum status cli_bundle_open(struct bundle **out, struct pool **pool, const char *path, const struct cli_model *m,
+                            struct error *err)
+{
+    struct model_options options;
+    TRY(cli_model_options(&options, pool, m, err));
+    enum status st = bundle_open(out, path, &options, err);
+    progress_end();
+    if (st != ST_OK) {
+        pool_destroy(*pool);
+        *pool = NULL;
+    }
+    return st;
+}
+
+enum status cli_engine_options(struct engine_options *out, const struct cli_model *m, struct pool *pool,
+                               struct error *err)
+{
+    TRY(range_check("prefill-chunk", m->prefill_chunk, 0, 1 << 16, err));
+    *out = (struct engine_options){
+        .n_thread = (int)m->threads,
+        .kv_bytes = m->kv_bytes,
+        .prefill_chunk = (int)m->prefill_chunk,
+        .pool = pool,
+    };
+    return ST_OK;
+}
+
+/* ---- output ---- */
+
+static bool bar_shown;
+
+bool cli_is_terminal(int fd)
+{
+    return isatty(fd) == 1;
+}
+
+void progress_show(const char *phase, double done, const char *text)
+{
+    enum { WIDTH = 30 };
+    if (!cli_is_terminal(STDERR_FILENO))
+        return;
+    char bar[WIDTH + 1];
+    int full = (int)((done < 0 ? 0 : done > 1 ? 1 : done) * WIDTH);
+    for (int i = 0; i < WIDTH; i++)
+        bar[i] = i < full ? '#' : '.';
+    bar[WIDTH] = 0;
+    fprintf(stderr, "\r\033[K%-10s %s %3.0f %%%s%s", phase, bar, done * 100, text && *text ? "  " : "",
+            text ? text : "");
+    fflush(stderr);
+    bar_shown = true;
+}
+
+void progress_model(void *ctx, const char *phase, double done)
+{
+    (void)ctx;
+    progress_show(phase, done, NULL);
+}
+
+void progress_end(void)
+{
+    if (bar_shown)
+        fputs("\r\033[K", stderr);
+    bar_shown = false;
+}
+
+enum status cli_print(const struct buf *text, struct error *err)
+{
+    if (text->failed)
+        return fail_nomem(err, "output");
+    if (fwrite(text->ptr ? text->ptr : "", 1, text->len, stdout) != text->len || fflush(stdout))
+        return fail(err, ST_IO, "standard output: %s", strerror(errno));
+    return ST_OK;
+}
+
+char *cli_bytes_text(char *text, size_t size, uint64_t bytes)
+{
+    static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};
+    double n = (double)bytes;
+    int unit = 0;
+    for (; n >= 1000 && unit < 4; unit++)
+        n /= 1000;
+    snprintf(text, size, unit ? "%.1f %s" : "%.0f %s", n, units[unit]);
+    return text;
+}
+
+volatile int cli_interrupted;
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    if (cli_interrupted)
+        _exit(130);
+    cli_interrupted = 1;
+}
+
+void cli_catch_interrupt(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}

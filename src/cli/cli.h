@@ -1,0 +1,88 @@
+/* cli - what every command shares: options as a table, errors with exit codes, a progress bar
+ *
+ *   static const struct cli_option options[] = {{"max-tokens", 'n', CLI_INT, &n, "N", "tokens to generate"}, ...};
+ *   static const struct cli_spec spec = {"ingot generate MODEL -p TEXT [options]", about, examples, options, N, 1, 1};
+ *   struct cli_args args;  TRY(cli_parse(&args, &spec, argc, argv, err));  if (args.done) return ST_OK;   // --help
+ *
+ * Results go to stdout, progress and statistics to stderr. An option `kv-bytes` may also come from INGOT_KV_BYTES; the
+ * command line wins. A command returns a status; main prints the sentence and exits with the status's code.
+ */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include "engine/engine.h"
+
+enum cli_kind {
+    CLI_FLAG,  /* bool */
+    CLI_TEXT,  /* const char * */
+    CLI_INT,   /* int64_t */
+    CLI_REAL,  /* double */
+    CLI_BYTES, /* uint64_t, with K, M, G (1024) */
+};
+struct cli_option {
+    const char *name; /* without -- */
+    char letter;      /* or 0 */
+    enum cli_kind kind;
+    void *out; /* its type is `kind`'s; untouched when the option is not given */
+    const char *value, *help;
+};
+struct cli_spec {
+    const char *usage, *about, *examples;
+    const struct cli_option *options;
+    size_t n_option;
+    int positional_min, positional_max;
+};
+struct cli_args {
+    char *const *positional;
+    int n_positional;
+    bool done; /* --help was printed */
+};
+/* argv[0] is the command's word. Unknown options are ST_INVALID with the nearest known one. */
+MUST_USE enum status cli_parse(struct cli_args *out, const struct cli_spec *spec, int argc, char **argv,
+                               struct error *err);
+void cli_help(const struct cli_spec *spec); /* to stdout */
+
+/* ---- options of every command that runs a model ---- */
+struct cli_model {
+    int64_t threads, ctx;
+    bool exact;
+    const char *kv; /* f32, f16, int8; NULL: f32 under --exact, else f16 */
+    uint64_t kv_bytes;
+    int64_t prefill_chunk;
+};
+#define CLI_MODEL_OPTIONS(m)                                                                                           \
+    {"threads", 't', CLI_INT, &(m).threads, "N", "threads (default: all CPUs)"},                                       \
+        {"ctx", 'c', CLI_INT, &(m).ctx, "N", "context in tokens (default: the model's, at most 32768)"},               \
+        {"kv", 0, CLI_TEXT, &(m).kv, "TYPE", "KV cache: f32, f16 or int8 (default f16; f32 under --exact)"},           \
+        {"exact", 0, CLI_FLAG, &(m).exact, NULL, "activations and KV in f32 whatever the weights"},                    \
+        {"kv-bytes", 0, CLI_BYTES, &(m).kv_bytes, "B", "memory for KV blocks, e.g. 2G"},                               \
+    {                                                                                                                  \
+        "prefill-chunk", 0, CLI_INT, &(m).prefill_chunk, "N", "prompt tokens a step may carry (default 256)"           \
+    }
+/* Checks the values and makes the pool; *pool is the caller's. */
+MUST_USE enum status cli_model_options(struct model_options *out, struct pool **pool, const struct cli_model *m,
+                                       struct error *err);
+/* Opens MODEL with a progress bar. Errors say what was found, what was expected and what to do. */
+MUST_USE enum status cli_bundle_open(struct bundle **out, struct pool **pool, const char *path,
+                                     const struct cli_model *m, struct error *err);
+MUST_USE enum status cli_engine_options(struct engine_options *out, const struct cli_model *m, struct pool *pool,
+                                        struct error *err);
+
+/* ---- output ---- */
+/* A bar on stderr when it is a terminal, nothing otherwise: phase, share, and a text of its own behind. */
+void progress_show(const char *phase, double done, const char *text);
+void progress_model(void *ctx, const char *phase, double done); /* fits the rooms' progress callbacks */
+void progress_end(void);                                        /* clears the line */
+bool cli_is_terminal(int fd);
+MUST_USE enum status cli_print(const struct buf *text,
+                               struct error *err);             /* whole text to stdout; ST_IO when it cannot */
+char *cli_bytes_text(char *text, size_t size, uint64_t bytes); /* "98.4 MB" */
+/* Ctrl-C sets it to 1 (installed by cli_catch_interrupt); a second Ctrl-C ends the program at once. */
+extern volatile int cli_interrupted;
+void cli_catch_interrupt(void);
+
+#define COMMAND(word, summary) enum status cmd_##word(int argc, char **argv, struct error *err);
+#include "cli/commands.def"
+#undef COMMAND
+
+#endif

@@ -1,0 +1,89 @@
+/* main - finds the command's row, runs it, and turns its status into one line and an exit code */
+#include "cli/cli.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+static const struct command {
+    const char *word, *summary;
+    enum status (*run)(int argc, char **argv, struct error *err);
+} commands[] = {
+#define COMMAND(word, summary) {#word, summary, cmd_##word},
+#include "cli/commands.def"
+#undef COMMAND
+};
+enum { N_COMMAND = sizeof commands / sizeof *commands };
+
+static void print_help(FILE *out)
+{
+    fputs("Ingot: load a model, chat with it, serve it, train one.\n\nusage: ingot COMMAND [arguments]     (ingot "
+          "COMMAND --help)\n\n",
+          out);
+    for (int i = 0; i < N_COMMAND; i++)
+        fprintf(out, "  %-12s %s\n", commands[i].word, commands[i].summary);
+    fputs("\nexamples:\n  ingot run model.gguf\n  ingot serve model/ --port 8080\n  ingot generate model/ -p \"Once "
+          "upon a time\" -n 64\n",
+          out);
+}
+
+static const struct command *command_find(const char *word)
+{
+    for (int i = 0; i < N_COMMAND; i++)
+        if (!strcmp(commands[i].word, word))
+            return &commands[i];
+    return NULL;
+}
+
+static int command_unknown(const char *word)
+{
+    const char *near = NULL;
+    size_t best = 4;
+    for (int i = 0; i < N_COMMAND; i++) {
+        size_t d = str_distance(str_of(word), str_of(commands[i].word), best);
+        if (d < best)
+            best = d, near = commands[i].word;
+    }
+    if (near)
+        fprintf(stderr, "ingot: unknown command %s: did you mean `ingot %s`?\n", word, near);
+    else
+        fprintf(stderr, "ingot: unknown command %s: `ingot help` lists all\n", word);
+    return status_row(ST_INVALID)->exit_code;
+}
+
+/* Nothing beyond the x86-64 baseline has run yet: an old processor gets a sentence, not SIGILL. */
+static bool cpu_supported(void)
+{
+#if defined __x86_64__
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+    return true;
+#endif
+}
+
+int main(int argc, char **argv)
+{
+    const char *word = argc > 1 ? argv[1] : "help";
+    if (!strcmp(word, "help") || !strcmp(word, "--help") || !strcmp(word, "-h")) {
+        print_help(stdout);
+        return 0;
+    }
+    if (!strcmp(word, "--version"))
+        word = "version";
+    const struct command *command = command_find(word);
+    if (!command)
+        return command_unknown(word);
+    signal(SIGPIPE, SIG_IGN);
+    struct error err = {0};
+    enum status st = ST_OK;
+    if (!cpu_supported())
+        st = fail(&err, ST_UNSUPPORTED, "this processor lacks AVX2 and FMA, which Ingot needs");
+    if (st == ST_OK)
+        st = kernels_init(NULL, &err);
+    if (st == ST_OK)
+        st = command->run(argc - 1, argv + 1, &err);
+    progress_end();
+    if (st != ST_OK)
+        fprintf(stderr, "ingot %s: %s\n", word, err.text);
+    return status_row(st)->exit_code;
+}

@@ -1,0 +1,75 @@
+/* act on AVX2: rounding activations to bf16 and to int8 blocks, in the bits of act_ref */
+#include "kernels/x86/lanes.h"
+
+static uint16_t round_bf16(uint32_t u)
+{
+    uint32_t nan = (u & 0x7fffffffu) > 0x7f800000u ? 0x400000u : 0;
+    uint32_t rounded = nan ? u | nan : u + 0x7fffu + (u >> 16 & 1);
+    return (uint16_t)(rounded >> 16);
+}
+
+void act_bf16__avx2(const struct act *a, int64_t row0, int64_t row1)
+{
+    size_t stride = act_row_bytes(a->n_in);
+    for (int64_t r = row0; r < row1; r++) {
+        uint16_t *out = (uint16_t *)((char *)a->storage + (size_t)r * stride);
+        const uint32_t *x = (const uint32_t *)(a->x + r * a->n_in); /* vectorised by the compiler */
+        for (int64_t k = 0; k < a->n_in; k++)
+            out[k] = round_bf16(x[k]);
+        if (a->n_in % 2)
+            out[a->n_in] = 0;
+    }
+}
+
+INLINE uint32_t max_lane(__m256i v)
+{
+    __m128i four = _mm_max_epu32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    __m128i two = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4e));
+    return (uint32_t)_mm_cvtsi128_si32(_mm_max_epu32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+
+INLINE int32_t sum_lanes(__m256i v)
+{
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
+}
+
+INLINE float quantize_block(int8_t *q, int32_t *minus, const float *x)
+{
+    __m256 v[4];
+    __m256i magnitude = _mm256_set1_epi32(0x7fffffff), top = _mm256_setzero_si256();
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        v[i] = _mm256_loadu_ps(x + 8 * i);
+        top = _mm256_max_epu32(top, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
+    }
+    uint32_t bits = max_lane(top);
+    float amax;
+    memcpy(&amax, &bits, 4);
+    bool finite = bits < 0x7f800000u;
+    if (!finite || amax < ACT_AMAX_MIN) {
+        _mm256_storeu_si256((__m256i *)q, _mm256_setzero_si256());
+        *minus = 0;
+        return finite ? 0.0f : NAN;
+    }
+    __m256 inverse = _mm256_set1_ps(127.0f / amax);
+    __m256i n[4];
+    UNROLL for (int i = 0; i < 4; i++) n[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse)); /* nearest even */
+    *minus = -sum_lanes(_mm256_add_epi32(_mm256_add_epi32(n[0], n[1]), _mm256_add_epi32(n[2], n[3])));
+    /* Packing works inside 128-bit halves; the permutation puts the eight groups of four back in order. */
+    __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(n[0], n[1]), _mm256_packs_epi32(n[2], n[3]));
+    packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    _mm256_storeu_si256((__m256i *)q, packed);
+    return amax / 127.0f;
+}
+
+void act_int8__avx2(const struct act *a, int64_t row0, int64_t row1)
+{
+    for (int64_t r = row0; r < row1; r++) {
+        const struct act_int8 v = act_int8_row(a, r);
+        for (int64_t b = 0; b < a->n_in / BLOCK; b++)
+            v.scale[b * v.rows] =
+                quantize_block(v.q + b * v.rows * BLOCK, v.minus + b * v.rows, a->x + r * a->n_in + b * BLOCK);
+    }
+}

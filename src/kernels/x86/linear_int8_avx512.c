@@ -1,0 +1,2 @@
+/* linear_int8 on AVX-512 without VNNI: tiles of 8 rows */
+#include "kernels/x86/linear_int8.h"
