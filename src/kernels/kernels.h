@@ -124,12 +124,14 @@ void add_rows(real *out, const real *x, const real *vector, int64_t n_row, int64
 /* ---- attention over a paged KV cache: docs/numerics.md section 3 ---- */
 enum kv_type { KV_F32, KV_F16, KV_INT8 }; /* KV_F32 holds real */
 enum { KV_BLOCK = 64, KV_SEGMENT = 256 }; /* tokens */
+enum { ATTEND_D_MAX = 256 };              /* the largest d_head; checked at load */
 struct kv_layout {
     enum kv_type type;
     int n_kv_head, d_head;
 };
 size_t kv_page_bytes(const struct kv_layout *l); /* K and V of KV_BLOCK tokens in one layer; a multiple of 64 */
-/* Rows row0 .. row0+n_row-1 of the batch are positions pos0 .. of one sequence; block b of it is pages[blocks[b]]. */
+/* Rows row0 .. row0+n_row-1 of the batch are positions pos0 .. of one sequence; block b of it is pages[blocks[b]].
+ * Spans of one batch stand in ascending rows. */
 struct attend_span {
     int32_t row0, n_row, pos0;
     const int32_t *blocks; /* [(pos0 + n_row + 63) / 64] */

@@ -1,5 +1,6 @@
 /* Every row of kernels.def gives the bits of its ref row. An operation without check_op does not compile here. */
 #include "check_linear.h"
+#include "check_ops.h"
 
 typedef void check_fn(struct sink *s, struct pool *pool);
 static const struct {
