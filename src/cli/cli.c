@@ -229,6 +229,45 @@ enum status cli_engine_options(struct engine_options *out, const struct cli_mode
     return ST_OK;
 }
 
+/* ---- sampling ---- */
+
+void cli_sampling_init(struct cli_sampling *s)
+{
+    const double none = (double)__builtin_nanf("");
+    *s = (struct cli_sampling){0, -1, -1, none, none, none, none, none, none, NULL};
+}
+
+/* Given on the command line, else the model's own default, else off. */
+static float choose(double given, double of_model, float off)
+{
+    return given == given ? (float)given : of_model == of_model && of_model >= 0 ? (float)of_model : off;
+}
+
+enum status cli_sampling_fill(struct request *out, const struct cli_sampling *s, const struct bundle *b,
+                              struct error *err)
+{
+    const double none = (double)__builtin_nanf("");
+    struct sampling *to = &out->sampling;
+    sampling_defaults(to);
+    TRY(range_check("max-tokens", s->n, 0, 1 << 24, err));
+    to->max_tokens = (int)s->n;
+    to->temperature = choose(s->temperature, b->temperature, 1);
+    to->top_p = choose(s->top_p, b->top_p, 1);
+    to->min_p = choose(s->min_p, none, 0);
+    to->repetition_penalty = choose(s->repetition_penalty, b->repetition_penalty, 1);
+    to->presence_penalty = choose(s->presence_penalty, none, 0);
+    to->frequency_penalty = choose(s->frequency_penalty, none, 0);
+    to->top_k = s->top_k >= 0 ? (int)s->top_k : b->top_k > 0 ? b->top_k : 0;
+    to->has_seed = s->seed >= 0;
+    to->seed = s->seed >= 0 ? (uint64_t)s->seed : 0;
+    to->n_logprobs = -1;
+    if (s->stop && *s->stop)
+        out->stops[out->n_stop++] = str_of(s->stop);
+    const char *param = "";
+    enum status st = sampling_check(to, &param, err);
+    return st == ST_OK ? st : fail_context(err, "--%s", param);
+}
+
 /* ---- output ---- */
 
 static bool bar_shown;

@@ -68,6 +68,33 @@ MUST_USE enum status cli_bundle_open(struct bundle **out, struct pool **pool, co
 MUST_USE enum status cli_engine_options(struct engine_options *out, const struct cli_model *m, struct pool *pool,
                                         struct error *err);
 
+/* ---- options of every command that samples; what is not given comes from generation_config.json, else is off ---- */
+struct cli_sampling {
+    int64_t n, top_k, seed;
+    double temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+    const char *stop;
+};
+#define CLI_SAMPLING_OPTIONS(s)                                                                                        \
+    {"max-tokens", 'n', CLI_INT, &(s).n, "N", "at most N tokens (default: until it ends or the context is full)"},     \
+        {"temperature", 0, CLI_REAL, &(s).temperature, "T", "0: always the likeliest token"},                          \
+        {"top-k", 0, CLI_INT, &(s).top_k, "K", "only the K likeliest tokens"},                                         \
+        {"top-p", 0, CLI_REAL, &(s).top_p, "P", "only the likeliest tokens that sum to P"},                            \
+        {"min-p", 0, CLI_REAL, &(s).min_p, "P", "only tokens at least P times as likely as the likeliest"},            \
+        {"repetition-penalty", 0, CLI_REAL, &(s).repetition_penalty, "R", "1: off"},                                   \
+        {"presence-penalty", 0, CLI_REAL, &(s).presence_penalty, "R", "0: off"},                                       \
+        {"frequency-penalty", 0, CLI_REAL, &(s).frequency_penalty, "R", "0: off"},                                     \
+        {"seed", 0, CLI_INT, &(s).seed, "S", "default: drawn"},                                                        \
+    {                                                                                                                  \
+        "stop", 0, CLI_TEXT, &(s).stop, "TEXT", "end before this text"                                                 \
+    }
+void cli_sampling_init(struct cli_sampling *s); /* everything "not given" */
+MUST_USE enum status cli_sampling_fill(struct request *out, const struct cli_sampling *s, const struct bundle *b,
+                                       struct error *err);
+/* Prompt ids: as they stand (raw), or as one user message through the chat template when the model has one. */
+MUST_USE enum status cli_prompt_ids(struct ids *out, const struct bundle *b, struct str prompt, bool raw,
+                                    struct error *err);
+const char *cli_finish_name(enum finish finish); /* "stop", "length" ... */
+
 /* ---- output ---- */
 /* A bar on stderr when it is a terminal, nothing otherwise: phase, share, and a text of its own behind. */
 void progress_show(const char *phase, double done, const char *text);

@@ -55,6 +55,7 @@ const struct model_config *model_config(const struct model *m);
 struct model_plan {
     uint64_t weight_bytes, kv_bytes_per_token, run_bytes; /* run: for max_rows rows */
     uint64_t flops_per_token;                              /* 2 x weights met, attention excluded */
+    struct model_config config;
 };
 MUST_USE enum status model_plan(struct model_plan *out, const struct checkpoint *ck, const struct model_options *options,
                                 int max_rows, struct error *err);

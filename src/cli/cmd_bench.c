@@ -1,0 +1,269 @@
+/* ingot bench MODEL - tokens per second of prefill and decode, beside what this machine can do at most
+ *
+ * The clock holds model_forward alone: no sampling, no tokenizer. Prefill: one prompt in chunks, logits of its last
+ * row. Decode: one row a sequence a step, after that prompt. Share of bandwidth: (weight bytes + KV read) x steps per
+ * second over the read bandwidth probed in the same run; share of peak: 2 x weights met x tokens per second over the
+ * peak of the instruction that type uses. Medians of the repetitions.
+ */
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct bench {
+    int64_t prompt, gen, batch, repeat;
+    struct model *model;
+    struct pool *pool;
+    int chunk;
+    struct model_run *run;
+    void *kv;
+    int32_t *blocks, *ids;
+    struct attend_span *spans;
+    float *logits;
+    int blocks_each;
+    struct machine_limits limits;
+    double prefill_tok_s, decode_tok_s;
+};
+
+static enum status bench_open(struct bench *b, struct error *err)
+{
+    const struct model_config *c = model_config(b->model);
+    b->blocks_each = (int)((b->prompt + b->gen + KV_BLOCK - 1) / KV_BLOCK);
+    int n_block = b->blocks_each * (int)b->batch, rows = b->chunk > b->batch ? b->chunk : (int)b->batch;
+    b->kv = mem_alloc_aligned((size_t)n_block * model_kv_block_bytes(b->model));
+    b->blocks = mem_alloc((size_t)n_block * sizeof *b->blocks);
+    b->ids = mem_alloc((size_t)rows * sizeof *b->ids);
+    b->spans = mem_alloc((size_t)b->batch * sizeof *b->spans);
+    b->logits = mem_alloc((size_t)b->batch * (size_t)c->n_vocab * sizeof *b->logits);
+    if (!b->kv || !b->blocks || !b->ids || !b->spans || !b->logits)
+        return fail_nomem(err, "bench: KV cache and logits");
+    for (int i = 0; i < n_block; i++)
+        b->blocks[i] = i;
+    return model_run_create(&b->run, b->model, rows, (int)b->batch, b->kv, n_block, b->pool, err);
+}
+
+static void bench_close(struct bench *b)
+{
+    model_run_free(b->run);
+    mem_free(b->logits);
+    mem_free(b->spans);
+    mem_free(b->ids);
+    mem_free(b->blocks);
+    mem_free(b->kv);
+    model_free(b->model);
+}
+
+/* Any ids will do for speed, but not one id again and again: experts and caches would notice. */
+static int32_t some_id(const struct bench *b, int64_t i)
+{
+    return (int32_t)((uint64_t)(i * 7919 + 13) % (uint64_t)model_config(b->model)->n_vocab);
+}
+
+static double prefill_once(struct bench *b, int sequence)
+{
+    uint64_t start = clock_ns();
+    for (int64_t at = 0; at < b->prompt; at += b->chunk) {
+        int rows = b->prompt - at < b->chunk ? (int)(b->prompt - at) : b->chunk;
+        for (int r = 0; r < rows; r++)
+            b->ids[r] = some_id(b, at + r + sequence * 31);
+        b->spans[0] = (struct attend_span){0, rows, (int32_t)at, b->blocks + sequence * b->blocks_each};
+        int32_t last = rows - 1;
+        struct model_batch batch = {.n_row = rows,
+                                    .ids = b->ids,
+                                    .spans = b->spans,
+                                    .n_span = 1,
+                                    .logit_rows = &last,
+                                    .n_logit = at + rows == b->prompt};
+        model_forward(b->run, &batch, b->logits);
+    }
+    return (double)b->prompt / ((double)(clock_ns() - start) / 1e9);
+}
+
+static double decode_once(struct bench *b)
+{
+    uint64_t start = clock_ns();
+    for (int64_t g = 0; g < b->gen; g++) {
+        for (int s = 0; s < b->batch; s++) {
+            b->ids[s] = some_id(b, g + s * 31);
+            b->spans[s] = (struct attend_span){s, 1, (int32_t)(b->prompt + g), b->blocks + s * b->blocks_each};
+        }
+        struct model_batch batch = {.n_row = (int)b->batch,
+                                    .ids = b->ids,
+                                    .spans = b->spans,
+                                    .n_span = (int)b->batch,
+                                    .n_logit = (int)b->batch};
+        model_forward(b->run, &batch, b->logits);
+    }
+    return (double)(b->gen * b->batch) / ((double)(clock_ns() - start) / 1e9);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void bench_run(struct bench *b)
+{
+    enum { REPEAT_MAX = 64 };
+    double prefill[REPEAT_MAX] = {0}, decode[REPEAT_MAX] = {0};
+    int n = b->repeat < REPEAT_MAX ? (int)b->repeat : REPEAT_MAX;
+    for (int s = 1; s < b->batch; s++) /* the other sequences need a prompt too; also warms up */
+        prefill_once(b, s);
+    machine_limits(&b->limits, b->pool);
+    for (int i = 0; i < n; i++) {
+        progress_show("bench", (double)i / n, NULL);
+        prefill[i] = b->prompt ? prefill_once(b, 0) : 0;
+        decode[i] = b->gen ? decode_once(b) : 0;
+    }
+    progress_end();
+    qsort(prefill, (size_t)n, sizeof *prefill, by_value);
+    qsort(decode, (size_t)n, sizeof *decode, by_value);
+    b->prefill_tok_s = prefill[n / 2];
+    b->decode_tok_s = decode[n / 2];
+}
+
+static void report(struct buf *out, const struct bench *b, bool json)
+{
+    const struct model_config *c = model_config(b->model);
+    struct model_plan plan;
+    model_plan_of(&plan, b->model, b->chunk);
+    double kv_read = (double)plan.kv_bytes_per_token * ((double)b->prompt + (double)b->gen / 2) * (double)b->batch;
+    double gb_s = ((double)plan.weight_bytes + kv_read) * b->decode_tok_s / (double)b->batch / 1e9;
+    double gop_s = (double)plan.flops_per_token * b->prefill_tok_s / 1e9;
+    double peak = dtype_is_block(c->type) ? b->limits.int8_gop_s
+                  : c->type == DT_BF16    ? b->limits.bf16_gop_s
+                                          : b->limits.f32_gflop_s;
+    if (!json) {
+        buf_printf(out, "%s, %d threads (%s); %s, %.1f M parameters, %s\n", kernels_cpu_name(), pool_threads(b->pool),
+                   kernels_isa(), c->family, (double)c->n_param / 1e6, dtype_row(c->type)->name);
+        buf_printf(out, "limits   read %.1f GB/s, f32 %.0f, bf16 %.0f, int8 %.0f Gop/s\n", b->limits.read_gb_s,
+                   b->limits.f32_gflop_s, b->limits.bf16_gop_s, b->limits.int8_gop_s);
+        buf_printf(out, "prefill  %8.1f tok/s  (%lld tokens, %.0f Gop/s, %.0f %% of peak)\n", b->prefill_tok_s,
+                   (long long)b->prompt, gop_s, 100 * gop_s / peak);
+        buf_printf(out, "decode   %8.1f tok/s  (%lld tokens, batch %lld, %.1f GB/s, %.0f %% of bandwidth)\n",
+                   b->decode_tok_s, (long long)b->gen, (long long)b->batch, gb_s, 100 * gb_s / b->limits.read_gb_s);
+        return;
+    }
+    struct json_writer w;
+    json_writer_init(&w, out);
+    json_begin_object(&w);
+    json_put_str(&w, "cpu", str_of(kernels_cpu_name()));
+    json_put_str(&w, "isa", str_of(kernels_isa()));
+    json_put_int(&w, "threads", pool_threads(b->pool));
+    json_put_str(&w, "family", str_of(c->family));
+    json_put_str(&w, "type", str_of(dtype_row(c->type)->name));
+    json_put_int(&w, "parameters", c->n_param);
+    json_put_int(&w, "prompt", b->prompt);
+    json_put_int(&w, "gen", b->gen);
+    json_put_int(&w, "batch", b->batch);
+    json_put_real(&w, "prefill_tok_s", b->prefill_tok_s);
+    json_put_real(&w, "decode_tok_s", b->decode_tok_s);
+    json_put_real(&w, "read_gb_s", b->limits.read_gb_s);
+    json_put_real(&w, "peak_gop_s", peak);
+    json_put_real(&w, "decode_gb_s", gb_s);
+    json_put_real(&w, "decode_bandwidth_share", gb_s / b->limits.read_gb_s);
+    json_put_real(&w, "prefill_gop_s", gop_s);
+    json_put_real(&w, "prefill_peak_share", gop_s / peak);
+    json_put_int(&w, "weight_bytes", (int64_t)plan.weight_bytes);
+    json_end_object(&w);
+    buf_append_char(out, '\n');
+}
+
+static enum status random_model(struct model **out, const char *config_path, const char *type,
+                                const struct model_options *options, struct error *err)
+{
+    struct buf text = {0};
+    struct arena arena;
+    const struct json *config;
+    arena_init(&arena, 16 << 20);
+    int dtype = dtype_find(str_of(type));
+    enum status st = dtype < 0 ? fail(err, ST_INVALID, "--type %s: expected f32, f16, bf16, q8_0, q4_0 or q4_1", type)
+                               : file_read_all(&text, config_path, 1 << 20, err);
+    if (st == ST_OK && (st = json_parse(&config, &arena, buf_str(&text), 0, err)) != ST_OK)
+        fail_context(err, "%s", config_path);
+    if (st == ST_OK)
+        st = model_random(out, config, (enum dtype)dtype, 1, options, err);
+    arena_free(&arena);
+    buf_free(&text);
+    return st;
+}
+
+static enum status bench_model(struct bench *b, const char *path, const char *random, const char *type,
+                               const struct cli_model *m, struct error *err)
+{
+    struct model_options options;
+    TRY(cli_model_options(&options, &b->pool, m, err));
+    if (random)
+        return random_model(&b->model, random, type, &options, err);
+    struct checkpoint *ck;
+    TRY(checkpoint_open(&ck, path, err));
+    enum status st = model_load(&b->model, ck, &options, err);
+    checkpoint_close(ck);
+    return st;
+}
+
+static enum status range(const char *name, int64_t value, int64_t least, int64_t most, struct error *err)
+{
+    if (value < least || value > most)
+        return fail(err, ST_INVALID, "--%s %lld: expected %lld to %lld", name, (long long)value, (long long)least,
+                    (long long)most);
+    return ST_OK;
+}
+
+enum status cmd_bench(int argc, char **argv, struct error *err)
+{
+    struct bench b = {.prompt = 512, .gen = 128, .batch = 1, .repeat = 3};
+    struct cli_model m = {0};
+    const char *random = NULL, *type = "q8_0";
+    bool json = false;
+    const struct cli_option options[] = {
+        {"prompt", 0, CLI_INT, &b.prompt, "N", "tokens of prompt (default 512)"},
+        {"gen", 0, CLI_INT, &b.gen, "N", "tokens to decode (default 128)"},
+        {"batch", 0, CLI_INT, &b.batch, "N", "sequences decoded together (default 1)"},
+        {"repeat", 0, CLI_INT, &b.repeat, "N", "repetitions; medians are printed (default 3)"},
+        {"random", 0, CLI_TEXT, &random, "CONFIG.json", "random weights of this shape instead of MODEL"},
+        {"type", 0, CLI_TEXT, &type, "T", "of random weights: f32, f16, bf16, q8_0, q4_0, q4_1 (default q8_0)"},
+        {"json", 0, CLI_FLAG, &json, NULL, "as one JSON object"},
+        CLI_MODEL_OPTIONS(m),
+    };
+    const struct cli_spec spec = {
+        "ingot bench MODEL | --random CONFIG.json [--type T]",
+        "Measures prefill and decode, and the machine's limits in the same run.",
+        "  ingot bench model.gguf\n  ingot bench --random bench/configs/qwen2.5-0.5b.json --type f16 --threads 2",
+        options,
+        sizeof options / sizeof *options,
+        0,
+        1};
+    struct cli_args args;
+    TRY(cli_parse(&args, &spec, argc, argv, err));
+    if (args.done)
+        return ST_OK;
+    if (!random == !args.n_positional)
+        return fail(err, ST_INVALID, "one of MODEL and --random CONFIG.json is needed; usage: %s", spec.usage);
+    TRY(range("prompt", b.prompt, 1, 1 << 20, err));
+    TRY(range("gen", b.gen, 0, 1 << 20, err));
+    TRY(range("batch", b.batch, 1, 1024, err));
+    TRY(range("repeat", b.repeat, 1, 64, err));
+    TRY(range("prefill-chunk", m.prefill_chunk, 0, 1 << 16, err));
+    if (!m.ctx)
+        m.ctx = b.prompt + b.gen;
+    b.chunk = m.prefill_chunk ? (int)m.prefill_chunk : 512;
+    struct buf out = {0};
+    enum status st = bench_model(&b, random ? NULL : args.positional[0], random, type, &m, err);
+    progress_end();
+    if (st == ST_OK)
+        st = bench_open(&b, err);
+    if (st == ST_OK) {
+        bench_run(&b);
+        report(&out, &b, json);
+        st = cli_print(&out, err);
+    }
+    buf_free(&out);
+    bench_close(&b);
+    pool_destroy(b.pool);
+    return st;
+}

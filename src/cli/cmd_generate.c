@@ -1,0 +1,191 @@
+/* ingot generate MODEL -p TEXT - one completion, and nothing but the completion on stdout */
+#include "base/file.h"
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+struct generate {
+    struct engine *engine;
+    bool stream; /* text goes to stdout as it comes */
+    struct buf text;
+    struct ids ids;
+    bool write_failed, no_memory;
+    uint64_t id;
+};
+
+static void on_token(void *ctx, const struct token_event *event)
+{
+    struct generate *g = ctx;
+    if (event->id >= 0 && !ids_push(&g->ids, event->id))
+        g->no_memory = true;
+    buf_append_str(&g->text, event->text);
+    if (g->stream && event->text.len) {
+        if (fwrite(event->text.ptr, 1, event->text.len, stdout) != event->text.len || fflush(stdout))
+            g->write_failed = true;
+    }
+    if (cli_interrupted || g->write_failed)
+        engine_cancel(g->engine, g->id);
+}
+
+/* A prompt as it stands (--raw), or through the chat template when the model has one. */
+enum status cli_prompt_ids(struct ids *out, const struct bundle *b, struct str prompt, bool raw, struct error *err)
+{
+    if (!b->tokenizer)
+        return fail(err, ST_INVALID, "%s has no tokenizer: text cannot become tokens; `ingot logits` takes ids", b->id);
+    if (raw || !b->template)
+        return tokenizer_encode(b->tokenizer, out, prompt, TOKENIZE_ADD | (raw ? TOKENIZE_SPECIAL : 0), err);
+    struct buf json = {0};
+    struct json_writer w;
+    struct arena arena;
+    struct chat_prompt rendered = {0};
+    const struct json *messages;
+    json_writer_init(&w, &json);
+    json_begin_array(&w);
+    json_begin_object(&w);
+    json_put_str(&w, "role", STR("user"));
+    json_put_str(&w, "content", prompt);
+    json_end_object(&w);
+    json_end_array(&w);
+    arena_init(&arena, 0);
+    enum status st = json.failed ? fail_nomem(err, "prompt") : json_parse(&messages, &arena, buf_str(&json), 0, err);
+    if (st == ST_OK) {
+        struct chat_options options = {
+            .messages = messages,
+            .bos_token = tokenizer_token(b->tokenizer, tokenizer_bos(b->tokenizer)),
+            .eos_token = tokenizer_token(b->tokenizer, tokenizer_eos(b->tokenizer)),
+        };
+        st = chat_render(b->template, &rendered, &options, err);
+    }
+    if (st == ST_OK)
+        st = tokenizer_encode_pieces(b->tokenizer, out, rendered.pieces, rendered.n_piece, TOKENIZE_SPECIAL, err);
+    chat_prompt_free(&rendered);
+    arena_free(&arena);
+    buf_free(&json);
+    return st;
+}
+
+const char *cli_finish_name(enum finish finish)
+{
+    static const char *const names[] = {"none", "stop", "length", "canceled", "error"};
+    return names[finish];
+}
+
+static void print_json(struct buf *out, const struct generate *g, const struct finish_event *end)
+{
+    struct json_writer w;
+    json_writer_init(&w, out);
+    json_begin_object(&w);
+    json_put_str(&w, "text", buf_str(&g->text));
+    json_key(&w, "ids");
+    json_begin_array(&w);
+    for (size_t i = 0; i < g->ids.count; i++)
+        json_write_int(&w, g->ids.ids[i]);
+    json_end_array(&w);
+    json_put_str(&w, "finish_reason", str_of(cli_finish_name(end->finish)));
+    json_put_int(&w, "seed", (int64_t)end->seed);
+    json_key(&w, "usage");
+    json_begin_object(&w);
+    json_put_int(&w, "prompt_tokens", end->n_prompt);
+    json_put_int(&w, "completion_tokens", end->n_output);
+    json_put_int(&w, "total_tokens", end->n_prompt + end->n_output);
+    json_end_object(&w);
+    json_end_object(&w);
+    buf_append_char(out, '\n');
+}
+
+static enum status report(struct generate *g, const struct finish_event *end, bool json, struct error *err)
+{
+    struct buf out = {0};
+    if (json)
+        print_json(&out, g, end);
+    else if (!g->text.len || g->text.ptr[g->text.len - 1] != '\n')
+        buf_append_char(&out, '\n');
+    enum status st = g->text.failed || g->no_memory ? fail_nomem(err, "generate") : cli_print(&out, err);
+    buf_free(&out);
+    if (st == ST_OK && g->write_failed)
+        st = fail(err, ST_IO, "standard output: the reader is gone");
+    if (end->prefill_s > 0 && cli_is_terminal(STDERR_FILENO))
+        fprintf(stderr, "%d prompt tokens, %.0f tok/s; %d output tokens, %.1f tok/s\n", end->n_prompt,
+                end->n_prompt / end->prefill_s, end->n_output, end->decode_s > 0 ? end->n_output / end->decode_s : 0);
+    if (st == ST_OK && end->finish == FINISH_ERROR)
+        st = fail(err, end->status, "%s", end->message);
+    if (st == ST_OK && end->finish == FINISH_CANCELED)
+        st = fail(err, ST_CANCELED, "interrupted");
+    return st;
+}
+
+static enum status generate_run(struct bundle *bundle, struct pool *pool, const struct cli_model *m,
+                                struct request *request, struct str prompt, bool raw, bool json, struct error *err)
+{
+    struct engine_options options;
+    struct generate g = {.stream = !json};
+    struct finish_event end = {0};
+    struct ids ids = {0};
+    TRY(cli_engine_options(&options, m, pool, err));
+    options.max_sequences = 1;
+    TRY(engine_create(&g.engine, bundle, &options, err));
+    enum status st = cli_prompt_ids(&ids, bundle, prompt, raw, err);
+    if (st == ST_OK) {
+        request->prompt = ids.ids;
+        request->n_prompt = (int)ids.count;
+        request->ctx = &g;
+        request->on_token = on_token;
+        cli_catch_interrupt();
+        st = engine_generate(g.engine, request, &end, err);
+    }
+    if (st == ST_OK)
+        st = report(&g, &end, json, err);
+    engine_destroy(g.engine);
+    ids_free(&ids);
+    ids_free(&g.ids);
+    buf_free(&g.text);
+    return st;
+}
+
+enum status cmd_generate(int argc, char **argv, struct error *err)
+{
+    struct cli_model m = {0};
+    struct cli_sampling s = {0};
+    const char *prompt = NULL, *file = NULL;
+    bool raw = false, json = false;
+    cli_sampling_init(&s);
+    const struct cli_option options[] = {
+        {"prompt", 'p', CLI_TEXT, &prompt, "TEXT", "what to answer or continue"},
+        {"file", 'f', CLI_TEXT, &file, "FILE", "the prompt from a file; - is standard input"},
+        {"raw", 0, CLI_FLAG, &raw, NULL, "no chat template: continue the text; special tokens in it are recognised"},
+        {"json", 0, CLI_FLAG, &json, NULL, "one object: text, ids, finish_reason, usage"},
+        CLI_SAMPLING_OPTIONS(s),
+        CLI_MODEL_OPTIONS(m),
+    };
+    const struct cli_spec spec = {
+        "ingot generate MODEL -p TEXT [options]",
+        "Prints the completion of one prompt. The same seed gives the same bits, on any machine.",
+        "  ingot generate model.gguf -p \"What is the capital of France?\" -n 32\n"
+        "  ingot generate model/ --raw -p \"Once upon a time\" --temperature 0.8 --seed 7 --json",
+        options,
+        sizeof options / sizeof *options,
+        1,
+        1};
+    struct cli_args args;
+    TRY(cli_parse(&args, &spec, argc, argv, err));
+    if (args.done)
+        return ST_OK;
+    if (!prompt == !file)
+        return fail(err, ST_INVALID, "one of -p TEXT and -f FILE is needed; usage: %s", spec.usage);
+    struct buf text = {0};
+    struct bundle *bundle = NULL;
+    struct pool *pool = NULL;
+    struct request request = {0};
+    enum status st = file ? file_read_all(&text, file, 64 << 20, err) : ST_OK;
+    if (st == ST_OK)
+        st = cli_bundle_open(&bundle, &pool, args.positional[0], &m, err);
+    if (st == ST_OK)
+        st = cli_sampling_fill(&request, &s, bundle, err);
+    if (st == ST_OK)
+        st = generate_run(bundle, pool, &m, &request, file ? buf_str(&text) : str_of(prompt), raw, json, err);
+    bundle_close(bundle);
+    pool_destroy(pool);
+    buf_free(&text);
+    return st;
+}
