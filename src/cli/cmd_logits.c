@@ -24,14 +24,12 @@ static enum status ids_parse(struct ids *out, const char *text, int n_vocab, str
     return ST_OK;
 }
 
-/* NumPy'"'"'s format 1.0: magic, header text padded so that the data starts on 64 bytes, then f32 in C order. */
+/* NumPy's format 1.0: magic, header text padded so that the data starts on 64 bytes, then f32 in C order. */
 static void npy_header(struct buf *out, size_t n_row, size_t n_col)
 {
     char dict[128];
-    int n = snprintf(dict, sizeof dict,
-                     "{'" '"' descr '"' "': '" '"' <
-                         f4 '"' "', '" '"' fortran_order '"' "': False, '" '"' shape '"' "': (%zu, %zu), }",
-                     n_row, n_col);
+    int n =
+        snprintf(dict, sizeof dict, "{'descr': '<f4', 'fortran_order': False, 'shape': (%zu, %zu), }", n_row, n_col);
     size_t padded = ((size_t)n + 1 + 10 + 63) / 64 * 64 - 10;
     buf_append(out, "\x93NUMPY\x01\x00", 8);
     buf_append_char(out, (char)(padded & 255));
@@ -46,7 +44,7 @@ struct logits_job {
     struct file_writer *file;
 };
 
-/* One sequence in chunks; each chunk'"'"'s logits go to the file as they come. */
+/* One sequence in chunks; each chunk's logits go to the file as they come. */
 static enum status logits_run(const struct logits_job *job, const struct ids *ids, struct error *err)
 {
     const struct model *model = job->bundle->model;

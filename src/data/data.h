@@ -3,7 +3,7 @@
  *   TRY(dataset_open(&d, &source, err));
  *   n = dataset_windows(d, epoch);  dataset_window(d, ids, seed, epoch, i);      // ids [block_size + 1]
  *
- * Every document is followed by the tokenizer'"'"'s EOS (when it has one); documents are laid end to end and cut into
+ * Every document is followed by the tokenizer's EOS (when it has one); documents are laid end to end and cut into
  * windows of block_size inputs whose targets are the inputs moved by one. Each epoch starts at another offset below
  * block_size, so that borders move; nothing is kept between calls, so a cursor (epoch, i) is all a resume needs.
  *
@@ -33,12 +33,12 @@ uint64_t dataset_tokens(const struct dataset *d);
 uint64_t dataset_bytes(const struct dataset *d); /* of text: bits per byte needs it */
 uint64_t dataset_hash(const struct dataset *d);  /* of the token ids: a checkpoint refuses other data */
 uint64_t dataset_windows(const struct dataset *d, uint64_t seed, uint64_t epoch);
-/* Window number i (0 .. windows-1) of the epoch'"'"'s order. ids: block_size + 1. */
+/* Window number i (0 .. windows-1) of the epoch's order. ids: block_size + 1. */
 void dataset_window(const struct dataset *d, int32_t *ids, uint64_t seed, uint64_t epoch, uint64_t i);
 /* Without shuffling or offset: for evaluation. */
 void dataset_window_at(const struct dataset *d, int32_t *ids, uint64_t i);
 uint64_t dataset_windows_at(const struct dataset *d);
-/* The order'"'"'s permutation of 0 .. n-1 by itself (tested against being one). */
+/* The order's permutation of 0 .. n-1 by itself (tested against being one). */
 uint64_t data_permute(uint64_t i, uint64_t n, uint64_t key);
 
 #endif

@@ -165,7 +165,7 @@ static const char *key_type(struct str key)
     return "";
 }
 
-/* A flag'"'"'s text becomes the JSON value the setters take: texts and lists of texts stay texts. */
+/* A flag's text becomes the JSON value the setters take: texts and lists of texts stay texts. */
 enum status train_config_set(struct train_config *c, struct str key, struct str value, struct error *err)
 {
     const char *type = key_type(key);
@@ -253,7 +253,7 @@ enum status train_config_check(const struct train_config *c, struct error *err)
     return ST_OK;
 }
 
-/* ---- schedule: transformers'"'"' optimization.py, get_*_schedule_with_warmup ---- */
+/* ---- schedule: transformers' optimization.py, get_*_schedule_with_warmup ---- */
 
 double train_lr(const struct train_config *c, int64_t done, int64_t max_steps)
 {

@@ -5,7 +5,7 @@
  *   TRY(train_run(&c, &watch, err));
  *
  * Loss     sum of NLL over all targets of the accumulation window / their number: never a mean of means
- * Update   clip to max_grad_norm (global norm in f64), AdamW, schedule as transformers'"'"'
+ * Update   clip to max_grad_norm (global norm in f64), AdamW, schedule as transformers'
  * Files    output_dir/: config.json, model.safetensors, tokenizer files, metrics.jsonl, checkpoint-N/ (a complete
  *          folder or absent: written beside, synced, renamed)
  * Numbers  same bits over threads, instruction sets, micro-batch splits and resume (docs/numerics.md section 8)
@@ -48,7 +48,7 @@ MUST_USE enum status train_config_set(struct train_config *c, struct str key, st
 MUST_USE enum status train_config_check(const struct train_config *c, struct error *err); /* ranges; names the key */
 const struct train_key *train_keys(size_t *count);                                        /* for --help */
 
-/* ---- the optimizer loop'"'"'s core: what tests hold against PyTorch ---- */
+/* ---- the optimizer loop's core: what tests hold against PyTorch ---- */
 struct trainer;
 struct trainer_options {
     int block_size, batch_max; /* windows in one forward */
@@ -65,7 +65,7 @@ double trainer_accumulate(struct trainer *t, const int32_t *windows, int n_windo
 double trainer_evaluate(struct trainer *t, const int32_t *windows, int n_window); /* sum of NLL, nothing kept */
 /* Clips, steps, zeroes the gradients; returns the norm before clipping. step: 1-based. */
 double trainer_update(struct trainer *t, double lr, int64_t step);
-/* lr at a step (0-based count of updates done), as transformers'"'"' schedulers. */
+/* lr at a step (0-based count of updates done), as transformers' schedulers. */
 double train_lr(const struct train_config *c, int64_t done, int64_t max_steps);
 
 /* ---- a whole run ---- */

@@ -1,4 +1,4 @@
-/* train_private - what the train room'"'"'s files share */
+/* train_private - what the train room's files share */
 #ifndef TRAIN_TRAIN_PRIVATE_H
 #define TRAIN_TRAIN_PRIVATE_H
 
@@ -10,7 +10,7 @@ struct trainer {
     struct trainer_options options;
     const struct model_param *params;
     int n_param;
-    real **m, **v; /* AdamW'"'"'s moments, [n_param][count] */
+    real **m, **v; /* AdamW's moments, [n_param][count] */
     void *kv;
     int32_t *blocks; /* identity: window i owns its own pages */
     struct attend_span *spans;
@@ -21,7 +21,7 @@ struct trainer {
 /* Where a run stands between two updates: everything a resume needs besides parameters and moments. */
 struct train_state {
     int64_t step, max_steps;
-    uint64_t epoch, window; /* next window of the epoch'"'"'s order */
+    uint64_t epoch, window; /* next window of the epoch's order */
     uint64_t tokens, data_hash;
     double time_s;
 };
