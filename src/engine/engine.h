@@ -27,7 +27,7 @@ struct sampling { /* order and ties: docs/numerics.md section 6 */
     float presence_penalty, frequency_penalty; /* 0 = off; over the output, as OpenAI */
     uint64_t seed;             /* drawn and reported when !has_seed */
     bool has_seed;
-    int max_tokens;            /* output tokens; 0 = until the context is full */
+    int max_tokens;            /* output tokens; 0 = until the context is full; -1 = none (with echo_logprobs) */
     int min_tokens;
     bool ignore_eos;
     int n_logprobs;            /* -1 = none; 0 = the chosen token's alone; else that many alternatives too */
@@ -41,6 +41,7 @@ enum finish { FINISH_NONE, FINISH_STOP, FINISH_LENGTH, FINISH_CANCELED, FINISH_E
 
 struct token_event {
     int32_t id;                /* -1 in an event that only flushes held text */
+    bool is_prompt;            /* echo_logprobs: one of the prompt's ids, without text; the first one's logprob is NaN */
     struct str text;           /* newly certain text: whole characters, nothing of a stop string; may be empty */
     float logprob;             /* from the raw logits; valid when n_logprobs >= 0 */
     const struct candidate *top; /* alternatives, descending; .logit holds the log-probability */
@@ -51,7 +52,7 @@ struct finish_event {
     struct str stop_text;      /* which stop string ended it; ptr NULL for EOS */
     enum status status;        /* FINISH_ERROR */
     const char *message;
-    int n_prompt, n_output, n_cached;
+    int n_prompt, n_output, n_cached; /* n_output counts the EOS token, which has no event of its own */
     uint64_t seed;
     double queue_s, prefill_s, decode_s;
 };
@@ -64,7 +65,7 @@ struct request {               /* filled by the caller; ids, stops and callbacks
     int n_stop;
     int choice;                /* index of this sequence in an n > 1 request: part of the random counter */
     bool echo_logprobs;        /* prompt log-probabilities too (evaluation) */
-    int priority;
+    int priority;              /* larger goes first; 0 is usual */
     void *ctx;
     void (*on_token)(void *ctx, const struct token_event *event);
     void (*on_finish)(void *ctx, const struct finish_event *event); /* exactly once */
@@ -95,7 +96,8 @@ struct engine_stats {
 };
 void engine_stats(const struct engine *e, struct engine_stats *out);
 
-/* One request, run to its end on the caller's thread of waiting: the command line's way. Text into out. */
+/* One request, waited for on the caller's thread (not the engine's): the command line's way. r->on_token still comes, on
+ * the engine thread; r->on_finish may be NULL. FINISH_ERROR becomes the returned status. */
 MUST_USE enum status engine_generate(struct engine *e, struct request *r, struct finish_event *end, struct error *err);
 
 #endif

@@ -1,0 +1,371 @@
+/* engine - the thread, and how others reach it
+ *
+ *   any thread: engine_submit -> inbox; engine_cancel -> a flag     (under the lock)
+ *   engine thread: take_inbox -> core_step -> callbacks             (callbacks without the lock)
+ *
+ * Invariants
+ * 1. `live` lists every sequence from submit until its on_finish is about to be called; engine_cancel looks there.
+ * 2. n_live is lowered after on_finish returned: engine_drain and engine_destroy wait for the callbacks too.
+ * 3. The scheduler, the KV blocks and all sequences' content belong to the engine thread alone.
+ */
+#include "engine/engine_private.h"
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/mem.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+
+struct engine {
+    struct core core;
+    struct bundle *bundle;
+    struct model_run *run;
+    void *kv_base;
+    struct pool *own_pool;
+    int queue_max;
+    pthread_t thread;
+    bool has_thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake, idle;
+    /* under the lock */
+    struct seq *inbox_first, *inbox_last, *live;
+    int n_live, n_inbox;
+    uint64_t next_id;
+    bool draining, stopping, cancel_asked;
+    struct engine_stats stats;
+};
+
+/* ---- the engine thread ---- */
+
+static void live_remove(struct engine *e, struct seq *s)
+{
+    *(s->live_prev ? &s->live_prev->live_next : &e->live) = s->live_next;
+    if (s->live_next)
+        s->live_next->live_prev = s->live_prev;
+}
+
+static void on_end(void *ctx, struct seq *s, const struct finish_event *end)
+{
+    struct engine *e = ctx;
+    struct request *r = s->r;
+    pthread_mutex_lock(&e->lock);
+    live_remove(e, s);
+    e->stats.finished[end->finish]++;
+    pthread_mutex_unlock(&e->lock);
+    seq_free(s);
+    if (r->on_finish)
+        r->on_finish(r->ctx, end);
+    pthread_mutex_lock(&e->lock);
+    if (--e->n_live == 0)
+        pthread_cond_broadcast(&e->idle);
+    pthread_mutex_unlock(&e->lock);
+}
+
+static void take_inbox(struct engine *e) /* under the lock */
+{
+    for (struct seq *s; (s = e->inbox_first);) {
+        e->inbox_first = s->next;
+        s->next = NULL;
+        s->order = s->id;
+        sched_add(&e->core.sched, s);
+    }
+    e->inbox_last = NULL;
+    e->n_inbox = 0;
+    e->cancel_asked = false;
+    for (struct seq *s = e->stopping ? e->live : NULL; s; s = s->live_next)
+        __atomic_store_n(&s->canceled, true, __ATOMIC_RELAXED);
+}
+
+static void publish_stats(struct engine *e) /* under the lock */
+{
+    const struct core *c = &e->core;
+    e->stats.running = c->sched.running.count;
+    e->stats.waiting = c->sched.waiting.count;
+    e->stats.blocks_free = c->sched.kv.n_free;
+    e->stats.steps = c->steps;
+    e->stats.prompt_tokens = c->prompt_tokens;
+    e->stats.output_tokens = c->output_tokens;
+    e->stats.last_step_ns = clock_ns();
+}
+
+static void *engine_main(void *arg)
+{
+    struct engine *e = arg;
+    bool work = true;
+    pthread_mutex_lock(&e->lock);
+    for (;;) {
+        publish_stats(e);
+        while (!work && !e->inbox_first && !e->cancel_asked && !e->stopping)
+            pthread_cond_wait(&e->wake, &e->lock);
+        if (e->stopping && e->n_live == 0)
+            break;
+        take_inbox(e);
+        pthread_mutex_unlock(&e->lock);
+        work = core_step(&e->core);
+        pthread_mutex_lock(&e->lock);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}
+
+/* ---- life ---- */
+
+static void forward_model(void *ctx, const struct model_batch *b, real *logits)
+{
+    model_forward(ctx, b, logits);
+}
+
+enum status engine_create_on(struct engine **out, const struct executor *x, const struct engine_options *o,
+                             struct error *err)
+{
+    *out = NULL;
+    struct engine *e = mem_alloc_zero(1, sizeof *e);
+    if (!e)
+        return fail_nomem(err, "engine");
+    enum status st = core_init(&e->core, x, o, err);
+    if (st != ST_OK) {
+        mem_free(e);
+        return st;
+    }
+    e->core.ctx = e;
+    e->core.on_end = on_end;
+    e->queue_max = o->queue_max > 0 ? o->queue_max : 1024;
+    e->next_id = 1;
+    e->stats.n_ctx = x->n_ctx;
+    e->stats.blocks_total = x->n_block;
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->wake, NULL);
+    pthread_cond_init(&e->idle, NULL);
+    if (fault_hit(FAULT_THREAD) || pthread_create(&e->thread, NULL, engine_main, e) != 0) {
+        engine_destroy(e);
+        return fail(err, ST_LIMIT, "cannot start the engine's thread");
+    }
+    e->has_thread = true;
+    *out = e;
+    return ST_OK;
+}
+
+/* "MemAvailable:   123 kB": what could be used without swapping; 0 when the system does not say. */
+static uint64_t memory_available(void)
+{
+    char line[128];
+    unsigned long long kb = 0;
+    FILE *f = fopen("/proc/meminfo", "r");
+    if (!f)
+        return 0;
+    while (fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %llu kB", &kb) != 1) {
+    }
+    fclose(f);
+    return (uint64_t)kb << 10;
+}
+
+static int choose_blocks(const struct model *m, const struct engine_options *o, int n_ctx)
+{
+    uint64_t block = model_kv_block_bytes(m), bytes = o->kv_bytes, per_context = (uint64_t)kv_blocks_for(n_ctx);
+    uint64_t sequences = o->max_sequences > 0 ? (uint64_t)o->max_sequences : 64, most = per_context * sequences;
+    if (bytes == 0) {
+        bytes = 4 * per_context * block;
+        uint64_t quarter = memory_available() / 4;
+        if (quarter && quarter < bytes)
+            bytes = quarter;
+    }
+    uint64_t n = bytes / block;
+    n = n < 1 ? 1 : n > most ? most : n;
+    return n > INT32_MAX / KV_BLOCK ? INT32_MAX / KV_BLOCK : (int)n;
+}
+
+static void find_eos(struct executor *x, const struct bundle *b)
+{
+    for (int32_t id = 0; id < x->n_vocab; id++)
+        if (bundle_is_eos(b, id) && x->n_eos < (int)(sizeof x->eos / sizeof *x->eos))
+            x->eos[x->n_eos++] = id;
+}
+
+enum status engine_create(struct engine **out, struct bundle *bundle, const struct engine_options *options,
+                          struct error *err)
+{
+    *out = NULL;
+    const struct model_config *config = model_config(bundle->model);
+    struct executor x = {.forward = forward_model,
+                         .n_vocab = config->n_vocab,
+                         .n_ctx = config->n_ctx,
+                         .tokenizer = bundle->tokenizer,
+                         .pool = options->pool};
+    struct pool *own = NULL;
+    struct model_run *run = NULL;
+    void *kv_base = NULL;
+    struct sched shape;
+    x.n_block = choose_blocks(bundle->model, options, x.n_ctx);
+    find_eos(&x, bundle);
+    if (!x.pool)
+        TRY(pool_create(&own, options->n_thread > 0 ? options->n_thread : cpu_count(), err));
+    if (own)
+        x.pool = own;
+    void *kv = alloc_untouched((size_t)x.n_block * model_kv_block_bytes(bundle->model), &kv_base);
+    enum status st = kv ? sched_init(&shape, options, 1, err) : fail_nomem(err, "KV cache");
+    if (st == ST_OK) {
+        st = model_run_create(&run, bundle->model, sched_rows_max(&shape), sched_logits_max(&shape), kv, x.n_block, x.pool,
+                              err);
+        sched_free(&shape);
+    }
+    x.ctx = run;
+    if (st == ST_OK)
+        st = engine_create_on(out, &x, options, err);
+    if (st != ST_OK) {
+        if (run)
+            model_run_free(run);
+        mem_free(kv_base);
+        pool_destroy(own);
+        return st;
+    }
+    (*out)->bundle = bundle;
+    (*out)->run = run;
+    (*out)->kv_base = kv_base;
+    (*out)->own_pool = own;
+    return ST_OK;
+}
+
+void engine_drain(struct engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    e->draining = true;
+    while (e->n_live)
+        pthread_cond_wait(&e->idle, &e->lock);
+    pthread_mutex_unlock(&e->lock);
+}
+
+void engine_destroy(struct engine *e)
+{
+    if (!e)
+        return;
+    if (e->has_thread) {
+        pthread_mutex_lock(&e->lock);
+        e->stopping = true;
+        pthread_cond_signal(&e->wake);
+        pthread_mutex_unlock(&e->lock);
+        pthread_join(e->thread, NULL);
+    }
+    pthread_mutex_destroy(&e->lock);
+    pthread_cond_destroy(&e->wake);
+    pthread_cond_destroy(&e->idle);
+    core_free(&e->core);
+    if (e->run)
+        model_run_free(e->run);
+    mem_free(e->kv_base);
+    pool_destroy(e->own_pool);
+    mem_free(e);
+}
+
+/* ---- the door ---- */
+
+/* Links a new sequence; ST_LIMIT when none is taken. Under the lock. */
+static enum status enqueue(struct engine *e, struct seq *s, struct error *err)
+{
+    if (e->draining || e->stopping)
+        return fail(err, ST_LIMIT, "the engine is shutting down and takes no new requests");
+    if (e->n_inbox + e->stats.waiting >= e->queue_max)
+        return fail(err, ST_LIMIT, "the queue is full: %d requests are waiting", e->n_inbox + e->stats.waiting);
+    s->id = s->r->id = e->next_id++;
+    s->live_next = e->live;
+    if (e->live)
+        e->live->live_prev = s;
+    e->live = s;
+    e->n_live++;
+    *(e->inbox_last ? &e->inbox_last->next : &e->inbox_first) = s;
+    e->inbox_last = s;
+    e->n_inbox++;
+    pthread_cond_signal(&e->wake);
+    return ST_OK;
+}
+
+enum status engine_submit(struct engine *e, struct request *r, struct error *err)
+{
+    struct seq *s;
+    TRY(seq_create(&s, r, &e->core.x, err));
+    pthread_mutex_lock(&e->lock);
+    enum status st = enqueue(e, s, err);
+    pthread_mutex_unlock(&e->lock);
+    if (st != ST_OK)
+        seq_free(s);
+    return st;
+}
+
+void engine_cancel(struct engine *e, uint64_t id)
+{
+    pthread_mutex_lock(&e->lock);
+    struct seq *s = e->live;
+    while (s && s->id != id)
+        s = s->live_next;
+    if (s) {
+        __atomic_store_n(&s->canceled, true, __ATOMIC_RELAXED);
+        e->cancel_asked = true;
+        pthread_cond_signal(&e->wake);
+    }
+    pthread_mutex_unlock(&e->lock);
+}
+
+const struct bundle *engine_bundle(const struct engine *e)
+{
+    return e->bundle;
+}
+
+void engine_stats(const struct engine *e, struct engine_stats *out)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)&e->lock; /* the engine itself is never a constant */
+    pthread_mutex_lock(lock);
+    *out = e->stats;
+    out->waiting += e->n_inbox;
+    pthread_mutex_unlock(lock);
+}
+
+/* ---- one request, waited for ---- */
+
+struct waiter {
+    void *ctx;
+    void (*on_token)(void *ctx, const struct token_event *event);
+    void (*on_finish)(void *ctx, const struct finish_event *event);
+    pthread_mutex_t lock;
+    pthread_cond_t done;
+    struct finish_event *end;
+    bool finished;
+};
+
+static void wait_token(void *ctx, const struct token_event *event)
+{
+    struct waiter *w = ctx;
+    if (w->on_token)
+        w->on_token(w->ctx, event);
+}
+
+static void wait_finish(void *ctx, const struct finish_event *event)
+{
+    struct waiter *w = ctx;
+    if (w->on_finish)
+        w->on_finish(w->ctx, event);
+    pthread_mutex_lock(&w->lock);
+    *w->end = *event;
+    w->finished = true;
+    pthread_cond_signal(&w->done);
+    pthread_mutex_unlock(&w->lock);
+}
+
+enum status engine_generate(struct engine *e, struct request *r, struct finish_event *end, struct error *err)
+{
+    struct waiter w = {r->ctx, r->on_token, r->on_finish, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, end, false};
+    r->ctx = &w;
+    r->on_token = wait_token;
+    r->on_finish = wait_finish;
+    enum status st = engine_submit(e, r, err);
+    pthread_mutex_lock(&w.lock);
+    while (st == ST_OK && !w.finished)
+        pthread_cond_wait(&w.done, &w.lock);
+    pthread_mutex_unlock(&w.lock);
+    r->ctx = w.ctx;
+    r->on_token = w.on_token;
+    r->on_finish = w.on_finish;
+    if (st == ST_OK && end->finish == FINISH_ERROR)
+        st = fail(err, end->status, "%s", end->message);
+    return st;
+}

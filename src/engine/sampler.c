@@ -1,0 +1,258 @@
+/* sampler - docs/numerics.md section 6
+ *
+ * Everything is computed from the row, the ids and the seed: a sequence that was preempted, or shares its batch with
+ * others, draws the same ids. Probabilities are exp(x - lse) in f32, added up in f64 in descending order.
+ */
+#include "engine/engine_private.h"
+
+#include "base/mem.h"
+#include "base/rng.h"
+
+#include <math.h>
+
+enum status sampler_scratch_init(struct sampler_scratch *s, int n_vocab, struct error *err)
+{
+    size_t n = (size_t)n_vocab;
+    *s = (struct sampler_scratch){
+        .work = mem_alloc_aligned(n * sizeof *s->work),
+        .narrow = sizeof(real) != sizeof(float) ? mem_alloc_aligned(n * sizeof *s->narrow) : NULL,
+        .counts = mem_alloc_zero(n, sizeof *s->counts),
+        .sorted = mem_alloc_zero(n, sizeof *s->sorted),
+    };
+    if (!s->work || !s->counts || !s->sorted || (sizeof(real) != sizeof(float) && !s->narrow)) {
+        sampler_scratch_free(s);
+        return fail_nomem(err, "sampler");
+    }
+    return ST_OK;
+}
+
+void sampler_scratch_free(struct sampler_scratch *s)
+{
+    mem_free(s->work);
+    mem_free(s->narrow);
+    mem_free(s->counts);
+    mem_free(s->sorted);
+    *s = (struct sampler_scratch){0};
+}
+
+void sampling_defaults(struct sampling *s)
+{
+    *s = (struct sampling){.temperature = 1, .top_p = 1, .repetition_penalty = 1, .n_logprobs = -1};
+}
+
+static bool between(double v, double least, double most)
+{
+    return v >= least && v <= most; /* false for NaN */
+}
+
+enum status sampling_check(const struct sampling *s, const char **param, struct error *err)
+{
+    const struct {
+        const char *name;
+        double value, least, most;
+    } rows[] = {
+        {"temperature", (double)s->temperature, 0, 100},
+        {"top_k", s->top_k, 0, INT32_MAX},
+        {"top_p", (double)s->top_p, 1e-9, 1},
+        {"min_p", (double)s->min_p, 0, 1},
+        {"repetition_penalty", (double)s->repetition_penalty, 1e-3, 1e3},
+        {"presence_penalty", (double)s->presence_penalty, -2, 2},
+        {"frequency_penalty", (double)s->frequency_penalty, -2, 2},
+        {"max_tokens", s->max_tokens, -1, INT32_MAX},
+        {"min_tokens", s->min_tokens, 0, INT32_MAX},
+        {"logprobs", s->n_logprobs, -1, REQUEST_LOGPROBS_MAX},
+        {"logit_bias", s->n_logit_bias, 0, INT32_MAX},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (!between(rows[i].value, rows[i].least, rows[i].most)) {
+            *param = rows[i].name;
+            return fail(err, ST_INVALID, "%s is %g: expected %g to %g", rows[i].name, rows[i].value, rows[i].least,
+                        rows[i].most);
+        }
+    for (int i = 0; i < s->n_logit_bias; i++)
+        if (!between((double)s->logit_bias[i].bias, -100, 100)) {
+            *param = "logit_bias";
+            return fail(err, ST_INVALID, "logit_bias of token %d is %g: expected -100 to 100", s->logit_bias[i].id,
+                        (double)s->logit_bias[i].bias);
+        }
+    *param = NULL;
+    return ST_OK;
+}
+
+/* ---- adjusting the row ---- */
+
+/* top_k_select and argmax read f32; in the double build the row is narrowed first. */
+static const float *narrow(struct sampler_scratch *s, int n)
+{
+    if (!s->narrow)
+        return (const float *)(const void *)s->work;
+    for (int i = 0; i < n; i++)
+        s->narrow[i] = (float)s->work[i];
+    return s->narrow;
+}
+
+static bool copy_finite(real *out, const real *in, int n)
+{
+    bool good = true;
+    for (int i = 0; i < n; i++) {
+        out[i] = in[i];
+        good &= fabs((double)in[i]) <= 3.0e38; /* false for NaN and infinities */
+    }
+    return good;
+}
+
+/* transformers' repetition penalty: once for each id that occurs in prompt or output. */
+static void apply_repetition(const struct sampler_in *in, struct sampler_scratch *s)
+{
+    real penalty = (real)in->how->repetition_penalty;
+    if (penalty == 1)
+        return;
+    for (int i = 0; i < in->n_ids; i++) {
+        int32_t id = in->ids[i];
+        if (s->counts[id]++ == 0)
+            s->work[id] = s->work[id] < 0 ? s->work[id] * penalty : s->work[id] / penalty;
+    }
+    for (int i = 0; i < in->n_ids; i++)
+        s->counts[in->ids[i]] = 0;
+}
+
+/* OpenAI's: x - count * frequency - (count > 0) * presence, over the output alone. */
+static void apply_presence_frequency(const struct sampler_in *in, struct sampler_scratch *s)
+{
+    real presence = (real)in->how->presence_penalty, frequency = (real)in->how->frequency_penalty;
+    if (presence == 0 && frequency == 0)
+        return;
+    for (int i = in->n_prompt; i < in->n_ids; i++)
+        s->counts[in->ids[i]]++;
+    for (int i = in->n_prompt; i < in->n_ids; i++) {
+        int32_t id = in->ids[i];
+        if (s->counts[id])
+            s->work[id] = s->work[id] - ((real)s->counts[id] * frequency + presence);
+        s->counts[id] = 0;
+    }
+}
+
+static void adjust(const struct sampler_in *in, struct sampler_scratch *s)
+{
+    apply_repetition(in, s);
+    apply_presence_frequency(in, s);
+    for (int i = 0; i < in->how->n_logit_bias; i++)
+        s->work[in->how->logit_bias[i].id] += (real)in->how->logit_bias[i].bias;
+    if (in->n_ids - in->n_prompt < in->how->min_tokens && !in->how->ignore_eos)
+        for (int i = 0; i < in->n_eos; i++)
+            s->work[in->eos[i]] = -INFINITY;
+}
+
+/* ---- drawing ---- */
+
+/* The kept tokens are a beginning of the row in descending order; it is sorted only as far as someone looks. */
+struct ladder {
+    struct sampler_scratch *s;
+    const float *row;
+    int n, n_sorted;
+    float lse;
+};
+
+/* Probability of the i-th largest. */
+static double step_of(struct ladder *l, int i)
+{
+    while (i >= l->n_sorted) {
+        int more = l->n_sorted == 0 ? 64 : l->n_sorted > l->n / 8 ? l->n : l->n_sorted * 8;
+        l->n_sorted = top_k_select(l->s->sorted, l->row, l->n, more < l->n ? more : l->n);
+    }
+    return (double)fn_exp(l->s->sorted[i].logit - l->lse);
+}
+
+/* How many of the `n` largest top-p and min-p keep (at least one), and their mass. */
+static int keep(struct ladder *l, const struct sampling *how, int n, double mass_n, double *mass)
+{
+    double cut = (double)how->top_p * mass_n, least = (double)how->min_p * step_of(l, 0), before = 0;
+    for (int i = 0; i < n; i++) {
+        double p = step_of(l, i);
+        if (i > 0 && ((how->top_p < 1 && before >= cut) || p < least)) {
+            *mass = before;
+            return i;
+        }
+        before += p;
+    }
+    *mass = before;
+    return n;
+}
+
+static float uniform(const struct sampler_in *in)
+{
+    uint64_t seed = in->how->seed;
+    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+    uint32_t counter[4] = {(uint32_t)in->n_ids, (uint32_t)in->choice, 0, 0}, words[4];
+    philox4x32(words, counter, key);
+    return rng_unit(words[0]);
+}
+
+static int32_t draw(const struct sampler_in *in, struct sampler_scratch *s)
+{
+    const struct sampling *how = in->how;
+    real temperature = (real)how->temperature, lse;
+    for (int i = 0; i < in->n_vocab; i++)
+        s->work[i] = s->work[i] / temperature;
+    lse_forward(&lse, s->work, 1, in->n_vocab, NULL);
+    struct ladder l = {.s = s, .row = narrow(s, in->n_vocab), .n = in->n_vocab, .lse = (float)lse};
+    int n = in->n_vocab;
+    double mass = 1; /* of all tokens, by definition of lse */
+    if (how->top_k > 0 && how->top_k < n) {
+        n = how->top_k;
+        mass = 0;
+        for (int i = 0; i < n; i++)
+            mass += step_of(&l, i);
+    }
+    if (how->top_p < 1 || how->min_p > 0)
+        n = keep(&l, how, n, mass, &mass);
+    double target = (double)uniform(in) * mass, sum = 0;
+    int last = 0; /* rounding may leave the sum below the target: then the last token that has any probability */
+    for (int i = 0; i < n; i++) {
+        double p = step_of(&l, i);
+        if (p == 0)
+            break; /* descending: nothing follows */
+        last = i;
+        sum += p;
+        if (sum > target)
+            break;
+    }
+    return s->sorted[last].id;
+}
+
+/* ---- log-probabilities, from the raw row ---- */
+
+static real raw_lse(const struct sampler_in *in)
+{
+    real lse;
+    lse_forward(&lse, in->logits, 1, in->n_vocab, NULL);
+    return lse;
+}
+
+static void report(struct sample *out, const struct sampler_in *in, struct sampler_scratch *s, real lse)
+{
+    out->logprob = (float)(in->logits[out->id] - lse);
+    if (in->how->n_logprobs <= 0)
+        return;
+    for (int i = 0; i < in->n_vocab; i++)
+        s->work[i] = in->logits[i];
+    out->n_top = top_k_select(out->top, narrow(s, in->n_vocab), in->n_vocab, in->how->n_logprobs);
+    for (int i = 0; i < out->n_top; i++)
+        out->top[i].logit = (float)(in->logits[out->top[i].id] - lse);
+}
+
+void sampler_pick(struct sample *out, const struct sampler_in *in, struct sampler_scratch *scratch)
+{
+    *out = (struct sample){.id = -1};
+    if (!copy_finite(scratch->work, in->logits, in->n_vocab))
+        return;
+    if (in->given >= 0)
+        out->id = in->given;
+    else {
+        adjust(in, scratch);
+        /* Below 1e-4 a division could overflow, and the largest logit wins anyway. */
+        out->id = in->how->temperature < 1e-4f ? argmax(narrow(scratch, in->n_vocab), in->n_vocab) : draw(in, scratch);
+    }
+    if (in->how->n_logprobs >= 0 || in->given >= 0)
+        report(out, in, scratch, raw_lse(in));
+}
