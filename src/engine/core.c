@@ -1,7 +1,7 @@
 /* core - schedule, run, commit
  *
- * One thread owns all of it. Sampling is spread over the pool, one row of logits an item; each row depends on nothing but
- * itself and its sequence, so that neither threads nor companions can change what is drawn.
+ * One thread owns all of it. Sampling is spread over the pool, one row of logits an item; each row depends on nothing
+ * but itself and its sequence, so that neither threads nor companions can change what is drawn.
  */
 #include "engine/engine_private.h"
 
@@ -17,7 +17,8 @@ enum status core_init(struct core *c, const struct executor *x, const struct eng
     c->samples = mem_alloc_zero(n, sizeof *c->samples);
     c->inputs = mem_alloc_zero(n, sizeof *c->inputs);
     c->scratch = mem_alloc_zero((size_t)c->n_scratch, sizeof *c->scratch);
-    c->logits = size_mul(&size, n * sizeof *c->logits, (size_t)x->n_vocab) ? alloc_untouched(size, &c->logits_base) : NULL;
+    c->logits =
+        size_mul(&size, n * sizeof *c->logits, (size_t)x->n_vocab) ? alloc_untouched(size, &c->logits_base) : NULL;
     enum status st = c->samples && c->inputs && c->scratch && c->logits ? ST_OK : fail_nomem(err, "engine");
     for (int i = 0; i < c->n_scratch && st == ST_OK; i++)
         st = sampler_scratch_init(&c->scratch[i], x->n_vocab, err);

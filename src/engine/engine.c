@@ -70,6 +70,7 @@ static void take_inbox(struct engine *e) /* under the lock */
         s->next = NULL;
         s->order = s->id;
         sched_add(&e->core.sched, s);
+        e->stats.waiting++; /* exact again at the next publish_stats; meanwhile the queue's limit must hold */
     }
     e->inbox_last = NULL;
     e->n_inbox = 0;
@@ -206,8 +207,8 @@ enum status engine_create(struct engine **out, struct bundle *bundle, const stru
     void *kv = alloc_untouched((size_t)x.n_block * model_kv_block_bytes(bundle->model), &kv_base);
     enum status st = kv ? sched_init(&shape, options, 1, err) : fail_nomem(err, "KV cache");
     if (st == ST_OK) {
-        st = model_run_create(&run, bundle->model, sched_rows_max(&shape), sched_logits_max(&shape), kv, x.n_block, x.pool,
-                              err);
+        st = model_run_create(&run, bundle->model, sched_rows_max(&shape), sched_logits_max(&shape), kv, x.n_block,
+                              x.pool, err);
         sched_free(&shape);
     }
     x.ctx = run;
@@ -353,7 +354,8 @@ static void wait_finish(void *ctx, const struct finish_event *event)
 
 enum status engine_generate(struct engine *e, struct request *r, struct finish_event *end, struct error *err)
 {
-    struct waiter w = {r->ctx, r->on_token, r->on_finish, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, end, false};
+    struct waiter w = {r->ctx, r->on_token, r->on_finish, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER,
+                       end,    false};
     r->ctx = &w;
     r->on_token = wait_token;
     r->on_finish = wait_finish;

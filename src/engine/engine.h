@@ -19,66 +19,67 @@ struct logit_bias {
     float bias;
 };
 
-struct sampling { /* order and ties: docs/numerics.md section 6 */
-    float temperature;         /* 0 = greedy */
-    int top_k;                 /* 0 = all */
-    float top_p, min_p;        /* 1, 0 = off */
-    float repetition_penalty;  /* 1 = off; over prompt and output, as transformers */
+struct sampling {                              /* order and ties: docs/numerics.md section 6 */
+    float temperature;                         /* 0 = greedy */
+    int top_k;                                 /* 0 = all */
+    float top_p, min_p;                        /* 1, 0 = off */
+    float repetition_penalty;                  /* 1 = off; over prompt and output, as transformers */
     float presence_penalty, frequency_penalty; /* 0 = off; over the output, as OpenAI */
-    uint64_t seed;             /* drawn and reported when !has_seed */
+    uint64_t seed;                             /* drawn and reported when !has_seed */
     bool has_seed;
-    int max_tokens;            /* output tokens; 0 = until the context is full; -1 = none (with echo_logprobs) */
+    int max_tokens; /* output tokens; 0 = until the context is full; -1 = none (with echo_logprobs) */
     int min_tokens;
     bool ignore_eos;
-    int n_logprobs;            /* -1 = none; 0 = the chosen token's alone; else that many alternatives too */
+    int n_logprobs; /* -1 = none; 0 = the chosen token's alone; else that many alternatives too */
     const struct logit_bias *logit_bias;
     int n_logit_bias;
 };
 void sampling_defaults(struct sampling *s); /* greedy-free defaults: temperature 1, all filters off */
-MUST_USE enum status sampling_check(const struct sampling *s, const char **param, struct error *err); /* names the field */
+MUST_USE enum status sampling_check(const struct sampling *s, const char **param,
+                                    struct error *err); /* names the field */
 
 enum finish { FINISH_NONE, FINISH_STOP, FINISH_LENGTH, FINISH_CANCELED, FINISH_ERROR };
 
 struct token_event {
-    int32_t id;                /* -1 in an event that only flushes held text */
-    bool is_prompt;            /* echo_logprobs: one of the prompt's ids, without text; the first one's logprob is NaN */
-    struct str text;           /* newly certain text: whole characters, nothing of a stop string; may be empty */
-    float logprob;             /* from the raw logits; valid when n_logprobs >= 0 */
+    int32_t id;      /* -1 in an event that only flushes held text */
+    bool is_prompt;  /* echo_logprobs: one of the prompt's ids, without text; the first one's logprob is NaN */
+    struct str text; /* newly certain text: whole characters, nothing of a stop string; may be empty */
+    float logprob;   /* from the raw logits; valid when n_logprobs >= 0 */
     const struct candidate *top; /* alternatives, descending; .logit holds the log-probability */
     int n_top;
 };
 struct finish_event {
     enum finish finish;
-    struct str stop_text;      /* which stop string ended it; ptr NULL for EOS */
-    enum status status;        /* FINISH_ERROR */
+    struct str stop_text; /* which stop string ended it; ptr NULL for EOS */
+    enum status status;   /* FINISH_ERROR */
     const char *message;
     int n_prompt, n_output, n_cached; /* n_output counts the EOS token, which has no event of its own */
     uint64_t seed;
     double queue_s, prefill_s, decode_s;
 };
 
-struct request {               /* filled by the caller; ids, stops and callbacks must live until on_finish returned */
+struct request { /* filled by the caller; ids, stops and callbacks must live until on_finish returned */
     const int32_t *prompt;
     int n_prompt;
     struct sampling sampling;
     struct str stops[REQUEST_STOPS_MAX];
     int n_stop;
-    int choice;                /* index of this sequence in an n > 1 request: part of the random counter */
-    bool echo_logprobs;        /* prompt log-probabilities too (evaluation) */
-    int priority;              /* larger goes first; 0 is usual */
+    int choice;         /* index of this sequence in an n > 1 request: part of the random counter */
+    bool echo_logprobs; /* prompt log-probabilities too (evaluation) */
+    int priority;       /* larger goes first; 0 is usual */
     void *ctx;
     void (*on_token)(void *ctx, const struct token_event *event);
     void (*on_finish)(void *ctx, const struct finish_event *event); /* exactly once */
-    uint64_t id;               /* set by engine_submit */
+    uint64_t id;                                                    /* set by engine_submit */
 };
 
 struct engine_options {
-    int n_thread;          /* 0 = all CPUs */
-    uint64_t kv_bytes;     /* 0 = enough for 4 full contexts or a quarter of free memory, whichever is less */
-    int prefill_chunk;     /* tokens of prompt a step may carry; 0 = 256 */
-    int max_sequences;     /* running at once; 0 = 64 */
-    int queue_max;         /* waiting; ST_LIMIT beyond; 0 = 1024 */
-    struct pool *pool;     /* NULL = the engine makes its own */
+    int n_thread;      /* 0 = all CPUs */
+    uint64_t kv_bytes; /* 0 = enough for 4 full contexts or a quarter of free memory, whichever is less */
+    int prefill_chunk; /* tokens of prompt a step may carry; 0 = 256 */
+    int max_sequences; /* running at once; 0 = 64 */
+    int queue_max;     /* waiting; ST_LIMIT beyond; 0 = 1024 */
+    struct pool *pool; /* NULL = the engine makes its own */
 };
 struct engine;
 MUST_USE enum status engine_create(struct engine **out, struct bundle *bundle, const struct engine_options *options,
@@ -92,12 +93,12 @@ const struct bundle *engine_bundle(const struct engine *e);
 struct engine_stats {
     int running, waiting, blocks_total, blocks_free, n_ctx;
     uint64_t steps, prompt_tokens, output_tokens, finished[5]; /* by enum finish */
-    uint64_t last_step_ns;     /* clock_ns() at the end of the last step: health is its age while work waits */
+    uint64_t last_step_ns; /* clock_ns() at the end of the last step: health is its age while work waits */
 };
 void engine_stats(const struct engine *e, struct engine_stats *out);
 
-/* One request, waited for on the caller's thread (not the engine's): the command line's way. r->on_token still comes, on
- * the engine thread; r->on_finish may be NULL. FINISH_ERROR becomes the returned status. */
+/* One request, waited for on the caller's thread (not the engine's): the command line's way. r->on_token still comes,
+ * on the engine thread; r->on_finish may be NULL. FINISH_ERROR becomes the returned status. */
 MUST_USE enum status engine_generate(struct engine *e, struct request *r, struct finish_event *end, struct error *err);
 
 #endif

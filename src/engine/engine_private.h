@@ -1,7 +1,7 @@
 /* engine_private - the pieces of the engine: block pool, sequences, scheduler, sampler, stop strings
  *
- * A sequence is ids known (prompt, then output) and how many of them are in the KV cache. A step computes the next rows of
- * some sequences; one whose last known id was computed gets a new one. Prefill, decode and recomputation after a
+ * A sequence is ids known (prompt, then output) and how many of them are in the KV cache. A step computes the next rows
+ * of some sequences; one whose last known id was computed gets a new one. Prefill, decode and recomputation after a
  * preemption are all this one thing, and the numbers contract makes them give the same bits.
  */
 #ifndef ENGINE_ENGINE_PRIVATE_H
@@ -11,17 +11,20 @@
 
 /* ---- kv: which blocks are free, and who owns the others ---- */
 struct kv_pool {
-    int32_t *ring;  /* free blocks, oldest first: a freed block keeps its content as long as possible */
+    int32_t *ring; /* free blocks, oldest first: a freed block keeps its content as long as possible */
     bool *is_free;
     int first, n_free, n_block;
 };
-struct kv_blocks {  /* one sequence's, in order of position */
+struct kv_blocks { /* one sequence's, in order of position */
     int32_t *ids;
     int count, capacity;
 };
 MUST_USE enum status kv_pool_init(struct kv_pool *p, int n_block, struct error *err);
 void kv_pool_free(struct kv_pool *p);
-static inline int kv_blocks_for(int n_token) { return (n_token + KV_BLOCK - 1) / KV_BLOCK; }
+static inline int kv_blocks_for(int n_token)
+{
+    return (n_token + KV_BLOCK - 1) / KV_BLOCK;
+}
 /* Grows `b` until it covers n_token positions; false, and nothing changed, when the pool has too few. */
 bool kv_reserve(struct kv_pool *p, struct kv_blocks *b, int n_token);
 void kv_release(struct kv_pool *p, struct kv_blocks *b);
@@ -30,7 +33,7 @@ void kv_release(struct kv_pool *p, struct kv_blocks *b);
 struct stopper {
     const struct str *stops;
     int n_stop;
-    struct buf held;  /* [0, certain) was handed out by the last call; the rest may begin a stop string */
+    struct buf held; /* [0, certain) was handed out by the last call; the rest may begin a stop string */
     size_t certain;
 };
 /* Adds text. Returns which stop string is now complete, or -1. *out: text certain by now, valid until the next call.
@@ -39,24 +42,24 @@ int stop_feed(struct stopper *s, struct str text, struct str *out);
 struct str stop_flush(struct stopper *s); /* the end: nothing can complete any more */
 
 /* ---- sampler: one row of logits becomes one id ---- */
-struct sampler_scratch { /* one a thread */
-    real *work;             /* [n_vocab] */
-    float *narrow;          /* [n_vocab] in the double build; else NULL */
-    uint32_t *counts;       /* [n_vocab], zero between calls */
+struct sampler_scratch {      /* one a thread */
+    real *work;               /* [n_vocab] */
+    float *narrow;            /* [n_vocab] in the double build; else NULL */
+    uint32_t *counts;         /* [n_vocab], zero between calls */
     struct candidate *sorted; /* [n_vocab] */
 };
 struct sampler_in {
     const struct sampling *how;
     const real *logits;
     int n_vocab;
-    const int32_t *ids;     /* prompt and output so far: the new id's position is n_ids */
+    const int32_t *ids; /* prompt and output so far: the new id's position is n_ids */
     int n_prompt, n_ids, choice;
     const int32_t *eos;
     int n_eos;
-    int32_t given;          /* >= 0: do not sample, report this id's log-probability */
+    int32_t given; /* >= 0: do not sample, report this id's log-probability */
 };
 struct sample {
-    int32_t id;             /* -1: the logits hold NaN or infinity */
+    int32_t id; /* -1: the logits hold NaN or infinity */
     float logprob;
     int n_top;
     struct candidate top[REQUEST_LOGPROBS_MAX];
@@ -81,12 +84,12 @@ struct seq {
     struct seq *next, *prev;           /* in waiting or running */
     struct seq *live_next, *live_prev; /* all that were submitted and have not finished; under the engine's lock */
     struct request *r;
-    uint64_t id, order;                /* order: by arrival */
-    bool running, canceled;            /* canceled: atomic, set by any thread */
+    uint64_t id, order;     /* order: by arrival */
+    bool running, canceled; /* canceled: atomic, set by any thread */
     int32_t *ids;
-    int n_prompt, n_ids, n_limit;      /* n_limit: ids in all when it ends by length */
-    int n_done;                        /* ids whose keys and values are in the cache */
-    int n_echoed;                      /* prompt ids whose log-probability was reported */
+    int n_prompt, n_ids, n_limit; /* n_limit: ids in all when it ends by length */
+    int n_done;                   /* ids whose keys and values are in the cache */
+    int n_echoed;                 /* prompt ids whose log-probability was reported */
     struct kv_blocks blocks;
     struct decoder decoder;
     struct stopper stop;
@@ -114,13 +117,13 @@ struct batch {
     struct batch_item {
         struct seq *seq;
         int n_row, logit0, n_logit; /* its part of the logits */
-    } *items;                       /* one a span */
+    } * items;                      /* one a span */
     int32_t *ids, *logit_rows;
     struct attend_span *spans;
 };
 struct sched {
     struct kv_pool kv;
-    struct seq_list waiting, running; /* both by priority, then age */
+    struct seq_list waiting, running;            /* both by priority, then age */
     int max_sequences, prefill_chunk, echo_rows; /* echo_rows: prompt log-probabilities a step */
     struct batch batch;
 };
@@ -140,15 +143,17 @@ struct core {
     void *logits_base;
     struct sampler_scratch *scratch; /* [pool threads] */
     int n_scratch;
-    struct sample *samples;          /* [logits_max] */
-    struct sampler_in *inputs;       /* [logits_max] */
+    struct sample *samples;    /* [logits_max] */
+    struct sampler_in *inputs; /* [logits_max] */
     void *ctx;
-    void (*on_end)(void *ctx, struct seq *s, const struct finish_event *end); /* s left the scheduler; the callee frees it */
+    void (*on_end)(void *ctx, struct seq *s,
+                   const struct finish_event *end); /* s left the scheduler; the callee frees it */
     uint64_t steps, prompt_tokens, output_tokens;
 };
-MUST_USE enum status core_init(struct core *c, const struct executor *x, const struct engine_options *o, struct error *err);
+MUST_USE enum status core_init(struct core *c, const struct executor *x, const struct engine_options *o,
+                               struct error *err);
 void core_free(struct core *c);
-bool core_step(struct core *c);                     /* false: nothing to do */
+bool core_step(struct core *c); /* false: nothing to do */
 void core_end(struct core *c, struct seq *s, enum finish finish, struct str stop_text, enum status status,
               const char *message);
 

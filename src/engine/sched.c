@@ -6,8 +6,8 @@
  * Invariants
  * 1. Both lists are in rank order: larger priority first, then the older. The first of `running` is never preempted for
  *    another, so the oldest always advances and everything ends.
- * 2. A running sequence holds the blocks of all its known ids (of a new one from the step that computes it); a waiting one
- *    holds none.
+ * 2. A running sequence holds the blocks of all its known ids (of a new one from the step that computes it); a waiting
+ * one holds none.
  * 3. A batch has decode rows first (one a sequence whose last id alone is missing), then prompt chunks: at most
  *    prefill_chunk rows of them, at most max_sequences + echo_rows logits.
  * 4. submit has checked that any sequence fits the empty pool, so the first waiting one is admitted when nothing runs.
@@ -104,7 +104,7 @@ void sched_free(struct sched *s)
 
 /* ---- one step ---- */
 
-static void add_rows(struct sched *s, struct seq *q, int n)
+static void put_rows(struct sched *s, struct seq *q, int n)
 {
     struct batch *b = &s->batch;
     struct model_batch *m = &b->model;
@@ -154,7 +154,7 @@ static int add_chunk(struct sched *s, struct seq *q, int rows_left, int *echo_le
             break;
         }
     if (n)
-        add_rows(s, q, n);
+        put_rows(s, q, n);
     return n;
 }
 
@@ -181,7 +181,7 @@ const struct batch *sched_next(struct sched *s)
         bool decodes = q->n_ids - q->n_done == 1, kept = !decodes || make_room(s, q);
         next = kept ? q->next : NULL; /* q gave way itself: it was the last */
         if (decodes && kept)
-            add_rows(s, q, 1);
+            put_rows(s, q, 1);
     }
     int left = s->prefill_chunk, echo_left = s->echo_rows;
     for (struct seq *q = s->running.first; q && left; q = q->next)

@@ -1,7 +1,7 @@
 /* seq - one request's ids, text and end
  *
- * Text goes decoder -> stopper -> event: the decoder holds back incomplete characters, the stopper what may become a stop
- * string. The decoder has read the prompt, so that the first word of a continuation keeps its leading space.
+ * Text goes decoder -> stopper -> event: the decoder holds back incomplete characters, the stopper what may become a
+ * stop string. The decoder has read the prompt, so that the first word of a continuation keeps its leading space.
  */
 #include "engine/engine_private.h"
 
@@ -139,8 +139,9 @@ static bool is_eos(const struct executor *x, int32_t id)
     return false;
 }
 
-/* Text of the piece through the stop strings; at the end also what was held back. The stopper's answer is -1 or the stop
- * string. The text of both calls must be one event, so the first part is moved to `piece`, which is free by then. */
+/* Text of the piece through the stop strings; at the end also what was held back. The stopper's answer is -1 or the
+ * stop string. The text of both calls must be one event, so the first part is moved to `piece`, which is free by then.
+ */
 static int pass_text(struct seq *s, bool check_stops, bool end, struct str *text)
 {
     int n_stop = s->stop.n_stop, hit;
