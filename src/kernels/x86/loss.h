@@ -1,0 +1,135 @@
+/* loss - log-sum-exp, loss, optimizer, selection: one source for AVX2 and AVX-512 (docs/numerics.md sections 4, 8) */
+#include "kernels/x86/lanes_fn.h"
+
+INLINE float chunk_max(const float *x, int64_t n)
+{
+    vf m = vf_set(-INFINITY);
+    for (int64_t i = 0; i < n; i += 16) /* a > b ? a : b with the new one first, so that NaN never stays */
+        m = keep_until(i, n, v16_max(load_until(x, i, n), m), m);
+    return v16_max_lane(m);
+}
+
+/* NaN is no maximum, so a chunk whose maximum is -inf may hold some: only one of nothing but -inf is left out. */
+INLINE bool all_minus_infinity(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (x[i] != -INFINITY)
+            return false;
+    return true;
+}
+
+INLINE float lse_row(const float *row, int64_t count)
+{
+    float max = -INFINITY, sum = 0;
+    for (int64_t at = 0; at < count; at += LSE_CHUNK) {
+        const float *x = row + at;
+        int64_t n = count - at < LSE_CHUNK ? count - at : LSE_CHUNK;
+        float m = chunk_max(x, n);
+        if (m == -INFINITY && all_minus_infinity(x, n))
+            continue;
+        vf total = v16_zero(), top_lanes = vf_set(m);
+        for (int64_t i = 0; i < n; i += 16)
+            total = keep_until(i, n, vf_add(total, vf_exp(vf_sub(load_until(x, i, n), top_lanes))), total);
+        float top = max > m ? max : m;
+        sum = fmaf(v16_sum(total), exp_one(m - top), max == -INFINITY ? 0 : sum * exp_one(max - top));
+        max = top;
+    }
+    return max + first_lane(vf_log(vf_set(sum)));
+}
+
+void ISA(lse_rows)(const void *ctx, int64_t row0, int64_t row1)
+{
+    const struct loss_job *job = ctx;
+    for (int64_t r = row0; r < row1; r++)
+        job->lse[r] = lse_row(job->x + r * job->n, job->n);
+}
+
+void ISA(loss_rows)(const void *ctx, int64_t row0, int64_t row1)
+{
+    const struct loss_job *job = ctx;
+    for (int64_t r = row0; r < row1; r++) {
+        const float *x = job->x + r * job->n;
+        float *dx = job->dx ? job->dx + r * job->n : NULL;
+        int32_t target = job->targets[r];
+        if (target < 0) {
+            job->loss[r] = 0;
+            if (dx)
+                memset(dx, 0, (size_t)job->n * sizeof *dx);
+            continue;
+        }
+        float lse = lse_row(x, job->n), target_dx = (exp_one(x[target] - lse) - 1) * job->scale;
+        job->loss[r] = lse - x[target];
+        for (int64_t i = 0; dx && i < job->n; i += 16)
+            store_until(dx, i, job->n,
+                        vf_mul(vf_exp(vf_sub(load_until(x, i, job->n), vf_set(lse))), vf_set(job->scale)));
+        if (dx)
+            dx[target] = target_dx;
+    }
+}
+
+void ISA(adamw_range)(const void *ctx, int64_t i0, int64_t i1)
+{
+    const struct adamw_job *job = ctx;
+    const vf grad_scale = vf_set(job->grad_scale), keep1 = vf_set(job->keep1), keep2 = vf_set(job->keep2);
+    const vf beta2 = vf_set(job->beta2), eps = vf_set(job->eps), v_scale = vf_set(job->v_scale);
+    const vf step = vf_set(-job->step_size), decay = vf_set(job->decay);
+    for (int64_t i = i0; i < i1; i += 16) {
+        vf g = vf_mul(load_until(job->grad, i, i1), grad_scale), m = load_until(job->m, i, i1);
+        m = vf_fma(keep1, vf_sub(g, m), m);
+        vf v = vf_fma(vf_mul(keep2, g), g, vf_mul(beta2, load_until(job->v, i, i1)));
+        store_until(job->m, i, i1, m);
+        store_until(job->v, i, i1, v);
+        vf quotient = vf_div(m, vf_fma(v16_sqrt(v), v_scale, eps));
+        store_until(job->param, i, i1, vf_fma(step, quotient, vf_mul(load_until(job->param, i, i1), decay)));
+    }
+}
+
+/* Sixteen double lanes: four vectors of four. */
+INLINE void add_squares(__m256d sum[4], const float *x)
+{
+    UNROLL for (int j = 0; j < 4; j++)
+    {
+        __m256d d = _mm256_cvtps_pd(_mm_loadu_ps(x + 4 * j));
+        sum[j] = _mm256_fmadd_pd(d, d, sum[j]);
+    }
+}
+
+void ISA(squares_chunks)(const void *ctx, int64_t chunk0, int64_t chunk1)
+{
+    const struct squares_job *job = ctx;
+    for (int64_t c = chunk0; c < chunk1; c++) {
+        const float *x = job->x + c * SQUARES_CHUNK;
+        int64_t left = job->count - c * SQUARES_CHUNK, n = left < SQUARES_CHUNK ? left : SQUARES_CHUNK, i = 0;
+        __m256d sum[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd()};
+        for (; i + 16 <= n; i += 16)
+            add_squares(sum, x + i);
+        if (i < n) { /* squares are never -0: adding zeros changes nothing */
+            float tail[16] = {0};
+            memcpy(tail, x + i, (size_t)(n - i) * sizeof *tail);
+            add_squares(sum, tail);
+        }
+        __m256d four = _mm256_add_pd(_mm256_add_pd(sum[0], sum[2]), _mm256_add_pd(sum[1], sum[3]));
+        __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+        job->sums[c] = _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+    }
+}
+
+int64_t ISA(find_above)(const float *x, int64_t i0, int64_t n, float limit)
+{
+    const vf bound = vf_set(limit);
+    int64_t i = i0;
+    for (; i + 64 <= n; i += 64) {
+        unsigned any = 0;
+        UNROLL for (int j = 0; j < 64; j += 16) any |= vm_bits(vf_lt(bound, v16_load(x + i + j)));
+        if (any)
+            break;
+    }
+    for (; i + 16 <= n; i += 16) {
+        unsigned above = vm_bits(vf_lt(bound, v16_load(x + i)));
+        if (above)
+            return i + __builtin_ctz(above);
+    }
+    while (i < n && !(x[i] > limit))
+        i++;
+    return i;
+}
