@@ -166,6 +166,21 @@ void moe_route(int32_t *experts, real *weights, real *probs, const real *logits,
 void moe_route_backward(real *dlogits, const real *dweights, const int32_t *experts, const real *probs,
                         const struct moe_attr *attr, int64_t n_row, struct pool *pool);
 
+/* Rows copied by index: out[i] = x[index[i]], i < n_row; and back: out[index[i]] = x[i]. */
+void rows_gather(real *out, const real *x, const int32_t *index, int64_t n_row, int64_t n, struct pool *pool);
+void rows_scatter(real *out, const real *x, const int32_t *index, int64_t n_row, int64_t n, struct pool *pool);
+/* out[r] = sum over a row's used experts, ascending, of weights[r, j] * x[place[r, j]] (weights NULL: 1).
+ * n_row tokens; x [n_row * n_used, n] lies ordered by expert. */
+void moe_combine(real *out, const real *x, const real *weights, const int32_t *place, int n_used, int64_t n_row,
+                 int64_t n, struct pool *pool);
+/* dx[place[r, j]] = weights[r, j] * dy[r]; dweights[r, j] = dy[r] . x[place[r, j]] */
+void moe_combine_backward(real *dx, real *dweights, const real *dy, const real *x, const real *weights,
+                          const int32_t *place, int n_used, int64_t n_row, int64_t n, struct pool *pool);
+/* out[r] = x[r] * sigmoid(gate[r]), one gate a row; in place allowed. dx, dgate written. */
+void gate_forward(real *out, const real *x, const real *gate, int64_t n_row, int64_t n, struct pool *pool);
+void gate_backward(real *dx, real *dgate, const real *dy, const real *x, const real *gate, int64_t n_row, int64_t n,
+                   struct pool *pool);
+
 /* ---- loss, log-probabilities ---- */
 /* lse[r] = log sum exp of x [n_row, n]: chunks of 4096, online merge ascending. One operation for loss, server,
  * sampler. */

@@ -16,27 +16,28 @@ struct model;
 struct model_run;
 
 struct model_config { /* every family's numbers; what a family lacks is 0 */
-    char family[24];           /* "llama", "qwen3_moe", "gpt2" ... */
+    char family[24];  /* "llama", "qwen3_moe", "gpt2" ... */
     int n_layer, n_embd, n_head, n_kv_head, d_head, n_ff, n_vocab;
-    int n_ctx_train, n_ctx;    /* the file's; the one in force (--ctx) */
+    int n_ctx_train, n_ctx; /* the file's; the one in force (--ctx) */
     int n_expert, n_expert_used, n_ff_expert, n_ff_shared;
     double norm_eps, rope_theta, rope_partial;
-    char rope_scaling[16];     /* "none", "linear", "llama3", "yarn", "longrope", "dynamic" */
+    char rope_scaling[16]; /* "none", "linear", "llama3", "yarn", "longrope", "dynamic" */
     int window;
     bool tied, qkv_bias, qk_norm, parallel_residual;
     int32_t bos;
     int32_t eos[8];
     int n_eos;
-    enum dtype type;           /* of most weights */
+    enum dtype type; /* of most weights */
     int64_t n_param;
 };
 
 struct model_options {
-    int n_ctx;           /* 0 = the model's own, at most 32768 unless asked for */
-    bool exact;          /* activations in f32 whatever the weights; KV in f32 unless `kv` was given */
-    enum kv_type kv;
-    bool train;          /* F32 parameters, gradients and saved activations */
-    struct pool *pool;   /* used for packing; may be NULL */
+    int n_ctx;         /* 0 = the model's own, at most 32768 unless asked for */
+    bool exact;        /* activations in f32 whatever the weights; whoever asks sets kv to KV_F32 too */
+    enum kv_type kv;   /* as given: 0 is KV_F32, serving passes KV_F16; training always has KV_F32 */
+    bool train;        /* F32 parameters, gradients and saved activations */
+    bool keep;         /* no value's memory is reused: all can be read by model_run_value after a forward */
+    struct pool *pool; /* used for packing; may be NULL */
     void (*progress)(void *ctx, const char *phase, double done);
     void *ctx;
 };
@@ -45,7 +46,8 @@ struct model_options {
 MUST_USE enum status model_load(struct model **out, const struct checkpoint *ck, const struct model_options *options,
                                 struct error *err);
 /* Random weights from a configuration (config.json's object): benches, tests, and the start of pretraining.
- * type: what linear weights are quantized to. Initialised as transformers does: normal(0, initializer_range), norms 1. */
+ * type: what linear weights are quantized to. Initialised as transformers does: normal(0, initializer_range), norms 1.
+ */
 MUST_USE enum status model_random(struct model **out, const struct json *config, enum dtype type, uint64_t seed,
                                   const struct model_options *options, struct error *err);
 void model_free(struct model *m);
@@ -54,11 +56,11 @@ const struct model_config *model_config(const struct model *m);
 /* What it will take, before it is taken. */
 struct model_plan {
     uint64_t weight_bytes, kv_bytes_per_token, run_bytes; /* run: for max_rows rows */
-    uint64_t flops_per_token;                              /* 2 x weights met, attention excluded */
+    uint64_t flops_per_token;                             /* 2 x weights met, attention excluded */
     struct model_config config;
 };
-MUST_USE enum status model_plan(struct model_plan *out, const struct checkpoint *ck, const struct model_options *options,
-                                int max_rows, struct error *err);
+MUST_USE enum status model_plan(struct model_plan *out, const struct checkpoint *ck,
+                                const struct model_options *options, int max_rows, struct error *err);
 void model_plan_of(struct model_plan *out, const struct model *m, int max_rows);
 
 /* ---- forward ---- */
@@ -70,10 +72,10 @@ void model_run_free(struct model_run *r);
 
 struct model_batch {
     int n_row;
-    const int32_t *ids;               /* [n_row] */
-    const struct attend_span *spans;  /* rows of one sequence together; positions give the rows' */
+    const int32_t *ids;              /* [n_row] */
+    const struct attend_span *spans; /* rows of one sequence together; positions give the rows' */
     int n_span;
-    const int32_t *logit_rows;        /* rows whose logits are wanted, ascending; NULL = all */
+    const int32_t *logit_rows; /* rows whose logits are wanted, ascending; NULL = all */
     int n_logit;
 };
 /* logits [n_logit, n_vocab]. Ids are checked by the caller (0 .. n_vocab-1). */
@@ -81,32 +83,34 @@ void model_forward(struct model_run *r, const struct model_batch *b, real *logit
 
 /* ---- training: the same rows, walked up. Model loaded with options.train ---- */
 struct model_param {
-    const char *name;     /* Hugging Face name: model.layers.0.self_attn.q_proj.weight */
-    struct weight *weight;/* a matrix in F32 panels, or NULL */
-    real *data, *grad;    /* weight->panels or the vector; gradients in the same layout, `count` reals (padding included) */
-    int64_t count;        /* reals stored */
-    int64_t n_out, n_in;  /* logical; a vector has n_out = 1 */
-    bool decay;           /* matrices and embeddings decay; norms and biases do not */
+    const char *name;      /* Hugging Face name: model.layers.0.self_attn.q_proj.weight */
+    struct weight *weight; /* a matrix in F32 panels, or NULL */
+    real *data,
+        *grad;     /* weight->panels or the vector; gradients in the same layout, `count` reals (padding included) */
+    int64_t count; /* reals stored */
+    int64_t n_out, n_in; /* logical; a vector has n_out = 1 */
+    bool decay;          /* matrices and embeddings decay; norms and biases do not */
 };
 int model_params(const struct model *m, const struct model_param **out);
 void model_grads_zero(struct model *m, struct pool *pool);
 /* After model_forward of the same batch on the same run: adds to every parameter's grad. dlogits [n_logit, n_vocab]. */
 void model_backward(struct model_run *r, const struct model_batch *b, const real *dlogits);
 
-/* Any named intermediate of the last forward ("blk.0.attn_norm" ...), for tests and `logits --dump`; NULL when recycled. */
+/* Any named intermediate of the last forward ("blk.0.attn_norm" ...), for tests and `logits --dump`; NULL when
+ * recycled. */
 const real *model_run_value(const struct model_run *r, const char *name, int64_t *n_row, int64_t *n);
 
 /* Writing: a Hugging Face folder (config.json, model.safetensors) in `type`, or one GGUF with the tokenizer inside. */
 MUST_USE enum status model_write_hf(const struct model *m, const char *folder, enum dtype type, struct error *err);
-MUST_USE enum status model_write_gguf(const struct model *m, const char *path, enum dtype type, const char *tokenizer_folder,
-                                      struct error *err);
+MUST_USE enum status model_write_gguf(const struct model *m, const char *path, enum dtype type,
+                                      const char *tokenizer_folder, struct error *err);
 
 /* ---- bundle: everything a user means by MODEL ---- */
 struct bundle {
-    char id[128];                  /* folder's or file's name without extension */
+    char id[128]; /* folder's or file's name without extension */
     struct model *model;
-    struct tokenizer *tokenizer;   /* NULL when the model has none */
-    struct template *template;     /* NULL when it has none */
+    struct tokenizer *tokenizer; /* NULL when the model has none */
+    struct template *template;   /* NULL when it has none */
     struct str template_source;
     /* generation_config.json's defaults; NaN or -1 = not given */
     double temperature, top_p, repetition_penalty;

@@ -1,0 +1,355 @@
+/* load - from a checkpoint's tensors to packed weights: every shape was checked when the plan was made */
+#include "model/private.h"
+
+#include "base/rng.h"
+
+#include <math.h>
+
+enum status model_alloc(struct model **out, const struct model_options *options, struct error *err)
+{
+    struct model *m = mem_alloc_zero(1, sizeof *m);
+    *out = m;
+    if (!m)
+        return fail_nomem(err, "model");
+    m->options = *options;
+    arena_init(&m->arch.arena, 0);
+    arena_init(&m->names, 0);
+    return ST_OK;
+}
+
+void model_free(struct model *m)
+{
+    if (!m)
+        return;
+    plan_free(&m->plan);
+    arch_free(&m->arch);
+    arena_free(&m->names);
+    mem_free(m->params);
+    mem_free(m);
+}
+
+const struct model_config *model_config(const struct model *m)
+{
+    return &m->arch.config;
+}
+
+/* ---- memory ---- */
+static bool is_vector(const struct param *p)
+{
+    return p->bias || role_rows[p->role].in == DIM_1;
+}
+
+enum status model_alloc_params(struct model *m, struct error *err)
+{
+    for (int i = 0; i < m->plan.n_param; i++) {
+        struct param *p = &m->plan.params[i];
+        size_t bytes = is_vector(p) ? (size_t)p->count * sizeof(real) : p->weight.bytes;
+        void *data = mem_alloc_aligned(bytes);
+        if (is_vector(p))
+            p->vector = data;
+        else
+            p->weight.panels = data;
+        p->grad = m->plan.train ? mem_alloc_aligned((size_t)p->count * sizeof(real)) : NULL;
+        if (!data || (m->plan.train && !p->grad))
+            return fail(err, ST_NOMEM, "model: out of memory after %.1f MB of weights",
+                        (double)m->weight_bytes / (1 << 20));
+        m->weight_bytes += bytes;
+    }
+    return ST_OK;
+}
+
+static void set_kv(struct model *m)
+{
+    enum kv_type type = m->options.train ? KV_F32 : m->options.kv;
+    m->kv = (struct kv_layout){type, m->arch.config.n_kv_head, m->arch.config.d_head};
+}
+
+/* ---- packing ---- */
+/* The row of the stored tensor (of an expert's part of it) that becomes output row i. */
+int32_t param_source_row(const struct arch *a, const struct name_row *row, const struct param *p, int32_t i)
+{
+    int32_t d = a->config.d_head, half = a->rope[0].n_half;
+    bool rotated = a->pairs && (p->role == W_Q || p->role == W_K);
+    int32_t head = i / d, at = i % d;
+    if (rotated && at < 2 * half)
+        i = head * d + 2 * (at % half) + at / half;
+    if (row->flags & NAME_HEADS)
+        return (i / d * row->n_part + row->part) * d + i % d;
+    return row->n_part ? row->part * (int32_t)p->n_out + i : i;
+}
+
+static enum status row_map(int32_t **out, const struct arch *a, const struct name_row *row, const struct param *p,
+                           struct error *err)
+{
+    bool plain = !row->n_part && !(a->pairs && (p->role == W_Q || p->role == W_K));
+    *out = NULL;
+    if (plain)
+        return ST_OK;
+    *out = mem_alloc((size_t)p->n_out * sizeof **out);
+    if (!*out)
+        return fail_nomem(err, "model");
+    for (int32_t i = 0; i < p->n_out; i++)
+        (*out)[i] = param_source_row(a, row, p, i);
+    return ST_OK;
+}
+
+static enum status load_vector(struct param *p, const struct tensor *t, const int32_t *row_of, struct error *err)
+{
+    size_t n = (size_t)tensor_count(t);
+    float *wide = mem_alloc(n * sizeof *wide);
+    if (!wide)
+        return fail_nomem(err, "model");
+    dtype_to_f32(wide, t->type, t->data, n);
+    for (int64_t i = 0; i < p->n_out; i++)
+        p->vector[i] = wide[row_of ? row_of[i] : i];
+    mem_free(wide);
+    return ST_OK;
+}
+
+/* A tensor stored [n_in, all]: column row_of[i] becomes row i. */
+static enum status load_transposed(struct param *p, const struct tensor *t, const int32_t *row_of, struct pool *pool,
+                                   struct error *err)
+{
+    size_t element = (size_t)dtype_row(t->type)->bytes, bytes;
+    size_t n_in = (size_t)p->n_in, n_out = (size_t)p->n_out, all = (size_t)t->shape[1];
+    char *rows = size_mul(&bytes, n_in * n_out, element) ? mem_alloc(bytes) : NULL;
+    if (!rows)
+        return fail_nomem(err, "model");
+    for (size_t i = 0; i < n_out; i++) {
+        const char *column = (const char *)t->data + (size_t)(row_of ? row_of[i] : (int32_t)i) * element;
+        for (size_t k = 0; k < n_in; k++)
+            memcpy(rows + (i * n_in + k) * element, column + k * all * element, element);
+    }
+    weight_pack(&p->weight, rows, t->type, NULL, pool);
+    mem_free(rows);
+    return ST_OK;
+}
+
+static enum status load_param(struct model *m, struct param *p, const struct checkpoint *ck, struct error *err)
+{
+    const struct name_row *row;
+    const struct tensor *t = param_tensor(&row, &m->arch, ck, p);
+    int32_t *row_of;
+    TRY(row_map(&row_of, &m->arch, row, p, err));
+    enum status st = ST_OK;
+    const char *data = t->data;
+    if (row->flags & NAME_STACKED)
+        data += t->bytes / (size_t)m->arch.config.n_expert * (size_t)p->expert;
+    if (is_vector(p))
+        st = load_vector(p, t, row_of, err);
+    else if (row->flags & NAME_TRANSPOSED)
+        st = load_transposed(p, t, row_of, m->options.pool, err);
+    else
+        weight_pack(&p->weight, data, t->type, row_of, m->options.pool);
+    mem_free(row_of);
+    return st;
+}
+
+static enum status load_params(struct model *m, const struct checkpoint *ck, struct error *err)
+{
+    for (int i = 0; i < m->plan.n_param; i++) {
+        TRY(load_param(m, &m->plan.params[i], ck, err));
+        if (m->options.progress)
+            m->options.progress(m->options.ctx, "load", (double)(i + 1) / m->plan.n_param);
+    }
+    return ST_OK;
+}
+
+/* The type most numbers have, and how many there are in truth (biases included). */
+static void count_types(struct model *m)
+{
+    int64_t by_type[DT_COUNT] = {0};
+    struct model_config *c = &m->arch.config;
+    c->n_param = 0;
+    for (int i = 0; i < m->plan.n_param; i++) {
+        const struct param *p = &m->plan.params[i];
+        c->n_param += p->n_out * p->n_in;
+        by_type[p->src] += p->n_out * p->n_in;
+    }
+    for (int t = 0; t < DT_COUNT; t++)
+        if (by_type[t] > by_type[c->type])
+            c->type = (enum dtype)t;
+}
+
+static enum status model_build(struct model *m, const struct checkpoint *ck, enum dtype type, struct error *err)
+{
+    struct plan_want want = {.arch = &m->arch,
+                             .ck = ck,
+                             .type = type,
+                             .train = m->options.train,
+                             .keep = m->options.keep,
+                             .exact = m->options.exact};
+    TRY(plan_build(&m->plan, &want, err));
+    set_kv(m);
+    count_types(m);
+    return ST_OK;
+}
+
+enum status model_load(struct model **out, const struct checkpoint *ck, const struct model_options *options,
+                       struct error *err)
+{
+    struct model *m;
+    *out = NULL;
+    enum status st = model_alloc(&m, options, err);
+    if (st == ST_OK)
+        st = arch_from_checkpoint(&m->arch, ck, options->n_ctx, err);
+    if (st == ST_OK)
+        st = model_build(m, ck, DT_F32, err);
+    if (st == ST_OK)
+        st = model_alloc_params(m, err);
+    if (st == ST_OK)
+        st = load_params(m, ck, err);
+    if (st == ST_OK)
+        st = model_publish_params(m, err);
+    if (st != ST_OK) {
+        model_free(m);
+        return st;
+    }
+    *out = m;
+    return ST_OK;
+}
+
+/* ---- the plan's numbers ---- */
+static uint64_t run_bytes(const struct model *m, int max_rows)
+{
+    struct plan_rows rows = {{max_rows, (int64_t)max_rows * m->arch.config.n_expert_used, max_rows}};
+    struct value *values = mem_alloc((size_t)m->plan.n_value * sizeof *values);
+    size_t reals = 0;
+    if (values)
+        memcpy(values, m->plan.values, (size_t)m->plan.n_value * sizeof *values);
+    bool placed = values && plan_place(&reals, values, &m->plan, &rows);
+    mem_free(values);
+    return placed ? (uint64_t)reals * sizeof(real) : 0;
+}
+
+void model_plan_of(struct model_plan *out, const struct model *m, int max_rows)
+{
+    const struct model_config *c = &m->arch.config;
+    *out = (struct model_plan){
+        .kv_bytes_per_token = model_kv_block_bytes(m) / KV_BLOCK, .run_bytes = run_bytes(m, max_rows), .config = *c};
+    for (int i = 0; i < m->plan.n_param; i++) {
+        const struct param *p = &m->plan.params[i];
+        out->weight_bytes += is_vector(p) ? (uint64_t)p->count * sizeof(real) : p->weight.bytes;
+        bool met = !is_vector(p) && p->role != W_POSITION && (p->role != W_EMBED || c->tied);
+        bool expert = role_rows[p->role].expert; /* a token meets n_expert_used of n_expert */
+        if (met && !(expert && p->expert >= c->n_expert_used))
+            out->flops_per_token += 2 * (uint64_t)(p->n_out * p->n_in);
+    }
+}
+
+enum status model_plan(struct model_plan *out, const struct checkpoint *ck, const struct model_options *options,
+                       int max_rows, struct error *err)
+{
+    struct model *m;
+    *out = (struct model_plan){0};
+    enum status st = model_alloc(&m, options, err);
+    if (st == ST_OK)
+        st = arch_from_checkpoint(&m->arch, ck, options->n_ctx, err);
+    if (st == ST_OK)
+        st = model_build(m, ck, DT_F32, err);
+    if (st == ST_OK)
+        model_plan_of(out, m, max_rows);
+    model_free(m);
+    return st;
+}
+
+/* ---- random weights ---- */
+struct random_fill {
+    struct param *p;
+    float scale;
+    uint64_t seed;
+    enum dtype src;
+    size_t row_bytes;
+    char *rows;
+};
+
+/* One stream a row: what a row holds does not depend on which thread draws it. */
+static void random_row(void *ctx, int item, int thread)
+{
+    (void)thread;
+    const struct random_fill *f = ctx;
+    enum { CHUNK = 256 }; /* a multiple of every block */
+    float wide[CHUNK];
+    struct rng rng;
+    rng_init(&rng, f->seed + (uint64_t)item);
+    char *out = f->rows + (size_t)item * f->row_bytes;
+    const struct dtype_row *d = dtype_row(f->src);
+    for (int64_t k = 0; k < f->p->n_in; k += CHUNK) {
+        int64_t n = f->p->n_in - k < CHUNK ? f->p->n_in - k : CHUNK;
+        for (int64_t i = 0; i < n; i++)
+            wide[i] = rng_normal(&rng) * f->scale;
+        enum status st = dtype_from_f32(out + k / d->block * d->bytes, f->src, wide, (size_t)n, NULL);
+        (void)st; /* the type was checked by model_random */
+    }
+}
+
+static enum status random_matrix(struct model *m, struct param *p, uint64_t seed, float scale, struct error *err)
+{
+    enum { ROWS = 4096 }; /* a multiple of 16: panels are filled a slab at a time */
+    struct random_fill f = {.p = p, .scale = scale, .src = p->src};
+    const struct dtype_row *d = dtype_row(p->src);
+    f.row_bytes = (size_t)(p->n_in / d->block * d->bytes);
+    f.rows = mem_alloc((size_t)(p->n_out < ROWS ? p->n_out : ROWS) * f.row_bytes);
+    if (!f.rows)
+        return fail_nomem(err, "model");
+    for (int64_t row = 0; row < p->n_out; row += ROWS) {
+        int64_t n = p->n_out - row < ROWS ? p->n_out - row : ROWS;
+        f.seed = seed + (uint64_t)row;
+        pool_run(m->options.pool, random_row, &f, (int)n);
+        struct weight slab = p->weight;
+        slab.n_out = n;
+        slab.bytes = weight_bytes(slab.type, n, p->n_in);
+        slab.panels = (char *)p->weight.panels + weight_bytes(slab.type, row, p->n_in);
+        weight_pack(&slab, f.rows, p->src, NULL, m->options.pool);
+        p->weight.panel_bytes = slab.panel_bytes;
+    }
+    mem_free(f.rows);
+    return ST_OK;
+}
+
+static enum status random_params(struct model *m, uint64_t seed, struct error *err)
+{
+    for (int i = 0; i < m->plan.n_param; i++) {
+        struct param *p = &m->plan.params[i];
+        if (is_vector(p)) {
+            for (int64_t k = 0; k < p->count; k++)
+                p->vector[k] = p->bias ? 0 : 1;
+            continue;
+        }
+        double scale = m->arch.init_range;
+        bool residual = p->role == W_O || p->role == W_DOWN;
+        if (residual && strcmp(m->arch.family->name, "gpt2") == 0)
+            scale /= sqrt(2.0 * m->arch.config.n_layer); /* as transformers starts GPT-2 */
+        uint64_t stream = seed * 0x9e3779b97f4a7c15u + ((uint64_t)i << 32);
+        TRY(random_matrix(m, p, stream, (float)scale, err));
+        if (m->options.progress)
+            m->options.progress(m->options.ctx, "random", (double)(i + 1) / m->plan.n_param);
+    }
+    return ST_OK;
+}
+
+enum status model_random(struct model **out, const struct json *config, enum dtype type, uint64_t seed,
+                         const struct model_options *options, struct error *err)
+{
+    *out = NULL;
+    if (!dtype_is_float(type) && weight_type(type) != type)
+        return fail(err, ST_UNSUPPORTED, "model: random weights of type %s are not offered", dtype_row(type)->name);
+    struct model *m;
+    enum status st = model_alloc(&m, options, err);
+    if (st == ST_OK)
+        st = arch_from_json(&m->arch, config, options->n_ctx, err);
+    if (st == ST_OK)
+        st = model_build(m, NULL, type, err);
+    if (st == ST_OK)
+        st = model_alloc_params(m, err);
+    if (st == ST_OK)
+        st = random_params(m, seed, err);
+    if (st == ST_OK)
+        st = model_publish_params(m, err);
+    if (st != ST_OK) {
+        model_free(m);
+        return st;
+    }
+    *out = m;
+    return ST_OK;
+}

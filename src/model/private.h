@@ -1,0 +1,79 @@
+/* private - what a loaded model and a run hold: load.c, forward.c, backward.c, write.c
+ *
+ * 1. A struct model's weights are written only by load, by model_random and by training's owner between steps.
+ * 2. A run's memory is one block placed by plan_place for max_rows rows; a batch of fewer rows uses the front of each
+ *    value.
+ */
+#ifndef MODEL_PRIVATE_H
+#define MODEL_PRIVATE_H
+
+#include "base/mem.h"
+#include "model/plan.h"
+
+struct model {
+    struct arch arch;
+    struct plan plan;
+    struct model_options options;
+    struct kv_layout kv;
+    struct model_param *params; /* training: the public list */
+    struct arena names;
+    uint64_t weight_bytes;
+};
+
+/* Where a mixture's rows go: written by OP_ROUTE. */
+struct routing {
+    int32_t *experts; /* [n_row, n_used] ascending */
+    int32_t *place;   /* [n_row, n_used]: row of the dispatched rows */
+    int32_t *from;    /* [n_row * n_used]: the token row a dispatched row comes from */
+    int32_t *start;   /* [n_expert + 1]: an expert's first dispatched row */
+};
+
+struct model_run {
+    const struct model *m;
+    struct pool *pool;
+    struct value *values; /* placed */
+    real *block;
+    real *scratch; /* a gradient that is added: as large as the largest value */
+    real *logits;  /* the caller's, during a call */
+    const real *dlogits;
+    char *kv;
+    size_t kv_layer_bytes; /* n_block pages */
+    int n_block, max_rows, max_logits;
+    int32_t *positions;                                /* [max_rows] */
+    int32_t *selected;                                 /* [max_logits] */
+    real *inv_freq[ROPE_TABLES], *angles[ROPE_TABLES]; /* [n_half]; [max_rows, n_half, 2] */
+    struct routing *routes;                            /* [n_route] */
+    struct act act;                                    /* the activations prepared last, and of which value */
+    int act_value;
+    void *act_storage;
+    struct act *expert_acts; /* [n_expert] */
+    int64_t n[SPACE_COUNT];  /* rows of this batch */
+};
+
+static inline real *value_data(const struct model_run *r, int value)
+{
+    return r->values[value].external ? r->logits : r->block + r->values[value].at;
+}
+static inline int64_t value_rows(const struct model_run *r, int value)
+{
+    return r->n[r->values[value].space];
+}
+static inline int64_t value_count(const struct model_run *r, int value)
+{
+    return value_rows(r, value) * r->values[value].width;
+}
+/* The routing's parts of an OP_ROUTE value: chosen weights [n_row, n_used], then probabilities [n_row, n_expert]. */
+static inline real *route_probs(const struct model_run *r, int value)
+{
+    return value_data(r, value) + value_rows(r, value) * r->m->arch.config.n_expert_used;
+}
+void run_begin(struct model_run *r, const struct model_batch *b); /* positions, angles, row counts */
+
+struct moe_attr model_moe_attr(const struct model *m);
+enum status model_alloc(struct model **out, const struct model_options *options, struct error *err);
+/* Panels, vectors and (training) gradients of every parameter: zeroed. */
+enum status model_alloc_params(struct model *m, struct error *err);
+enum status model_publish_params(struct model *m, struct error *err); /* training: m->params */
+int32_t param_source_row(const struct arch *a, const struct name_row *row, const struct param *p, int32_t i);
+
+#endif
