@@ -322,15 +322,25 @@ static void json_layers(struct arch *a, const struct json *config)
             a->attrs[l][0].scale /= (real)(l + 1);
 }
 
+void config_add_eos(struct model_config *c, int64_t id)
+{
+    enum { EOS_MAX = sizeof c->eos / sizeof *c->eos };
+    for (int i = 0; i < c->n_eos; i++)
+        if (c->eos[i] == id)
+            return;
+    if (id >= 0 && id < c->n_vocab && c->n_eos < EOS_MAX)
+        c->eos[c->n_eos++] = (int32_t)id;
+}
+
 static void json_tokens(struct model_config *c, const struct json *config)
 {
-    c->bos = (int32_t)json_int(json_get(config, "bos_token_id"), -1);
+    int64_t bos = json_int(json_get(config, "bos_token_id"), -1);
+    c->bos = bos >= 0 && bos < c->n_vocab ? (int32_t)bos : -1;
     const struct json *eos = json_get(config, "eos_token_id");
-    if (json_is(eos, JSON_INT))
-        c->eos[c->n_eos++] = (int32_t)eos->integer;
-    JSON_EACH (v, eos)
-        if (json_is(v, JSON_INT) && c->n_eos < 8)
-            c->eos[c->n_eos++] = (int32_t)v->integer;
+    config_add_eos(c, json_int(eos, -1));
+    JSON_EACH (v, eos) {
+        config_add_eos(c, json_int(v, -1));
+    }
 }
 
 /* Keys that change the arithmetic in ways no row expresses: better refused than computed wrongly. */
@@ -517,13 +527,10 @@ static enum status gguf_rope(struct arch *a, struct gguf_source *g, const struct
 
 static void gguf_tokens(struct model_config *c, const struct gguf *g)
 {
-    c->bos = (int32_t)gguf_int(g, "tokenizer.ggml.bos_token_id", -1);
-    static const char *const eos[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"};
-    for (int i = 0; i < 2; i++) {
-        int64_t id = gguf_int(g, eos[i], -1);
-        if (id >= 0 && id < c->n_vocab && (c->n_eos == 0 || c->eos[0] != id))
-            c->eos[c->n_eos++] = (int32_t)id;
-    }
+    int64_t bos = gguf_int(g, "tokenizer.ggml.bos_token_id", -1);
+    c->bos = bos >= 0 && bos < c->n_vocab ? (int32_t)bos : -1;
+    config_add_eos(c, gguf_int(g, "tokenizer.ggml.eos_token_id", -1));
+    config_add_eos(c, gguf_int(g, "tokenizer.ggml.eot_token_id", -1));
 }
 
 static enum status from_gguf(struct arch *a, const struct checkpoint *ck, int n_ctx, struct error *err)
@@ -580,8 +587,8 @@ static enum status from_llama2c(struct arch *a, const struct checkpoint *ck, int
         TRY(set_int(a, &int_keys[i], int_keys[i].json[0], given[i], err));
     c->norm_eps = 1e-5;
     c->tied = h->shared_output;
-    c->bos = 1;
-    c->eos[c->n_eos++] = 2;
+    c->bos = c->n_vocab > 1 ? 1 : -1;
+    config_add_eos(c, 2);
     TRY(arch_prepare(a, n_ctx, err));
     return arch_finish(a, err);
 }

@@ -183,6 +183,7 @@ struct arch {
 MUST_USE enum status arch_from_checkpoint(struct arch *out, const struct checkpoint *ck, int n_ctx, struct error *err);
 MUST_USE enum status arch_from_json(struct arch *out, const struct json *config, int n_ctx, struct error *err);
 void arch_free(struct arch *a);
+void config_add_eos(struct model_config *c, int64_t id); /* once, and only when it is a token */
 int64_t arch_dim(const struct arch *a, enum dim d);
 const char *arch_dim_text(enum dim d);               /* the configuration keys that give it */
 bool arch_has(const struct arch *a, enum role role); /* some row of the program names it */

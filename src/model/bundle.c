@@ -1,0 +1,99 @@
+/* bundle - model, tokenizer, template and generation defaults, from one path */
+#include "model/private.h"
+
+#include "base/file.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* Whatever generation_config.json says; a file that is not there, or does not parse, changes nothing. */
+static void read_generation_config(struct bundle *b, const char *folder)
+{
+    enum { FILE_MAX = 1 << 20 };
+    char path[4096];
+    struct buf text = {0};
+    struct arena arena;
+    const struct json *doc;
+    arena_init(&arena, 0);
+    if (file_read_all(&text, path_join(path, sizeof path, folder, "generation_config.json"), FILE_MAX, NULL) == ST_OK &&
+        json_parse(&doc, &arena, buf_str(&text), 0, NULL) == ST_OK) {
+        b->temperature = json_real(json_get(doc, "temperature"), NAN);
+        b->top_p = json_real(json_get(doc, "top_p"), NAN);
+        b->repetition_penalty = json_real(json_get(doc, "repetition_penalty"), NAN);
+        int64_t top_k = json_int(json_get(doc, "top_k"), -1);
+        b->top_k = top_k >= 0 && top_k <= INT32_MAX ? (int)top_k : -1;
+        struct model_config *c = &b->model->arch.config;
+        const struct json *eos = json_get(doc, "eos_token_id");
+        if (json_is(eos, JSON_INT))
+            config_add_eos(c, eos->integer);
+        JSON_EACH (v, eos) {
+            config_add_eos(c, json_int(v, -1));
+        }
+    }
+    buf_free(&text);
+    arena_free(&arena);
+}
+
+static enum status open_parts(struct bundle *b, const struct checkpoint *ck, const struct model_options *options,
+                              struct error *err)
+{
+    TRY(model_load(&b->model, ck, options, err));
+    enum status st = tokenizer_from_checkpoint(&b->tokenizer, ck, err);
+    if (st != ST_OK && st != ST_NOT_FOUND) /* a model may have no vocabulary; a broken one is an error */
+        return st;
+    if (b->tokenizer) {
+        struct model_config *c = &b->model->arch.config;
+        if (tokenizer_vocab_size(b->tokenizer) > c->n_vocab)
+            return fail(err, ST_CORRUPT, "%s: the tokenizer has %d tokens, the model %d; they do not belong together",
+                        ck->path, tokenizer_vocab_size(b->tokenizer), c->n_vocab);
+        config_add_eos(c, tokenizer_eos(b->tokenizer));
+        b->template_source = tokenizer_chat_template(b->tokenizer);
+    }
+    if (b->template_source.ptr)
+        TRY(template_parse(&b->template, b->template_source, err));
+    read_generation_config(b, ck->folder);
+    return ST_OK;
+}
+
+enum status bundle_open(struct bundle **out, const char *path, const struct model_options *options, struct error *err)
+{
+    *out = NULL;
+    struct checkpoint *ck;
+    TRY(checkpoint_open(&ck, path, err));
+    struct bundle *b = mem_alloc_zero(1, sizeof *b);
+    if (!b) {
+        checkpoint_close(ck);
+        return fail_nomem(err, "bundle");
+    }
+    b->temperature = b->top_p = b->repetition_penalty = NAN;
+    b->top_k = -1;
+    struct str id = path_stem(str_of(path));
+    snprintf(b->id, sizeof b->id, "%.*s", STR_ARG(id));
+    enum status st = open_parts(b, ck, options, err);
+    checkpoint_close(ck);
+    if (st != ST_OK) {
+        bundle_close(b);
+        return st;
+    }
+    *out = b;
+    return ST_OK;
+}
+
+void bundle_close(struct bundle *b)
+{
+    if (!b)
+        return;
+    template_free(b->template);
+    tokenizer_close(b->tokenizer);
+    model_free(b->model);
+    mem_free(b);
+}
+
+bool bundle_is_eos(const struct bundle *b, int32_t id)
+{
+    const struct model_config *c = &b->model->arch.config;
+    for (int i = 0; i < c->n_eos; i++)
+        if (c->eos[i] == id)
+            return true;
+    return false;
+}
