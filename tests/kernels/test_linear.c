@@ -1,0 +1,405 @@
+/* A product's bits do not depend on how many rows share a call, on chunks, threads or items; and the tests that say so
+ * can fail: each is run on a mutant that breaks its rule. */
+#include "check_linear.h"
+
+static const enum dtype types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1};
+enum { TYPES = sizeof types / sizeof types[0] };
+
+/* ---- one product, cut in different ways ---- */
+struct cut {
+    int64_t chunk; /* rows a call */
+    int n_thread;  /* 0: no pool */
+};
+static const struct cut cuts[] = {{17, 0}, {1, 0}, {2, 0}, {5, 0}, {16, 0}, {17, 1}, {17, 2}, {1, 2}, {9, 2}, {3, 4}};
+enum { CUTS = sizeof cuts / sizeof cuts[0] };
+
+/* 17 rows through one weight, `chunk` rows a call. */
+static struct sink product(enum dtype t, bool exact, const struct cut *cut)
+{
+    enum { ROWS = 17, N_OUT = 260, N_IN = 160 };
+    struct error err;
+    struct pool *pool = NULL;
+    if (cut->n_thread)
+        OK(pool_create(&pool, cut->n_thread, &err));
+    uint64_t state = 5;
+    void *rows = random_rows(&state, t, (int64_t)N_OUT * N_IN);
+    struct weight w = packed(rows, t, N_OUT, N_IN, pool);
+    w.exact = exact;
+    real *x = random_reals(&state, ROWS * N_IN), *out = grab(ROWS * N_OUT * sizeof *out);
+    real *bias = random_reals(&state, N_OUT);
+    for (int64_t r = 0; r < ROWS; r += cut->chunk) {
+        int64_t n = ROWS - r < cut->chunk ? ROWS - r : cut->chunk;
+        run_linear(out + r * N_OUT, x + r * N_IN, n, &w, bias, pool);
+    }
+    struct sink s = {0};
+    sink_reals(&s, out, ROWS * N_OUT);
+    free(rows), free(w.panels), free(x), free(out), free(bias);
+    pool_destroy(pool);
+    return s;
+}
+
+/* How many cuts give other bits than the first. */
+static int cuts_that_differ(enum dtype t, bool exact)
+{
+    struct sink whole = product(t, exact, &cuts[0]);
+    int differ = 0;
+    for (int i = 1; i < CUTS; i++) {
+        struct sink s = product(t, exact, &cuts[i]);
+        differ += !sink_equal(&whole, &s);
+        sink_free(&s);
+    }
+    sink_free(&whole);
+    return differ;
+}
+
+static void test_cutting_changes_no_bit(void **unused)
+{
+    (void)unused;
+    struct error err;
+    int count = 0;
+    for (int set = 0; kernels_isa_list(set); set++) {
+        if (!kernels_isa_available(kernels_isa_list(set)))
+            continue;
+        OK(kernels_init(kernels_isa_list(set), &err));
+        for (int i = 0; i < TYPES; i++)
+            for (int exact = 0; exact < 2; exact++) {
+                if (cuts_that_differ(types[i], exact))
+                    fail_msg("%s%s on %s: bits depend on the cut", dtype_row(types[i])->name, exact ? " exact" : "",
+                             kernels_isa());
+                count += CUTS - 1;
+            }
+    }
+    print_message("%s: %d cuts equal\n", kernels_cpu_name(), count);
+}
+
+/* ---- mutants: a scalar product with one rule broken ---- */
+enum mutation { FAITHFUL, UNFUSED, REORDERED, SCALES_APART };
+
+static void mutant_block(real *acc, const struct linear_job *job, int64_t row, int64_t n, int64_t b,
+                         enum mutation mutation)
+{
+    const struct weight *w = job->w;
+    struct act_int8 a = act_int8_row(job->x, row);
+    const uint8_t *base = panel_at(w, n / LANES), *quants = base + panel_scale_bytes(w->type, w->n_in);
+    const uint16_t *scale = (const uint16_t *)base;
+    int64_t lane = n % LANES, halves = w->type == DT_Q4_1 ? 2 : 1;
+    int32_t sum = 0;
+    for (int k = 0; k < BLOCK; k++) {
+        int q = w->type == DT_Q8_0 ? quants[b * 512 + k / 4 * 64 + lane * 4 + k % 4] - 128
+                                   : quants[b * 256 + k / 8 * 64 + lane * 4 + k % 4] >> (k % 8 / 4 * 4) & 15;
+        sum += (w->type == DT_Q4_0 ? q - 8 : q) * a.q[b * a.rows * BLOCK + k];
+    }
+    float s = a.scale[b * a.rows], d = f16_to_f32(scale[b * halves * LANES + lane]);
+    if (mutation == UNFUSED)
+        *acc = *acc + (real)sum * (d * s);
+    else if (mutation == SCALES_APART)
+        *acc = FMA((real)sum * d, s, *acc);
+    else
+        *acc = FMA((real)sum, d * s, *acc);
+    if (w->type == DT_Q4_1)
+        *acc = FMA(f16_to_f32(scale[(2 * b + 1) * LANES + lane]) * s, (real)-a.minus[b * a.rows], *acc);
+}
+
+static void mutant_step(real *acc, const struct linear_job *job, int64_t row, int64_t n, int64_t k,
+                        enum mutation mutation)
+{
+    real w, x;
+    panel_widen_lane(&w, 1, job->w, n / LANES, (int)(n % LANES), k, k + 1);
+    if (job->x->type == ACT_BF16)
+        x = bf16_to_f32(((const uint16_t *)((char *)job->x->storage + (size_t)row * act_row_bytes(job->w->n_in)))[k]);
+    else
+        x = job->x->x[row * job->w->n_in + k];
+    *acc = mutation == UNFUSED ? *acc + w * x : FMA(w, x, *acc);
+}
+
+static void mutant(const struct linear_job *job, int64_t row, int64_t n, enum mutation mutation)
+{
+    real acc = 0;
+    bool blocks = dtype_is_block(job->w->type) && !job->w->exact, pairs = job->x->type == ACT_BF16;
+    int64_t count = blocks ? job->w->n_in / BLOCK : job->w->n_in;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t at = mutation != REORDERED ? i : pairs ? i ^ 1 : count - 1 - i; /* pairs: the even element first */
+        if (blocks)
+            mutant_block(&acc, job, row, n, at, mutation);
+        else if (pairs && mutation == UNFUSED) { /* products of bf16 are exact in f32, so add a pair before the sum */
+            real pair = 0;
+            mutant_step(&pair, job, row, n, i + 1, FAITHFUL);
+            mutant_step(&pair, job, row, n, i++, FAITHFUL);
+            acc += pair;
+        } else
+            mutant_step(&acc, job, row, n, pairs ? at ^ 1 : at, mutation);
+    }
+    job->out[row * job->w->n_out + n] = job->bias ? acc + job->bias[n] : acc;
+}
+
+static void mutate_all(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1,
+                       enum mutation mutation)
+{
+    for (int64_t r = row0; r < row1; r++)
+        for (int64_t n = panel0 * LANES; n < panel1 * LANES && n < job->w->n_out; n++)
+            mutant(job, r, n, mutation);
+}
+
+static void faithful(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
+{
+    mutate_all(job, row0, row1, panel0, panel1, FAITHFUL);
+}
+static void unfused(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
+{
+    mutate_all(job, row0, row1, panel0, panel1, UNFUSED);
+}
+static void reordered(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
+{
+    mutate_all(job, row0, row1, panel0, panel1, REORDERED);
+}
+static void scales_apart(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
+{
+    mutate_all(job, row0, row1, panel0, panel1, SCALES_APART);
+}
+/* The steps depend on what shares the call: on rows, or on the panels of an item (and so on threads). */
+static void by_rows(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
+{
+    mutate_all(job, row0, row1, panel0, panel1, job->x->n_row > 1 ? UNFUSED : FAITHFUL);
+}
+static void by_panels(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
+{
+    mutate_all(job, row0, row1, panel0, panel1, panel1 - panel0 == 8 ? UNFUSED : FAITHFUL);
+}
+
+static void put_everywhere(linear_fn *fn)
+{
+    kernels.linear_f32 = kernels.linear_f16 = kernels.linear_bf16 = kernels.linear_q8_0 = kernels.linear_q4_0 =
+        kernels.linear_q4_1 = kernels.linear_exact = fn;
+}
+
+static void test_ref_comparison_catches_mutants(void **unused)
+{
+    (void)unused;
+    struct error err;
+    int caught = 0;
+    for (int i = 0; i < 2 * TYPES; i++) {
+        enum dtype t = types[i / 2];
+        bool exact = i % 2;
+        OK(kernels_init("ref", &err));
+        struct sink ref = product(t, exact, &cuts[0]);
+        linear_fn *const fns[] = {faithful, unfused, reordered, scales_apart};
+        for (int m = 0; m < (dtype_is_block(t) && !exact ? 4 : 3); m++) {
+            put_everywhere(fns[m]);
+            struct sink s = product(t, exact, &cuts[0]);
+            if (sink_equal(&ref, &s) != (m == 0))
+                fail_msg("%s%s: mutant %d was %s", dtype_row(t)->name, exact ? " exact" : "", m,
+                         m ? "not caught" : "not faithful");
+            caught += m > 0;
+            sink_free(&s);
+        }
+        sink_free(&ref);
+    }
+    print_message("%d mutants caught\n", caught);
+}
+
+static void test_cut_comparison_catches_mutants(void **unused)
+{
+    (void)unused;
+    for (int i = 0; i < TYPES; i++) {
+        put_everywhere(by_rows);
+        assert_int_not_equal(cuts_that_differ(types[i], false), 0);
+        put_everywhere(by_panels);
+        assert_int_not_equal(cuts_that_differ(types[i], false), 0);
+        put_everywhere(faithful);
+        assert_int_equal(cuts_that_differ(types[i], false), 0);
+    }
+}
+
+/* ---- packing and gathering ---- */
+static void check_gather(enum dtype t, enum dtype kept)
+{
+    enum { N_OUT = 37, N_IN = 256 };
+    uint64_t state = 11;
+    const struct dtype_row *d = dtype_row(t);
+    size_t row_bytes = (size_t)(N_IN / d->block * d->bytes);
+    uint8_t *rows = random_rows(&state, t, N_OUT * N_IN);
+    int32_t order[N_OUT];
+    for (int i = 0; i < N_OUT; i++)
+        order[i] = (i * 5 + 3) % N_OUT;
+    struct weight w = {.type = kept, .n_out = N_OUT, .n_in = N_IN, .bytes = weight_bytes(kept, N_OUT, N_IN)};
+    w.panels = grab(w.bytes);
+    weight_pack(&w, rows, t, order, NULL);
+    for (int i = 0; i < N_OUT; i++) {
+        float expected[N_IN];
+        real got[N_IN];
+        dtype_to_f32(expected, t, rows + (size_t)order[i] * row_bytes, N_IN);
+        weight_get_row(got, &w, i);
+        for (int k = 0; k < N_IN; k++)
+            if (!(got[k] == (real)expected[k] || (got[k] != got[k] && expected[k] != expected[k])))
+                fail_msg("%s as %s: row %d, k %d: %g, expected %g", d->name, dtype_row(kept)->name, i, k,
+                         (double)got[k], (double)expected[k]);
+    }
+    free(rows), free(w.panels);
+}
+
+static void test_rows_come_back_as_they_were(void **unused)
+{
+    (void)unused;
+    static const enum dtype all[] = {DT_F32,  DT_F16,  DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1, DT_Q5_0,
+                                     DT_Q5_1, DT_Q2_K, DT_Q3_K, DT_Q4_K, DT_Q5_K, DT_Q6_K};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        check_gather(all[i], weight_type(all[i]));
+        check_gather(all[i], DT_F32);
+    }
+}
+
+static void test_set_row_and_embedding(void **unused)
+{
+    (void)unused;
+    enum { N = 40, VOCAB = 19, ROWS = 6 };
+    uint64_t state = 3;
+    void *rows = random_rows(&state, DT_F32, VOCAB * N);
+    struct weight w = packed(rows, DT_F32, VOCAB, N, NULL);
+    real *row = random_reals(&state, N), *out = grab(ROWS * N * sizeof *out), got[N];
+    weight_set_row(&w, 17, row);
+    weight_get_row(got, &w, 17);
+    assert_memory_equal(got, row, sizeof got);
+    const int32_t ids[ROWS] = {17, 0, 3, 17, 18, 3};
+    embed_forward(out, &w, ids, ROWS, NULL);
+    for (int r = 0; r < ROWS; r++) {
+        weight_get_row(got, &w, ids[r]);
+        assert_memory_equal(got, out + r * N, sizeof got);
+    }
+    real *dw = grab(w.bytes), sum[N];
+    memset(dw, 0, w.bytes);
+    embed_backward(dw, out, ids, ROWS, VOCAB, N, NULL);
+    for (int k = 0; k < N; k++)
+        sum[k] = out[2 * N + k] + out[5 * N + k];
+    struct weight grad = {.type = DT_F32, .n_out = VOCAB, .n_in = N, .panels = dw, .panel_bytes = w.panel_bytes};
+    weight_get_row(got, &grad, 3);
+    assert_memory_equal(got, sum, sizeof got);
+    weight_get_row(got, &grad, 5);
+    for (int k = 0; k < N; k++)
+        assert_true(got[k] == 0);
+    free(rows), free(w.panels), free(row), free(out), free(dw);
+}
+
+/* ---- backward ---- */
+static void test_backward_does_not_depend_on_threads(void **unused)
+{
+    (void)unused;
+    struct error err;
+    OK(kernels_init(NULL, &err));
+    for (int weights = 0; weights < 2; weights++) {
+        struct sink alone = {0};
+        weights ? check_linear_weight(&alone, NULL) : check_linear_input(&alone, NULL);
+        for (int n_thread = 1; n_thread <= 2; n_thread++) {
+            struct pool *pool = NULL;
+            struct sink s = {0};
+            OK(pool_create(&pool, n_thread, &err));
+            weights ? check_linear_weight(&s, pool) : check_linear_input(&s, pool);
+            assert_true(sink_equal(&alone, &s));
+            sink_free(&s);
+            pool_destroy(pool);
+        }
+        sink_free(&alone);
+    }
+}
+
+static void test_splitting_a_batch_changes_no_weight_gradient(void **unused)
+{
+    (void)unused;
+    enum { ROWS = 150, N_OUT = 40, N_IN = 30, COUNT = 48 * N_IN };
+    uint64_t state = 21;
+    real *dy = random_reals(&state, ROWS * N_OUT), *x = random_reals(&state, ROWS * N_IN);
+    real whole[COUNT] = {0}, parts[COUNT] = {0}, backwards[COUNT] = {0};
+    linear_backward_weight(whole, dy, x, ROWS, N_OUT, N_IN, NULL);
+    for (int r = 0; r < ROWS; r += 50)
+        linear_backward_weight(parts, dy + r * N_OUT, x + r * N_IN, 50, N_OUT, N_IN, NULL);
+    assert_memory_equal(whole, parts, sizeof whole);
+    for (int r = 100; r >= 0; r -= 50) /* the mutant: another order of tokens */
+        linear_backward_weight(backwards, dy + r * N_OUT, x + r * N_IN, 50, N_OUT, N_IN, NULL);
+    assert_memory_not_equal(whole, backwards, sizeof whole);
+    free(dy), free(x);
+}
+
+/* One fused step taken apart, or lanes added left to right, must be seen by the comparison with ref. */
+static void input_mutant(const struct linear_input_job *job, int64_t row0, int64_t row1, int64_t k0, int64_t k1,
+                         bool in_line)
+{
+    int64_t n_out = job->w->n_out, n_in = job->w->n_in;
+    for (int64_t r = row0; r < row1; r++)
+        for (int64_t k = k0; k < k1; k++) {
+            real lane[LANES] = {0}, line = 0;
+            for (int64_t n = 0; n < n_out; n++) {
+                real w = ((const real *)panel_at(job->w, n / LANES))[k * LANES + n % LANES], y = job->dy[r * n_out + n];
+                line = FMA(y, w, line);
+                lane[n % LANES] += y * w;
+            }
+            real sum = in_line ? line : lanes_sum(lane);
+            job->dx[r * n_in + k] = job->accumulate ? job->dx[r * n_in + k] + sum : sum;
+        }
+}
+static void input_unfused(const struct linear_input_job *job, int64_t row0, int64_t row1, int64_t k0, int64_t k1)
+{
+    input_mutant(job, row0, row1, k0, k1, false);
+}
+static void input_in_line(const struct linear_input_job *job, int64_t row0, int64_t row1, int64_t k0, int64_t k1)
+{
+    input_mutant(job, row0, row1, k0, k1, true);
+}
+static void weight_unfused(const struct linear_weight_job *job, int64_t panel0, int64_t panel1, int64_t k0, int64_t k1)
+{
+    for (int64_t n = panel0 * LANES; n < panel1 * LANES && n < job->n_out; n++)
+        for (int64_t k = k0; k < k1; k++)
+            for (int64_t t = 0; t < job->n_row; t++)
+                job->dw[(n / LANES * job->n_in + k) * LANES + n % LANES] +=
+                    job->dy[t * job->n_out + n] * job->x[t * job->n_in + k];
+}
+
+static void test_backward_comparison_catches_mutants(void **unused)
+{
+    (void)unused;
+    struct error err;
+    OK(kernels_init("ref", &err));
+    struct sink input = {0}, weight = {0}, a = {0}, b = {0}, c = {0};
+    check_linear_input(&input, NULL);
+    check_linear_weight(&weight, NULL);
+    kernels.linear_input = input_unfused;
+    check_linear_input(&a, NULL);
+    assert_false(sink_equal(&input, &a));
+    kernels.linear_input = input_in_line;
+    check_linear_input(&b, NULL);
+    assert_false(sink_equal(&input, &b));
+    kernels.linear_weight = weight_unfused;
+    check_linear_weight(&c, NULL);
+    assert_false(sink_equal(&weight, &c));
+    sink_free(&input), sink_free(&weight), sink_free(&a), sink_free(&b), sink_free(&c);
+}
+
+static void test_bias_gradient(void **unused)
+{
+    (void)unused;
+    enum { ROWS = 9, N = 21 };
+    uint64_t state = 2;
+    real *dy = random_reals(&state, ROWS * N), db[N], expected[N];
+    for (int n = 0; n < N; n++) {
+        db[n] = expected[n] = 1;
+        for (int r = 0; r < ROWS; r++)
+            expected[n] += dy[r * N + n];
+    }
+    linear_backward_bias(db, dy, ROWS, N, NULL);
+    assert_memory_equal(db, expected, sizeof db);
+    free(dy);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cutting_changes_no_bit),
+        cmocka_unit_test(test_ref_comparison_catches_mutants),
+        cmocka_unit_test(test_cut_comparison_catches_mutants),
+        cmocka_unit_test(test_rows_come_back_as_they_were),
+        cmocka_unit_test(test_set_row_and_embedding),
+        cmocka_unit_test(test_backward_does_not_depend_on_threads),
+        cmocka_unit_test(test_splitting_a_batch_changes_no_weight_gradient),
+        cmocka_unit_test(test_backward_comparison_catches_mutants),
+        cmocka_unit_test(test_bias_gradient),
+    };
+    return RUN(tests);
+}
