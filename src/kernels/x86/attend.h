@@ -1,0 +1,169 @@
+/* attend - paged attention and the writing of pages: one source for AVX2 and AVX-512 (docs/numerics.md section 3) */
+#include "kernels/x86/attend_steps.h"
+
+/* ---- writing pages ---- */
+INLINE void to_half(uint16_t *out, vf x) /* nearest even whatever MXCSR says */
+{
+#ifdef __AVX512F__
+    _mm256_storeu_si256((__m256i *)out, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+#else
+    _mm_storeu_si128((__m128i *)out, _mm256_cvtps_ph(x.lo, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((__m128i *)(out + 8), _mm256_cvtps_ph(x.hi, _MM_FROUND_TO_NEAREST_INT));
+#endif
+}
+
+/* A key's column of its panel: 16 elements apart. */
+INLINE void store_key(const struct kv_head *h, enum kv_type type, int d, int t, const float *k)
+{
+    size_t at = kv_key_index(d, t, 0);
+    if (type == KV_F32) {
+        for (int i = 0; i < d; i++)
+            ((float *)h->k)[at + 16 * (size_t)i] = k[i];
+        return;
+    }
+    for (int i = 0; i < d; i += 16) {
+        uint16_t half[16];
+        to_half(half, load_until(k, i, d));
+        for (int j = 0; j < 16 && i + j < d; j++)
+            ((uint16_t *)h->k)[at + 16 * (size_t)(i + j)] = half[j];
+    }
+}
+INLINE void store_value(const struct kv_head *h, enum kv_type type, int d, int t, const float *v)
+{
+    size_t at = (size_t)t * (size_t)kv_value_stride(d);
+    if (type == KV_F32) {
+        memcpy((float *)h->v + at, v, (size_t)d * sizeof *v);
+        return;
+    }
+    for (int i = 0; i < d; i += 16) {
+        uint16_t half[16];
+        to_half(half, load_until(v, i, d));
+        memcpy((uint16_t *)h->v + at + i, half, (size_t)smaller(16, d - i) * sizeof *half);
+    }
+}
+
+void ISA(kv_store)(const void *ctx, int64_t row0, int64_t row1)
+{
+    const struct kv_job *job = ctx;
+    const struct kv_layout *l = job->l;
+    if (l->type == KV_INT8) {
+        kv_store__ref(ctx, row0, row1);
+        return;
+    }
+    for (int64_t row = row0; row < row1; row++) {
+        int i = span_find(job->spans, job->n_span, row);
+        if (i == job->n_span || row < job->spans[i].row0)
+            continue;
+        const struct attend_span *span = &job->spans[i];
+        int pos = span->pos0 + (int)(row - span->row0);
+        for (int head = 0; head < l->n_kv_head; head++) {
+            struct kv_head h = kv_head_at(job->layer, l, span->blocks[pos / KV_BLOCK], head);
+            int64_t in = (row * l->n_kv_head + head) * l->d_head;
+            store_key(&h, l->type, l->d_head, pos % KV_BLOCK, job->k + in);
+            store_value(&h, l->type, l->d_head, pos % KV_BLOCK, job->v + in);
+        }
+    }
+}
+
+/* ---- widening pages, when enough queries share the work ---- */
+struct wide {
+    float k[KV_BLOCK * ATTEND_D_MAX], v[KV_BLOCK * ATTEND_D_MAX];
+};
+
+INLINE vf load_int8(const int8_t *p)
+{
+    __m128i q = _mm_loadu_si128((const __m128i *)p);
+#ifdef __AVX512F__
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q));
+#else
+    return (vf){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8)))};
+#endif
+}
+
+/* Keys t0 .. t1-1, whole panels of keys. */
+INLINE void widen_half(struct wide *w, const struct kv_head *h, int d, int t0, int t1)
+{
+    int stride = kv_value_stride(d);
+    for (int i = t0 / 16 * 16 * d, end = (t1 + 15) / 16 * 16 * d; i < end; i += 16)
+        v16_store(w->k + i, kv_load(KV_F16, h->k, (size_t)i));
+    for (int i = t0 * stride; i < t1 * stride; i += 16)
+        v16_store(w->v + i, kv_load(KV_F16, h->v, (size_t)i));
+}
+INLINE void widen_int8(struct wide *w, const struct kv_head *h, int d, int t0, int t1)
+{
+    int stride = kv_value_stride(d);
+    for (int p = t0 / 16; p * 16 < t1; p++)
+        for (int i = 0; i < d; i++) {
+            int at = (p * d + i) * 16;
+            vf scale = v16_load(h->k_scale + i / KV_INT8_BLOCK * KV_BLOCK + p * 16);
+            v16_store(w->k + at, vf_mul(load_int8((const int8_t *)h->k + at), scale));
+        }
+    for (int t = t0; t < t1; t++)
+        for (int i = 0; i < stride; i += 16) {
+            vf scale = vf_set(h->v_scale[i / KV_INT8_BLOCK * KV_BLOCK + t]);
+            v16_store(w->v + t * stride + i, vf_mul(load_int8((const int8_t *)h->v + t * stride + i), scale));
+        }
+}
+
+/* ---- attention ---- */
+
+/* f16 pages are read as they are by up to this many queries, widened into `wide` for more. */
+enum { DIRECT_QUERIES = 4 };
+
+static void page(struct batch *b, struct wide *wide, const struct kv_head *h, enum kv_type type, int key)
+{
+    if (type == KV_F32)
+        batch_page(b, KV_F32, h->k, h->v, key);
+    else if (type == KV_F16 && b->n <= DIRECT_QUERIES)
+        batch_page(b, KV_F16, h->k, h->v, key);
+    else {
+        int t0 = range_first(b, 0, key), t1 = range_end(b, b->n - 1, key);
+        if (type == KV_F16)
+            widen_half(wide, h, b->d, t0, t1);
+        else
+            widen_int8(wide, h, b->d, t0, t1);
+        batch_page(b, KV_F32, wide->k, wide->v, key);
+    }
+}
+
+static void attend_batch(struct batch *b, struct wide *wide, const struct attend_job *job,
+                         const struct attend_span *span, int kv_head)
+{
+    int first = b->first[0], last = b->pos[b->n - 1];
+    batch_begin(b);
+    for (int segment = first / KV_SEGMENT; segment <= last / KV_SEGMENT; segment++) {
+        int end = smaller((segment + 1) * KV_SEGMENT, last + 1);
+        for (int key = larger(segment * KV_SEGMENT, first / KV_BLOCK * KV_BLOCK); key < end; key += KV_BLOCK) {
+            struct kv_head h = kv_head_at(job->layer, job->l, span->blocks[key / KV_BLOCK], kv_head);
+            page(b, wide, &h, job->l->type, key);
+        }
+        batch_merge(b);
+    }
+}
+
+void ISA(attend)(const struct attend_job *job, const struct attend_span *span, int row0, int row1, int kv_head)
+{
+    int d = job->l->d_head, n_head = job->attr->n_head, group = n_head / job->l->n_kv_head;
+    struct batch b; /* not initialised as a whole: it is large */
+    b.d = d;
+    b.stride = kv_value_stride(d);
+    b.attr = job->attr;
+    struct wide wide;
+    int count = (row1 - row0) * group;
+    for (int u0 = 0; u0 < count; u0 += BATCH) {
+        int64_t at[BATCH];
+        b.n = smaller(BATCH, count - u0);
+        for (int u = 0; u < b.n; u++) {
+            int row = row0 + (u0 + u) / group;
+            at[u] = ((int64_t)(span->row0 + row) * n_head + kv_head * group + (u0 + u) % group) * d;
+            b.q[u] = job->q + at[u];
+            b.pos[u] = span->pos0 + row;
+            b.first[u] = attend_first_key(job->attr, b.pos[u]);
+        }
+        attend_batch(&b, &wide, job, span, kv_head);
+        for (int u = 0; u < b.n; u++)
+            for (int i = 0; i < d; i += 16)
+                store_until(job->out + at[u], i, d, vf_div(v16_load(b.all + u * b.stride + i), vf_set(b.all_sum[u])));
+    }
+}
