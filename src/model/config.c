@@ -91,6 +91,8 @@ static enum status check_heads(const struct model_config *c, struct error *err)
     if (c->n_kv_head == 0 || c->n_head % c->n_kv_head)
         return fail(err, ST_CORRUPT, "config: num_attention_heads (%d) is no multiple of num_key_value_heads (%d)",
                     c->n_head, c->n_kv_head);
+    if (c->d_head > ATTEND_D_MAX)
+        return fail(err, ST_UNSUPPORTED, "config: head_dim is %d; attention takes at most %d", c->d_head, ATTEND_D_MAX);
     if ((int64_t)c->n_head * c->d_head > DIM_MAX || c->d_head <= 0)
         return fail(err, ST_CORRUPT, "config: %d heads of head_dim %d are too many or none", c->n_head, c->d_head);
     return ST_OK;
