@@ -1,0 +1,7 @@
+/* fuzz_llama2c - any bytes opened as a model; seeds: tests/golden/formats */
+#include "fuzz_formats.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    return fuzz_container(CONTAINER_LLAMA2C, data, size);
+}
