@@ -61,16 +61,17 @@ static inline double json_real(const struct json *v, double otherwise)
     return json_is(v, JSON_REAL) ? v->real : json_is(v, JSON_INT) ? (double)v->integer : otherwise;
 }
 
+/* NULL and values of another type have no items. */
 #define JSON_EACH(item, container)                                                                                     \
-    for (const struct json *item##_c = (container), *item = item##_c + 1,                                              \
-                           *item##_e = json_is(item##_c, JSON_ARRAY) ? item##_c + item##_c->size : item;                \
-         item##_c && item < item##_e; item = json_next(item))
+    for (const struct json *item##_c = (container), *item = json_is(item##_c, JSON_ARRAY) ? item##_c + 1 : NULL,       \
+                           *item##_e = item ? item##_c + item##_c->size : NULL;                                        \
+         item < item##_e; item = json_next(item))
 /* key is a `struct str`, value a `const struct json *`. */
 #define JSON_EACH_MEMBER(key, value, object)                                                                           \
-    for (const struct json *value##_c = (object), *value##_k = value##_c + 1,                                          \
-                           *value##_e = json_is(value##_c, JSON_OBJECT) ? value##_c + value##_c->size : value##_k,      \
-                           *value = value##_k + 1;                                                                     \
-         value##_c && value##_k < value##_e; value##_k = json_next(value), value = value##_k + 1)                      \
+    for (const struct json *value##_c = (object), *value##_k = json_is(value##_c, JSON_OBJECT) ? value##_c + 1 : NULL, \
+                           *value##_e = value##_k ? value##_c + value##_c->size : NULL,                                \
+                           *value = value##_k ? value##_k + 1 : NULL;                                                  \
+         value##_k < value##_e; value##_k = json_next(value), value = value##_k + 1)                                   \
         for (struct str key = json_str(value##_k), key##_once = {"", 1}; key##_once.len; key##_once.len = 0)
 
 /* ---- writer: commas, escapes and nesting are its business; the sink's sticky failure is checked once ---- */
