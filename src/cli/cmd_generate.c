@@ -11,7 +11,7 @@ struct generate {
     struct buf text;
     struct ids ids;
     bool write_failed, no_memory;
-    uint64_t id;
+    const struct request *request;
 };
 
 static void on_token(void *ctx, const struct token_event *event)
@@ -25,7 +25,7 @@ static void on_token(void *ctx, const struct token_event *event)
             g->write_failed = true;
     }
     if (cli_interrupted || g->write_failed)
-        engine_cancel(g->engine, g->id);
+        engine_cancel(g->engine, g->request->id); /* set before the first event */
 }
 
 /* A prompt as it stands (--raw), or through the chat template when the model has one. */
@@ -119,7 +119,7 @@ static enum status generate_run(struct bundle *bundle, struct pool *pool, const 
                                 struct request *request, struct str prompt, bool raw, bool json, struct error *err)
 {
     struct engine_options options;
-    struct generate g = {.stream = !json};
+    struct generate g = {.stream = !json, .request = request};
     struct finish_event end = {0};
     struct ids ids = {0};
     TRY(cli_engine_options(&options, m, pool, err));

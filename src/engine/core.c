@@ -110,12 +110,6 @@ static bool is_canceled(struct seq *s)
     return __atomic_load_n(&s->canceled, __ATOMIC_RELAXED);
 }
 
-static void end_if_canceled(struct core *c, struct seq *s)
-{
-    if (is_canceled(s))
-        core_end(c, s, FINISH_CANCELED, no_stop, ST_CANCELED, "canceled");
-}
-
 /* The last sample of an item is the new id's when the item reached the newest id; those before are prompt ids'. */
 static void commit_item(struct core *c, const struct batch_item *item)
 {
@@ -159,12 +153,15 @@ static void end_canceled(struct core *c, struct seq_list *l)
 {
     for (struct seq *s = l->first, *next; s; s = next) {
         next = s->next;
-        end_if_canceled(c, s);
+        if (is_canceled(s))
+            core_end(c, s, FINISH_CANCELED, no_stop, ST_CANCELED, "canceled");
     }
 }
 
 bool core_step(struct core *c)
 {
+    end_canceled(c, &c->sched.waiting); /* no row is spent on them */
+    end_canceled(c, &c->sched.running);
     const struct batch *b = sched_next(&c->sched);
     if (b->model.n_row) {
         c->x.forward(c->x.ctx, &b->model, c->logits);
@@ -174,7 +171,7 @@ bool core_step(struct core *c)
             commit_item(c, &b->items[i]);
         c->steps++;
     }
-    end_canceled(c, &c->sched.running);
+    end_canceled(c, &c->sched.running); /* who left meanwhile: the blocks return within this step */
     end_canceled(c, &c->sched.waiting);
     return b->model.n_row > 0;
 }

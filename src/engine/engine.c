@@ -24,7 +24,7 @@ struct engine {
     struct model_run *run;
     void *kv_base;
     struct pool *own_pool;
-    int queue_max;
+    int live_max; /* running and waiting */
     pthread_t thread;
     bool has_thread;
     pthread_mutex_t lock;
@@ -70,7 +70,6 @@ static void take_inbox(struct engine *e) /* under the lock */
         s->next = NULL;
         s->order = s->id;
         sched_add(&e->core.sched, s);
-        e->stats.waiting++; /* exact again at the next publish_stats; meanwhile the queue's limit must hold */
     }
     e->inbox_last = NULL;
     e->n_inbox = 0;
@@ -132,7 +131,7 @@ enum status engine_create_on(struct engine **out, const struct executor *x, cons
     }
     e->core.ctx = e;
     e->core.on_end = on_end;
-    e->queue_max = o->queue_max > 0 ? o->queue_max : 1024;
+    e->live_max = e->core.sched.max_sequences + (o->queue_max > 0 ? o->queue_max : 1024);
     e->next_id = 1;
     e->stats.n_ctx = x->n_ctx;
     e->stats.blocks_total = x->n_block;
@@ -266,8 +265,8 @@ static enum status enqueue(struct engine *e, struct seq *s, struct error *err)
 {
     if (e->draining || e->stopping)
         return fail(err, ST_LIMIT, "the engine is shutting down and takes no new requests");
-    if (e->n_inbox + e->stats.waiting >= e->queue_max)
-        return fail(err, ST_LIMIT, "the queue is full: %d requests are waiting", e->n_inbox + e->stats.waiting);
+    if (e->n_live >= e->live_max)
+        return fail(err, ST_LIMIT, "the queue is full: %d requests are running or waiting", e->n_live);
     s->id = s->r->id = e->next_id++;
     s->live_next = e->live;
     if (e->live)

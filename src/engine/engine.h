@@ -78,7 +78,7 @@ struct engine_options {
     uint64_t kv_bytes; /* 0 = enough for 4 full contexts or a quarter of free memory, whichever is less */
     int prefill_chunk; /* tokens of prompt a step may carry; 0 = 256 */
     int max_sequences; /* running at once; 0 = 64 */
-    int queue_max;     /* waiting; ST_LIMIT beyond; 0 = 1024 */
+    int queue_max;     /* waiting; ST_LIMIT beyond it and max_sequences; 0 = 1024 */
     struct pool *pool; /* NULL = the engine makes its own */
 };
 struct engine;
