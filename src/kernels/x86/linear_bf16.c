@@ -2,7 +2,7 @@
 #define ISA(name) name##__bf16
 #include "kernels/x86/linear_float.h"
 
-static void tile_bf16(const struct tile *t, int R, int P)
+static __attribute__((noinline)) void tile_bf16(const struct tile *t, int R, int P)
 {
     tile_switch(t, KIND_BF16, R, P);
 }

@@ -46,20 +46,24 @@ INLINE void tile_line(const enum kind kind, const int R, const int P, v16 acc[TI
     v16 a[P_MAX];
     if (kind == KIND_BF16) {
         UNROLL for (int p = 0; p < P; p++) a[p] = v16_load((const float *)(w + (size_t)p * w_stride));
+#ifdef __AVX512BF16__
         UNROLL for (int r = 0; r < R; r++)
         {
             v16 pair = set_word(x + (size_t)r * x_stride);
-#ifdef __AVX512BF16__
             UNROLL for (int p = 0; p < P; p++) acc[r][p] = _mm512_dpbf16_ps(acc[r][p], (__m512bh)a[p], (__m512bh)pair);
-#else
-            v16 odd = v16_pair_odd(pair), even = v16_pair_even(pair);
-            UNROLL for (int p = 0; p < P; p++)
-            {
-                acc[r][p] = v16_fma(v16_pair_odd(a[p]), odd, acc[r][p]);
-                acc[r][p] = v16_fma(v16_pair_even(a[p]), even, acc[r][p]);
-            }
-#endif
         }
+#else
+        UNROLL for (int r = 0; r < R; r++) /* odd for all rows, then even: fewer registers at once */
+        {
+            v16 odd = v16_pair_odd(set_word(x + (size_t)r * x_stride));
+            UNROLL for (int p = 0; p < P; p++) acc[r][p] = v16_fma(v16_pair_odd(a[p]), odd, acc[r][p]);
+        }
+        UNROLL for (int r = 0; r < R; r++)
+        {
+            v16 even = v16_pair_even(set_word(x + (size_t)r * x_stride));
+            UNROLL for (int p = 0; p < P; p++) acc[r][p] = v16_fma(v16_pair_even(a[p]), even, acc[r][p]);
+        }
+#endif
         return;
     }
     UNROLL for (int h = 0; h < halves; h++)

@@ -1,7 +1,7 @@
 /* linear_float_rows - the rows of kernels.def that avx2 and avx512 share */
 #include "kernels/x86/linear_float.h"
 
-static void tile_f32(const struct tile *t, int R, int P)
+static __attribute__((noinline)) void tile_f32(const struct tile *t, int R, int P)
 {
     tile_switch(t, KIND_F32, R, P);
 }
@@ -11,7 +11,7 @@ void ISA(linear_f32)(const struct linear_job *job, int64_t row0, int64_t row1, i
     linear_float(job, KIND_F32, tile_f32, row0, row1, panel0, panel1);
 }
 
-static void tile_f16(const struct tile *t, int R, int P)
+static __attribute__((noinline)) void tile_f16(const struct tile *t, int R, int P)
 {
     tile_switch(t, KIND_F16, R, P);
 }
@@ -21,7 +21,7 @@ void ISA(linear_f16)(const struct linear_job *job, int64_t row0, int64_t row1, i
     linear_float(job, KIND_F16, tile_f16, row0, row1, panel0, panel1);
 }
 
-static void tile_bf16(const struct tile *t, int R, int P)
+static __attribute__((noinline)) void tile_bf16(const struct tile *t, int R, int P)
 {
     tile_switch(t, KIND_BF16, R, P);
 }
