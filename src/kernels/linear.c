@@ -107,7 +107,7 @@ struct input_split {
     struct linear_input_job job;
     int64_t n_k_item;
 };
-enum { INPUT_ITEM_ROWS = 48, INPUT_ITEM_K = 16, WEIGHT_ITEM_PANELS = 16, WEIGHT_ITEM_K = 96 };
+enum { INPUT_ITEM_ROWS = 96, INPUT_ITEM_K = 16, WEIGHT_ITEM_PANELS = 16, WEIGHT_ITEM_K = 96 };
 
 static void input_item(void *ctx, int item, int thread)
 {

@@ -8,32 +8,79 @@
 #include "kernels/x86/lanes.h"
 
 /* ---- dx ---- */
+/* AVX2 takes the sixteen lanes as two halves one after the other: twice the tile fits into its registers. */
 #ifdef __AVX512F__
-enum { DX_R = 3, DX_K = 8 };
-#else
-enum { DX_R = 3, DX_K = 2 };
-#endif
-enum { DX_COLUMNS = 16, DX_ROWS = 48, DX_SPAN = 64 }; /* of an item; panels of a span */
-
-INLINE void dx_tile(const int R, float (*lanes)[DX_COLUMNS][LANES], const float (*w)[DX_COLUMNS][LANES],
-                    const float *dy, int64_t n_out, int n_panel, int n_tail, const bool first)
+enum { DX_R = 6, DX_K = 4, DX_HALVES = 1 };
+typedef v16 dx_vec;
+INLINE dx_vec dx_load(const float *p)
 {
-    v16 acc[DX_R][DX_K];
+    return v16_load(p);
+}
+INLINE dx_vec dx_load_n(const float *p, int n)
+{
+    return v16_load_n(p, n);
+}
+INLINE void dx_store(float *p, dx_vec a)
+{
+    v16_store(p, a);
+}
+INLINE dx_vec dx_fma(dx_vec a, dx_vec b, dx_vec c)
+{
+    return v16_fma(a, b, c);
+}
+#else
+enum { DX_R = 3, DX_K = 4, DX_HALVES = 2 };
+typedef __m256 dx_vec;
+INLINE dx_vec dx_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+INLINE dx_vec dx_load_n(const float *p, int n)
+{
+    return _mm256_maskload_ps(p, v16_first(n));
+}
+INLINE void dx_store(float *p, dx_vec a)
+{
+    _mm256_storeu_ps(p, a);
+}
+INLINE dx_vec dx_fma(dx_vec a, dx_vec b, dx_vec c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+#endif
+/* An item's columns and rows; panels of a span: its dy and weights fit into the first two levels of cache. */
+enum { DX_COLUMNS = 16, DX_ROWS = 96, DX_SPAN = 48 };
+
+struct dx_span {
+    float (*lanes)[DX_COLUMNS][LANES];   /* [row][column][lane] */
+    const float (*w)[DX_COLUMNS][LANES]; /* [panel][column][lane] */
+    const float *dy;
+    int64_t n_out; /* from row to row of dy */
+    int n_panel, n_tail;
+    bool first;
+};
+
+INLINE void dx_tile(const struct dx_span *s, const int R, int row, int k0, int half)
+{
+    dx_vec acc[DX_R][DX_K];
+    const float *dy = s->dy + row * s->n_out + half, *w = s->w[0][k0] + half;
+    float *lanes = s->lanes[row][k0] + half;
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int k = 0; k < DX_K; k++) acc[r][k] =
-        first ? v16_zero() : v16_load(lanes[r][k]);
-    for (int p = 0; p < n_panel; p++) {
-        v16 y[DX_R];
-        UNROLL for (int r = 0; r < R; r++) y[r] = v16_load(dy + r * n_out + p * LANES);
+        s->first ? (dx_vec){0} : dx_load(lanes + (r * DX_COLUMNS + k) * LANES);
+    for (int p = 0; p < s->n_panel; p++, dy += LANES, w += DX_COLUMNS * LANES) {
+        dx_vec y[DX_R];
+        UNROLL for (int r = 0; r < R; r++) y[r] = dx_load(dy + r * s->n_out);
         UNROLL for (int k = 0; k < DX_K; k++)
         {
-            v16 a = v16_load(w[p][k]);
-            UNROLL for (int r = 0; r < R; r++) acc[r][k] = v16_fma(y[r], a, acc[r][k]);
+            dx_vec a = dx_load(w + k * LANES);
+            UNROLL for (int r = 0; r < R; r++) acc[r][k] = dx_fma(y[r], a, acc[r][k]);
         }
     }
-    if (n_tail) /* outputs of the last panel, when it is not full */
+    if (s->n_tail > half) /* outputs of the last panel, when it is not full */
         UNROLL for (int k = 0; k < DX_K; k++) UNROLL for (int r = 0; r < R; r++) acc[r][k] =
-            v16_fma(v16_load_n(dy + r * n_out + n_panel * LANES, n_tail), v16_load(w[n_panel][k]), acc[r][k]);
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int k = 0; k < DX_K; k++) v16_store(lanes[r][k], acc[r][k]);
+            dx_fma(dx_load_n(dy + r * s->n_out, s->n_tail - half), dx_load(w + k * LANES), acc[r][k]);
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int k = 0; k < DX_K; k++)
+        dx_store(lanes + (r * DX_COLUMNS + k) * LANES, acc[r][k]);
 }
 
 #ifdef __AVX512F__
@@ -61,50 +108,53 @@ INLINE v16 sums_of(const float lanes[DX_COLUMNS][LANES])
 }
 #endif
 
-/* One span of panels for all rows of an item. */
-static void dx_span(float (*lanes)[DX_COLUMNS][LANES], float (*w)[DX_COLUMNS][LANES], const float *dy, int64_t n_out,
-                    int n_panel, int n_tail, int n_row, bool first)
+/* All tiles of a span: the rows' dy stays near while the columns pass. */
+static void dx_tiles(const struct dx_span *s, int n_row)
 {
-    for (int r = 0; r < n_row; r += DX_R)
-        for (int k = 0; k < DX_COLUMNS; k += DX_K) {
-            float(*at)[DX_COLUMNS][LANES] = (float(*)[DX_COLUMNS][LANES])lanes[r][k];
-            const float(*from)[DX_COLUMNS][LANES] = (const float(*)[DX_COLUMNS][LANES])w[0][k];
-            const float *y = dy + r * n_out;
-            switch ((n_row - r < DX_R ? n_row - r : DX_R) * 2 + first) {
-            case 2:
-                dx_tile(1, at, from, y, n_out, n_panel, n_tail, false);
-                break;
-            case 3:
-                dx_tile(1, at, from, y, n_out, n_panel, n_tail, true);
-                break;
-            case 4:
-                dx_tile(2, at, from, y, n_out, n_panel, n_tail, false);
-                break;
-            case 5:
-                dx_tile(2, at, from, y, n_out, n_panel, n_tail, true);
-                break;
-            case 6:
-                dx_tile(3, at, from, y, n_out, n_panel, n_tail, false);
-                break;
-            default:
-                dx_tile(3, at, from, y, n_out, n_panel, n_tail, true);
-                break;
-            }
-        }
+    for (int row = 0; row < n_row; row += DX_R)
+        for (int half = 0; half < DX_HALVES * 8; half += 8)
+            for (int k = 0; k < DX_COLUMNS; k += DX_K)
+                switch (n_row - row) {
+                case 1:
+                    dx_tile(s, 1, row, k, half);
+                    break;
+                case 2:
+                    dx_tile(s, 2, row, k, half);
+                    break;
+#if defined __AVX512F__
+                case 3:
+                    dx_tile(s, 3, row, k, half);
+                    break;
+                case 4:
+                    dx_tile(s, 4, row, k, half);
+                    break;
+                case 5:
+                    dx_tile(s, 5, row, k, half);
+                    break;
+#endif
+                default:
+                    dx_tile(s, DX_R, row, k, half);
+                    break;
+                }
 }
 
 static void dx_block(const struct linear_input_job *job, int64_t row0, int n_row, int64_t k0, int n_k)
 {
     _Alignas(64) float lanes[DX_ROWS][DX_COLUMNS][LANES], w[DX_SPAN][DX_COLUMNS][LANES];
     int64_t n_in = job->w->n_in, n_out = job->w->n_out, n_panel = panel_count(n_out);
+    int64_t n_span = (n_panel + DX_SPAN - 1) / DX_SPAN;
+    struct dx_span s = {.lanes = lanes, .w = (const float(*)[DX_COLUMNS][LANES])w, .n_out = n_out};
     if (n_k < DX_COLUMNS)
         memset(w, 0, sizeof w);
-    for (int64_t p0 = 0; p0 < n_panel; p0 += DX_SPAN) {
-        int n = n_panel - p0 < DX_SPAN ? (int)(n_panel - p0) : DX_SPAN;
-        for (int p = 0; p < n; p++)
-            memcpy(w[p], (const float *)panel_at(job->w, p0 + p) + k0 * LANES, (size_t)n_k * sizeof w[0][0]);
-        int tail = p0 + n == n_panel ? (int)(n_out % LANES) : 0;
-        dx_span(lanes, w, job->dy + row0 * n_out + p0 * LANES, n_out, n - (tail != 0), tail, n_row, p0 == 0);
+    for (int64_t i = 0; i < n_span; i++) { /* spans of about the same length */
+        int64_t p0 = n_panel * i / n_span, p1 = n_panel * (i + 1) / n_span;
+        for (int64_t p = p0; p < p1; p++)
+            memcpy(w[p - p0], (const float *)panel_at(job->w, p) + k0 * LANES, (size_t)n_k * sizeof w[0][0]);
+        s.n_tail = p1 == n_panel ? (int)(n_out % LANES) : 0;
+        s.n_panel = (int)(p1 - p0) - (s.n_tail != 0);
+        s.dy = job->dy + row0 * n_out + p0 * LANES;
+        s.first = i == 0;
+        dx_tiles(&s, n_row);
     }
     for (int r = 0; r < n_row; r++) {
         float *dx = job->dx + (row0 + r) * n_in + k0;
