@@ -65,14 +65,16 @@ static void set_kv(struct model *m)
 }
 
 /* ---- packing ---- */
-/* The row of the stored tensor (of an expert's part of it) that becomes output row i. */
-int32_t param_source_row(const struct arch *a, const struct name_row *row, const struct param *p, int32_t i)
+static bool rows_rotate(const struct param *p)
 {
-    int32_t d = a->config.d_head, half = a->rope[0].n_half;
-    bool rotated = a->pairs && (p->role == W_Q || p->role == W_K);
-    int32_t head = i / d, at = i % d;
-    if (rotated && at < 2 * half)
-        i = head * d + 2 * (at % half) + at / half;
+    return p->role == W_Q || p->role == W_K;
+}
+
+int32_t param_stored_row(const struct arch *a, const struct name_row *row, const struct param *p, bool pairs, int32_t i)
+{
+    int32_t d = a->config.d_head, half = a->rope[0].n_half, at = i % d;
+    if (pairs && rows_rotate(p) && at < 2 * half)
+        i = i / d * d + 2 * (at % half) + at / half;
     if (row->flags & NAME_HEADS)
         return (i / d * row->n_part + row->part) * d + i % d;
     return row->n_part ? row->part * (int32_t)p->n_out + i : i;
@@ -81,7 +83,7 @@ int32_t param_source_row(const struct arch *a, const struct name_row *row, const
 static enum status row_map(int32_t **out, const struct arch *a, const struct name_row *row, const struct param *p,
                            struct error *err)
 {
-    bool plain = !row->n_part && !(a->pairs && (p->role == W_Q || p->role == W_K));
+    bool plain = !row->n_part && !(a->pairs && rows_rotate(p));
     *out = NULL;
     if (plain)
         return ST_OK;
@@ -89,7 +91,7 @@ static enum status row_map(int32_t **out, const struct arch *a, const struct nam
     if (!*out)
         return fail_nomem(err, "model");
     for (int32_t i = 0; i < p->n_out; i++)
-        (*out)[i] = param_source_row(a, row, p, i);
+        (*out)[i] = param_stored_row(a, row, p, a->pairs, i);
     return ST_OK;
 }
 

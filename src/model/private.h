@@ -74,6 +74,32 @@ enum status model_alloc(struct model **out, const struct model_options *options,
 /* Panels, vectors and (training) gradients of every parameter: zeroed. */
 enum status model_alloc_params(struct model *m, struct error *err);
 enum status model_publish_params(struct model *m, struct error *err); /* training: m->params */
-int32_t param_source_row(const struct arch *a, const struct name_row *row, const struct param *p, int32_t i);
+/* The row of the stored tensor (of an expert's part of it) that is row i of the parameter; pairs: GGUF's and llama2.c's
+ * order of rotated rows. */
+int32_t param_stored_row(const struct arch *a, const struct name_row *row, const struct param *p, bool pairs,
+                         int32_t i);
+
+/* ---- write.c: tensors of a naming, made from the packed parameters when the writer asks ---- */
+struct tensor_source {
+    const struct model *m;
+    const struct name_row *row; /* of the first part */
+    int first[3];               /* parameters of the parts */
+    int n_part, n_expert;       /* n_expert > 1: stacked */
+    bool pairs;
+    enum dtype type;
+};
+struct tensor_list {
+    struct tensor_out *tensors;
+    size_t n, capacity;
+    struct arena arena; /* names */
+};
+struct write_want {
+    const struct name_row *names;
+    enum dtype matrix, vector;
+    bool pairs;
+};
+MUST_USE enum status tensor_list_make(struct tensor_list *out, const struct model *m, const struct write_want *want,
+                                      struct error *err);
+void tensor_list_free(struct tensor_list *l);
 
 #endif
