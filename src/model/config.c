@@ -363,6 +363,7 @@ static enum status json_read(struct arch *a, const struct json *config, int n_ct
     struct model_config *c = &a->config;
     const struct family *f = a->family;
     c->n_kv_head = f->n_kv_head;
+    c->n_expert_used = f->n_expert_used;
     TRY(json_refuse(config, err));
     TRY(json_ints(a, config, err));
     static const char *const eps[] = {"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"};

@@ -176,6 +176,7 @@ static enum status role_add(struct builder *b, int layer, enum role role, struct
         TRY(param_add(b, q, err));
     q.expert = 0;
     q.bias = true;
+    q.n_in = 1;
     unsigned flags = bias_flags(a, role);
     return flags && (b->want->ck || bias_wanted(a, role)) ? param_add(b, q, err) : ST_OK;
 }

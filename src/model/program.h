@@ -136,10 +136,10 @@ struct family {
     bool window_from_layer;           /* and from max_window_layers on, or as layer_types says */
     bool window_even;                 /* and, without layer_types, on even layers below max_window_layers (Qwen2-MoE) */
     bool norm_top_k, norm_top_k_gguf; /* the chosen experts' weights sum to 1 when the file does not say */
-    double rope_theta, rope_partial, norm_eps; /* when the file gives none; theta 0: no rotation */
-    int n_kv_head, d_head, window;             /* likewise; 0: n_head, n_embd / n_head, none */
-    bool tied, bias;                           /* likewise: attention biases */
-    const char *act;                           /* likewise: "silu", "gelu_new" ... */
+    double rope_theta, rope_partial, norm_eps;    /* when the file gives none; theta 0: no rotation */
+    int n_kv_head, d_head, window, n_expert_used; /* likewise; 0: n_head, n_embd / n_head, none */
+    bool tied, bias;                              /* likewise: attention biases */
+    const char *act;                              /* likewise: "silu", "gelu_new" ... */
 };
 extern const struct family *const families[]; /* ended by NULL */
 extern const struct row common_begin[], common_end[], common_attention[], common_mlp[], common_moe[];

@@ -102,6 +102,7 @@ const struct family family_mixtral = {
     .rope_theta = 1000000,
     .norm_eps = 1e-5,
     .n_kv_head = 8,
+    .n_expert_used = 2,
     .act = "silu",
 };
 
@@ -123,6 +124,7 @@ const struct family family_qwen2_moe = {
     .rope_theta = 10000,
     .norm_eps = 1e-6,
     .window = 4096,
+    .n_expert_used = 4,
     .act = "silu",
 };
 
@@ -143,5 +145,6 @@ const struct family family_qwen3_moe = {
     .norm_eps = 1e-6,
     .n_kv_head = 4,
     .window = 4096,
+    .n_expert_used = 8,
     .act = "silu",
 };
