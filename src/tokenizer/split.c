@@ -490,11 +490,8 @@ static const struct {
 } regexes[] = {
     {"gpt2", GPT2_REGEX, split_gpt2},
     {"gpt2", "'(?:[sdmt]|ll|ve|re)| ?\\p{L}++| ?\\p{N}++| ?[^\\s\\p{L}\\p{N}]++|\\s++$|\\s+(?!\\S)|\\s", split_gpt2},
-    {"cl100k",
-     "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++|\\p{N}{1,3}+| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*+|\\s++$|"
-     "\\s*[\\r\\n]|\\s+(?!\\S)|\\s",
-     split_cl100k},
     {"llama3", CONTRACT WORD "\\p{N}{1,3}" TAIL, split_llama3},
+    {"cl100k", CONTRACT WORD "\\p{N}{1,3}" TAIL, split_cl100k}, /* tiktoken's: blanks that end a text are one piece */
     {"qwen2", CONTRACT WORD "\\p{N}" TAIL, split_qwen2},
     {"o200k", O200K_START UP "*" LOW "+" CONTRACT "?|" O200K_START UP "+" LOW "*" CONTRACT "?" O200K_TAIL, split_o200k},
     {"clip", "<\\|startoftext\\|>|<\\|endoftext\\|>|'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+",

@@ -119,7 +119,10 @@ enum status vocab_unprintable(struct vocab *v, struct error *err)
     for (size_t i = 0; i < v->size; i++) {
         buf_clear(&bytes);
         spans[i] = v->text[i];
-        if (!printable_to_bytes(&bytes, vocab_text(v, (int32_t)i)))
+        bool printable = printable_to_bytes(&bytes, vocab_text(v, (int32_t)i));
+        if (bytes.failed)
+            break;
+        if (!printable)
             continue; /* an added token with blanks in it, say: it stands for its own bytes */
         if (v->blob.len + bytes.len > UINT32_MAX)
             break;
