@@ -1,0 +1,185 @@
+/* The first-run model against transformers (tools/golden/smollm2.py): the same prompt ids, the same logits under
+ * --exact, the same greedy answers to twenty prompts. */
+#include "model/first_run.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "model/model.h"
+
+#include <math.h>
+
+enum { CONTEXT = 512, CHUNK = 64 };
+
+struct fixture {
+    struct buf text;
+    struct arena arena;
+    const struct json *golden;
+    struct pool *pool;
+    struct bundle *bundle;
+    struct model_run *run;
+    void *kv;
+    int32_t blocks[CONTEXT / KV_BLOCK];
+    float *logits; /* [CHUNK, n_vocab] */
+    int n_vocab;
+};
+static struct fixture *f;
+
+static int setup(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    static struct fixture fixture;
+    const char *path = first_run_model();
+    if (!path)
+        return 0;
+    f = &fixture;
+    arena_init(&f->arena, 0);
+    OK(file_read_all(&f->text, GOLDEN("model/smollm2.json"), 1 << 24, &err));
+    OK(json_parse(&f->golden, &f->arena, buf_str(&f->text), 0, &err));
+    OK(pool_create(&f->pool, cpu_count(), &err));
+    OK(kernels_init(NULL, &err));
+    struct model_options options = {.n_ctx = CONTEXT, .exact = true, .kv = KV_F32, .pool = f->pool};
+    OK(bundle_open(&f->bundle, path, &options, &err));
+    f->n_vocab = model_config(f->bundle->model)->n_vocab;
+    int n_block = CONTEXT / KV_BLOCK;
+    f->kv = mem_alloc_aligned((size_t)n_block * model_kv_block_bytes(f->bundle->model));
+    f->logits = mem_alloc((size_t)CHUNK * (size_t)f->n_vocab * sizeof(float));
+    assert_non_null(f->kv);
+    assert_non_null(f->logits);
+    for (int i = 0; i < n_block; i++)
+        f->blocks[i] = i;
+    OK(model_run_create(&f->run, f->bundle->model, CHUNK, CHUNK, f->kv, n_block, f->pool, &err));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    if (!f)
+        return 0;
+    model_run_free(f->run);
+    bundle_close(f->bundle);
+    mem_free(f->kv);
+    mem_free(f->logits);
+    pool_destroy(f->pool);
+    arena_free(&f->arena);
+    buf_free(&f->text);
+    return 0;
+}
+
+/* Rows [at, at + n) of one sequence; logits of all of them. */
+static void forward(const int32_t *ids, int at, int n)
+{
+    struct attend_span span = {0, n, at, f->blocks};
+    struct model_batch batch = {.n_row = n, .ids = ids, .spans = &span, .n_span = 1, .n_logit = n};
+    model_forward(f->run, &batch, f->logits);
+}
+
+static int ids_of(int32_t *out, const struct json *array)
+{
+    int n = 0;
+    JSON_EACH (item, array) {
+        out[n++] = (int32_t)json_int(item, -1);
+    }
+    return n;
+}
+
+static void test_chat_prompt_has_the_original_ids(void **state)
+{
+    (void)state;
+    NEED_FIRST_RUN_MODEL();
+    struct error err = {0};
+    JSON_EACH (c, json_get(f->golden, "cases")) {
+        struct buf message = {0};
+        struct json_writer w;
+        json_writer_init(&w, &message);
+        json_begin_array(&w);
+        json_begin_object(&w);
+        json_put_str(&w, "role", STR("user"));
+        json_put_str(&w, "content", json_str(json_get(c, "prompt")));
+        json_end_object(&w);
+        json_end_array(&w);
+        struct arena a;
+        arena_init(&a, 0);
+        const struct json *messages;
+        OK(json_parse(&messages, &a, buf_str(&message), 0, &err));
+        struct chat_options options = {
+            .messages = messages, .bos_token = STR("<|im_start|>"), .eos_token = STR("<|im_end|>")};
+        struct chat_prompt prompt = {0};
+        OK(chat_render(f->bundle->template, &prompt, &options, &err));
+        assert_true(str_eq(buf_str(&prompt.text), json_str(json_get(c, "rendered"))));
+        struct ids ids = {0};
+        OK(tokenizer_encode_pieces(f->bundle->tokenizer, &ids, prompt.pieces, prompt.n_piece, TOKENIZE_SPECIAL, &err));
+        int32_t expected[CONTEXT];
+        int n = ids_of(expected, json_get(c, "ids"));
+        assert_int_equal(ids.count, n);
+        assert_memory_equal(ids.ids, expected, (size_t)n * sizeof *expected);
+        ids_free(&ids);
+        chat_prompt_free(&prompt);
+        arena_free(&a);
+        buf_free(&message);
+    }
+}
+
+/* Every prompt position, 64 vocabulary ids: the largest difference over the row's standard deviation. */
+static void test_exact_logits_are_within_1e_4_of_a_deviation(void **state)
+{
+    (void)state;
+    NEED_FIRST_RUN_MODEL();
+    const struct json *probe = json_get(f->golden, "probe");
+    double worst = 0;
+    int n_compared = 0;
+    JSON_EACH (c, json_get(f->golden, "cases")) {
+        const struct json *rows = json_get(c, "logits");
+        if (!rows)
+            continue;
+        int32_t ids[CONTEXT];
+        int n = ids_of(ids, json_get(c, "ids"));
+        assert_true(n <= CHUNK);
+        forward(ids, 0, n);
+        for (int r = 0; r < n; r++) {
+            double deviation = json_real(json_at(json_get(c, "deviation"), (size_t)r), 0);
+            for (size_t i = 0; i < json_count(probe); i++, n_compared++) {
+                double wanted = json_real(json_at(json_at(rows, (size_t)r), i), 0);
+                double got = (double)f->logits[(size_t)r * (size_t)f->n_vocab + (size_t)json_int(json_at(probe, i), 0)];
+                double error = fabs(got - wanted) / deviation;
+                worst = error > worst ? error : worst;
+            }
+        }
+    }
+    print_message("%d logits, largest error %.2e of the deviation\n", n_compared, worst);
+    assert_true(n_compared > 4000);
+    assert_true(worst < 1e-4);
+}
+
+static void test_greedy_answers_are_those_of_transformers(void **state)
+{
+    (void)state;
+    NEED_FIRST_RUN_MODEL();
+    int n_case = 0;
+    JSON_EACH (c, json_get(f->golden, "cases")) {
+        int32_t ids[CONTEXT], expected[64];
+        int n = ids_of(ids, json_get(c, "ids")), n_expected = ids_of(expected, json_get(c, "greedy"));
+        forward(ids, 0, n);
+        const float *row = f->logits + (size_t)(n - 1) * (size_t)f->n_vocab;
+        for (int i = 0; i < n_expected; i++) {
+            int32_t id = argmax(row, f->n_vocab);
+            if (id != expected[i])
+                fail_msg("prompt %d, token %d: got %d, transformers %d", n_case, i, id, expected[i]);
+            forward(&id, n + i, 1);
+            row = f->logits;
+        }
+        n_case++;
+    }
+    assert_int_equal(n_case, 20);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_chat_prompt_has_the_original_ids),
+        cmocka_unit_test(test_exact_logits_are_within_1e_4_of_a_deviation),
+        cmocka_unit_test(test_greedy_answers_are_those_of_transformers),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
