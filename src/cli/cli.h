@@ -93,7 +93,18 @@ MUST_USE enum status cli_sampling_fill(struct request *out, const struct cli_sam
 /* Prompt ids: as they stand (raw), or as one user message through the chat template when the model has one. */
 MUST_USE enum status cli_prompt_ids(struct ids *out, const struct bundle *b, struct str prompt, bool raw,
                                     struct error *err);
+/* A conversation, as JSON text [{"role": ..., "content": ...}, ...], through the model's template. */
+MUST_USE enum status cli_chat_ids(struct ids *out, const struct bundle *b, struct str messages, struct error *err);
+/* The tokenizer of MODEL: a folder, a model file, or a tokenizer file alone. */
+MUST_USE enum status cli_tokenizer_open(struct tokenizer **out, const char *path, struct error *err);
 const char *cli_finish_name(enum finish finish); /* "stop", "length" ... */
+
+/* ---- line editing (edit.c, the one file that knows libedit) ---- */
+struct editor;
+MUST_USE enum status editor_open(struct editor **out, const char *prompt, struct error *err); /* history is loaded */
+/* A line without its newline, valid until the next call; ptr NULL at the end. Interrupted: empty. Plain when no terminal. */
+struct str editor_next(struct editor *e);
+void editor_close(struct editor *e); /* history is saved */
 
 /* ---- output ---- */
 /* A bar on stderr when it is a terminal, nothing otherwise: phase, share, and a text of its own behind. */

@@ -28,43 +28,6 @@ static void on_token(void *ctx, const struct token_event *event)
         engine_cancel(g->engine, g->request->id); /* set before the first event */
 }
 
-/* A prompt as it stands (--raw), or through the chat template when the model has one. */
-enum status cli_prompt_ids(struct ids *out, const struct bundle *b, struct str prompt, bool raw, struct error *err)
-{
-    if (!b->tokenizer)
-        return fail(err, ST_INVALID, "%s has no tokenizer: text cannot become tokens; `ingot logits` takes ids", b->id);
-    if (raw || !b->template)
-        return tokenizer_encode(b->tokenizer, out, prompt, TOKENIZE_ADD | (raw ? TOKENIZE_SPECIAL : 0), err);
-    struct buf json = {0};
-    struct json_writer w;
-    struct arena arena;
-    struct chat_prompt rendered = {0};
-    const struct json *messages;
-    json_writer_init(&w, &json);
-    json_begin_array(&w);
-    json_begin_object(&w);
-    json_put_str(&w, "role", STR("user"));
-    json_put_str(&w, "content", prompt);
-    json_end_object(&w);
-    json_end_array(&w);
-    arena_init(&arena, 0);
-    enum status st = json.failed ? fail_nomem(err, "prompt") : json_parse(&messages, &arena, buf_str(&json), 0, err);
-    if (st == ST_OK) {
-        struct chat_options options = {
-            .messages = messages,
-            .bos_token = tokenizer_token(b->tokenizer, tokenizer_bos(b->tokenizer)),
-            .eos_token = tokenizer_token(b->tokenizer, tokenizer_eos(b->tokenizer)),
-        };
-        st = chat_render(b->template, &rendered, &options, err);
-    }
-    if (st == ST_OK)
-        st = tokenizer_encode_pieces(b->tokenizer, out, rendered.pieces, rendered.n_piece, TOKENIZE_SPECIAL, err);
-    chat_prompt_free(&rendered);
-    arena_free(&arena);
-    buf_free(&json);
-    return st;
-}
-
 const char *cli_finish_name(enum finish finish)
 {
     static const char *const names[] = {"none", "stop", "length", "canceled", "error"};
