@@ -106,9 +106,10 @@ static enum status unknown_option(const struct cli_spec *spec, const char *given
     struct str s = str_of(given);
     while (s.len && s.ptr[0] == '-')
         s = str_from(s, 1);
-    size_t equal = str_find(s, STR("="), 0), best = 4;
+    size_t equal = str_find(s, STR("="), 0);
     if (equal != SIZE_MAX)
         s.len = equal;
+    size_t best = s.len / 3 + 2; /* a third of the letters may be wrong */
     const char *near = NULL;
     for (size_t i = 0; i < spec->n_option; i++) {
         size_t d = str_distance(s, str_of(spec->options[i].name), best);

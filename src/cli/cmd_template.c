@@ -162,8 +162,8 @@ enum status cmd_template(int argc, char **argv, struct error *err)
         {"json", 0, CLI_FLAG, &r.json, NULL, "an object: text, and the pieces users wrote (plain) and the template's"},
     };
     const struct cli_spec spec = {
-        "ingot template MODEL --messages FILE.json [--tools FILE.json] [--no-generation-prompt]\n"
-        "       ingot template --template FILE --context FILE.json",
+        "ingot template MODEL --messages FILE.json [--tools FILE.json] [--no-generation-prompt], or"
+        " ingot template --template FILE --context FILE.json",
         "Prints the prompt that a chat becomes, byte for byte. Templates run in a sandbox with budgets.",
         "  ingot template model/ --messages chat.json\n"
         "  ingot template --template chat.jinja --context context.json\n"

@@ -37,7 +37,7 @@ static const struct command *command_find(const char *word)
 static int command_unknown(const char *word)
 {
     const char *near = NULL;
-    size_t best = 4;
+    size_t best = strlen(word) / 3 + 2; /* a third of the letters may be wrong */
     for (int i = 0; i < N_COMMAND; i++) {
         size_t d = str_distance(str_of(word), str_of(commands[i].word), best);
         if (d < best)

@@ -2,6 +2,8 @@
 #include "base/file.h"
 #include "cli/cli.h"
 
+#include <stdio.h>
+
 enum status cli_chat_ids(struct ids *out, const struct bundle *b, struct str messages, struct error *err)
 {
     struct arena arena;
@@ -48,8 +50,14 @@ enum status cli_tokenizer_open(struct tokenizer **out, const char *path, struct 
     enum status st = tokenizer_open(out, path, err);
     if (st == ST_OK || st == ST_NOMEM || file_kind(path) != FILE_REGULAR)
         return st;
-    if (checkpoint_open(&ck, path, &ignored) != ST_OK) /* no model either: the first sentence says what was found */
-        return st;
+    if (checkpoint_open(&ck, path, &ignored) != ST_OK) {
+        char why[sizeof err->text];
+        snprintf(why, sizeof why, "%s", err->text);
+        return fail(err, st,
+                    "%s; nor is it a model file: expected tokenizer.json, a SentencePiece .model, tiktoken ranks, "
+                    "tokenizer.bin, or a model with one of these beside it",
+                    why);
+    }
     st = tokenizer_from_checkpoint(out, ck, err);
     checkpoint_close(ck);
     return st;
