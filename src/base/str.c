@@ -25,7 +25,7 @@ int str_cmp(struct str a, struct str b)
 
 size_t str_find(struct str s, struct str needle, size_t from)
 {
-    if (from > s.len)
+    if (from > s.len || needle.len > s.len - from)
         return SIZE_MAX;
     if (needle.len == 0)
         return from;

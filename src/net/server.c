@@ -104,6 +104,14 @@ const struct http1 *http_request(const struct http_exchange *x)
     return &session_of(x)->in;
 }
 
+struct buf http_take_body(struct http_exchange *x)
+{
+    struct http1 *in = &session_of(x)->in;
+    struct buf body = in->body;
+    in->body = (struct buf){0};
+    return body;
+}
+
 const char *http_peer(const struct http_exchange *x)
 {
     return conn_peer(session_of(x)->conn);

@@ -62,6 +62,7 @@ int http_server_busy(const struct http_server *s); /* connections with a request
 void http_server_close(struct http_server *s);     /* at once; on_gone for what was open */
 
 const struct http1 *http_request(const struct http_exchange *x);
+struct buf http_take_body(struct http_exchange *x); /* moves the body out, for work that may outlive the exchange */
 const char *http_peer(const struct http_exchange *x);
 void http_respond(struct http_exchange *x, int status, const char *content_type, struct str body);
 void http_stream_begin(struct http_exchange *x, int status, const char *content_type);

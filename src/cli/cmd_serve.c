@@ -1,0 +1,76 @@
+/* ingot serve MODEL - the OpenAI-compatible server and its chat page */
+#include "base/log.h"
+#include "cli/cli.h"
+#include "gateway/gateway.h"
+
+#include <stdio.h>
+
+static enum status serve(struct bundle *bundle, struct pool *pool, const struct cli_model *m,
+                         const struct gateway_options *options, struct error *err)
+{
+    struct engine_options engine_options;
+    struct engine *engine;
+    struct gateway *gateway = NULL;
+    TRY(cli_engine_options(&engine_options, m, pool, err));
+    TRY(engine_create(&engine, bundle, &engine_options, err));
+    enum status st = gateway_create(&gateway, engine, options, err);
+    if (st == ST_OK) {
+        fprintf(stderr, "ingot: ready %s model=%s\n", gateway_url(gateway), bundle->id);
+        fflush(stderr);
+        st = gateway_run(gateway, err);
+    }
+    engine_destroy(engine); /* before the gateway, which it calls back */
+    gateway_destroy(gateway);
+    return st;
+}
+
+enum status cmd_serve(int argc, char **argv, struct error *err)
+{
+    struct cli_model m = {0};
+    struct gateway_options g = {.signals = true};
+    int64_t port = 8080, drain_s = 0;
+    const char *level = "info";
+    const struct cli_option options[] = {
+        {"host", 'H', CLI_TEXT, &g.host, "H", "address to listen at (default 127.0.0.1; others need --api-key)"},
+        {"port", 'p', CLI_INT, &port, "N", "port (default 8080; 0 takes a free one)"},
+        {"api-key", 'k', CLI_TEXT, &g.api_key, "K",
+         "clients must send it; better set as INGOT_API_KEY, which ps does not show"},
+        {"tls-cert", 0, CLI_TEXT, &g.tls_cert, "FILE", "certificate chain (PEM): serve TLS 1.3"},
+        {"tls-key", 0, CLI_TEXT, &g.tls_key, "FILE", "its private key (PEM)"},
+        {"drain-timeout", 0, CLI_INT, &drain_s, "S", "seconds that running answers get after SIGTERM (default 120)"},
+        {"log-level", 0, CLI_TEXT, &level, "L", "debug, info, warn, error or off (default info)"},
+        CLI_MODEL_OPTIONS(m),
+    };
+    const struct cli_spec spec = {
+        "ingot serve MODEL [--port 8080] [options]",
+        "Serves a model over HTTP: OpenAI's chat and completions, tokenize, metrics, and a "
+        "chat page at /. Stops gently at SIGTERM.",
+        "  ingot serve model.gguf\n"
+        "  INGOT_API_KEY=secret ingot serve model/ --host 0.0.0.0 --tls-cert c.pem --tls-key k.pem\n"
+        "  curl http://127.0.0.1:8080/v1/chat/completions -d "
+        "'{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}'",
+        options,
+        sizeof options / sizeof *options,
+        1,
+        1};
+    struct cli_args args;
+    TRY(cli_parse(&args, &spec, argc, argv, err));
+    if (args.done)
+        return ST_OK;
+    if (port < 0 || port > 65535)
+        return fail(err, ST_INVALID, "--port %lld: expected 0 to 65535", (long long)port);
+    if (drain_s < 0 || drain_s > 86400)
+        return fail(err, ST_INVALID, "--drain-timeout %lld: expected seconds, 0 to 86400", (long long)drain_s);
+    if (log_level_parse(level) < 0)
+        return fail(err, ST_INVALID, "--log-level %s: expected debug, info, warn, error or off", level);
+    log_set_level((enum log_level)log_level_parse(level));
+    g.port = (int)port;
+    g.drain_ms = (int)drain_s * 1000;
+    struct bundle *bundle;
+    struct pool *pool;
+    TRY(cli_bundle_open(&bundle, &pool, args.positional[0], &m, err));
+    enum status st = serve(bundle, pool, &m, &g, err);
+    bundle_close(bundle);
+    pool_destroy(pool);
+    return st;
+}

@@ -1,0 +1,74 @@
+/* Who may ask: the API key, and, where there is none, only pages of this host.
+ *
+ * Without a key the server listens on loopback only. A web page elsewhere could still make the user's browser send
+ * requests here (cross-site requests), or have its own name point to 127.0.0.1 (DNS rebinding): so the Host must be a
+ * loopback name, and an Origin, which browsers add, must be of the same host.
+ */
+#include "gateway/private.h"
+
+/* Looks at every byte of the credential whatever the key: its timing tells the credential's length, nothing else. */
+static bool key_equal(struct str given, struct str key)
+{
+    unsigned differ = given.len != key.len;
+    for (size_t i = 0; i < given.len; i++)
+        differ |= (unsigned)(unsigned char)given.ptr[i] ^ (unsigned char)(key.len ? key.ptr[i % key.len] : 0);
+    __asm__ volatile("" : "+r"(differ)); /* the compiler must not stop at the first difference */
+    return differ == 0;
+}
+
+bool access_key(const struct gateway *g, const struct http1 *r, struct refusal *why)
+{
+    if (!g->options.api_key)
+        return true;
+    struct str key = str_of(g->options.api_key), bearer = http1_header(r, "authorization");
+    struct str given = http1_header(r, "x-api-key");
+    bool is_bearer = bearer.len > 7 && str_eq_nocase(str_n(bearer.ptr, 7), STR("bearer "));
+    bool good = false;
+    if (is_bearer)
+        good |= key_equal(str_trim(str_from(bearer, 7)), key);
+    if (given.ptr)
+        good |= key_equal(given, key);
+    if (good)
+        return true;
+    return refuse(why, 401, "invalid_api_key", NULL,
+                  is_bearer || given.ptr ? "the API key is wrong"
+                                         : "an API key is needed: send the header Authorization: Bearer KEY");
+}
+
+/* "localhost:8080" -> "localhost", "[::1]:8080" -> "[::1]" */
+static struct str host_name(struct str authority)
+{
+    size_t n = 0;
+    if (authority.len && authority.ptr[0] == '[')
+        while (n < authority.len && authority.ptr[n] != ']')
+            n++;
+    while (n < authority.len && authority.ptr[n] != ':')
+        n++;
+    return str_n(authority.ptr, n);
+}
+
+static bool is_local_name(const struct gateway *g, struct str name)
+{
+    static const char *const names[] = {"localhost", "127.0.0.1", "[::1]"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (str_eq_nocase(name, str_of(names[i])))
+            return true;
+    return str_eq_nocase(name, str_of(g->options.host)) || str_ends(name, STR(".localhost"));
+}
+
+bool access_origin(const struct gateway *g, const struct http1 *r, struct refusal *why)
+{
+    struct str host = http1_header(r, "host"), origin = http1_header(r, "origin");
+    if (g->options.api_key)
+        return true;
+    if (host.ptr && !is_local_name(g, host_name(host)))
+        return refuse(why, 403, NULL, NULL,
+                      "the Host %.*s is not this machine's; without an API key only local names are "
+                      "served",
+                      STR_ARG(host));
+    size_t scheme = str_find(origin, STR("://"), 0);
+    if (origin.ptr && (scheme == SIZE_MAX || !is_local_name(g, host_name(str_from(origin, scheme + 3)))))
+        return refuse(why, 403, NULL, NULL, "pages of %.*s may not use this server without an API key",
+                      STR_ARG(origin));
+    return true;
+}

@@ -1,0 +1,188 @@
+/* What a worker does with a request: parse it, render the chat's template, tokenize. No socket, no engine. */
+#include "gateway/private.h"
+
+#include "base/clock.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+bool refuse(struct refusal *r, int http, const char *code, const char *param, const char *fmt, ...)
+{
+    va_list ap;
+    *r = (struct refusal){.http = http, .code = code};
+    r->type = http == 401   ? "authentication_error"
+              : http == 403 ? "permission_error"
+              : http >= 500 ? "server_error"
+                            : "invalid_request_error";
+    snprintf(r->param, sizeof r->param, "%s", param ? param : "");
+    va_start(ap, fmt);
+    vsnprintf(r->message, sizeof r->message, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+bool refuse_status(struct refusal *r, const struct error *err, const char *param)
+{
+    int http = err->status == ST_UNSUPPORTED || err->status == ST_CORRUPT ? 400 : status_row(err->status)->http;
+    return refuse(r, http, NULL, param, "%s", err->text);
+}
+
+/* The prompt of a chat: only the template's own text can become special tokens (struct text_piece). */
+static bool render(struct job *j, struct ids *out)
+{
+    const struct bundle *b = j->g->bundle;
+    const struct tokenizer *tok = b->tokenizer;
+    int32_t bos = tokenizer_bos(tok), eos = tokenizer_eos(tok);
+    struct chat_options o = {.messages = j->ask.messages,
+                             .extra = j->ask.template_vars,
+                             .bos_token = bos >= 0 ? tokenizer_token(tok, bos) : STR(""),
+                             .eos_token = eos >= 0 ? tokenizer_token(tok, eos) : STR(""),
+                             .no_generation_prompt = j->ask.no_generation_prompt};
+    struct chat_prompt prompt = {0};
+    struct error err;
+    /* A template writes its own BOS; the built-in form leaves it to the tokenizer. */
+    unsigned flags = TOKENIZE_SPECIAL | (b->template ? 0 : TOKENIZE_ADD);
+    enum status st = chat_render(b->template, &prompt, &o, &err);
+    if (st == ST_OK) {
+        st = tokenizer_encode_pieces(tok, out, prompt.pieces, prompt.n_piece, flags, &err);
+        chat_prompt_free(&prompt);
+    }
+    return st == ST_OK || refuse_status(&j->why, &err, "messages");
+}
+
+static bool encode(struct job *j, const struct ask_prompt *p, struct ids *out)
+{
+    struct error err;
+    if (p->ids) {
+        for (size_t i = 0; i < p->n_id; i++)
+            if (!ids_push(out, p->ids[i]))
+                return refuse(&j->why, 503, NULL, NULL, "out of memory");
+        return true;
+    }
+    unsigned flags = TOKENIZE_SPECIAL | (j->ask.add_special ? TOKENIZE_ADD : 0);
+    enum status st = tokenizer_encode(j->g->bundle->tokenizer, out, p->text, flags, &err);
+    return st == ST_OK || refuse_status(&j->why, &err, "prompt");
+}
+
+static bool check_length(struct job *j, const struct ids *ids)
+{
+    const char *param = j->kind == ASK_CHAT ? "messages" : "prompt";
+    struct engine_stats s;
+    engine_stats(j->g->engine, &s);
+    if (ids->count == 0)
+        return refuse(&j->why, 400, "invalid_value", param, "the prompt is empty");
+    if (ids->count >= (size_t)s.n_ctx)
+        return refuse(&j->why, 400, "context_length_exceeded", param,
+                      "the prompt has %zu tokens; this model's context of %d must hold it and an answer", ids->count,
+                      s.n_ctx);
+    return true;
+}
+
+static bool make_prompts(struct job *j)
+{
+    int n = j->ask.messages ? 1 : j->ask.n_prompt;
+    j->prompts = arena_alloc_zero(&j->arena, (size_t)n, sizeof *j->prompts);
+    j->echo_end = arena_alloc_zero(&j->arena, (size_t)n, sizeof *j->echo_end);
+    if (!j->prompts || !j->echo_end)
+        return refuse(&j->why, 503, NULL, NULL, "out of memory");
+    j->n_prompt = n;
+    for (int i = 0; i < n; i++)
+        if (j->ask.messages ? !render(j, &j->prompts[i]) : !encode(j, &j->ask.prompts[i], &j->prompts[i]))
+            return false;
+    return true;
+}
+
+/* Completions with "echo": each answer begins with its prompt's text. */
+static bool make_echo(struct job *j)
+{
+    struct error err;
+    for (int i = 0; i < j->n_prompt && j->ask.echo; i++) {
+        const struct ask_prompt *p = &j->ask.prompts[i];
+        if (!p->ids)
+            buf_append_str(&j->echo, p->text);
+        else if (tokenizer_decode(j->g->bundle->tokenizer, &j->echo, p->ids, p->n_id, 0, &err) != ST_OK)
+            return refuse_status(&j->why, &err, "prompt");
+        j->echo_end[i] = j->echo.len;
+    }
+    return !j->echo.failed || refuse(&j->why, 503, NULL, NULL, "out of memory");
+}
+
+struct str job_echo(const struct job *j, const struct choice *c)
+{
+    int prompt = c->index / j->ask.n;
+    size_t start = prompt ? j->echo_end[prompt - 1] : 0;
+    return str_n(j->echo.ptr + start, j->echo_end[prompt] - start);
+}
+
+static bool answer_tokenize(struct job *j)
+{
+    const struct tokenizer *tok = j->g->bundle->tokenizer;
+    const struct ids *ids = &j->prompts[0];
+    struct engine_stats s;
+    struct json_writer w;
+    engine_stats(j->g->engine, &s);
+    json_writer_init(&w, &j->answer);
+    json_begin_object(&w);
+    json_put_int(&w, "count", (int64_t)ids->count);
+    json_put_int(&w, "max_model_len", s.n_ctx);
+    json_key(&w, "tokens");
+    json_begin_array(&w);
+    for (size_t i = 0; i < ids->count; i++)
+        json_write_int(&w, ids->ids[i]);
+    json_end_array(&w);
+    json_key(&w, "token_strs");
+    if (j->ask.want_strings) {
+        json_begin_array(&w);
+        for (size_t i = 0; i < ids->count; i++)
+            json_write_str(&w, tokenizer_token(tok, ids->ids[i]));
+        json_end_array(&w);
+    } else {
+        json_write_null(&w);
+    }
+    json_end_object(&w);
+    return true;
+}
+
+static bool answer_detokenize(struct job *j)
+{
+    struct buf text = {0};
+    struct json_writer w;
+    struct error err;
+    const struct ask_prompt *p = &j->ask.prompts[0];
+    enum status st = tokenizer_decode(j->g->bundle->tokenizer, &text, p->ids, p->n_id, 0, &err);
+    if (st == ST_OK) {
+        json_writer_init(&w, &j->answer);
+        json_begin_object(&w);
+        json_put_str(&w, "prompt", buf_str(&text));
+        json_end_object(&w);
+    }
+    j->answer.failed |= text.failed;
+    buf_free(&text);
+    return st == ST_OK || refuse_status(&j->why, &err, "tokens");
+}
+
+static bool make(struct job *j)
+{
+    if (!openai_parse(&j->ask, j->kind, buf_str(&j->body), j->g->bundle, &j->arena, &j->why))
+        return false;
+    if (!j->g->bundle->tokenizer)
+        return refuse(&j->why, 400, "unsupported_value", NULL,
+                      "this model has no tokenizer: it cannot be asked in text");
+    if (j->kind == ASK_DETOKENIZE)
+        return answer_detokenize(j);
+    if (!make_prompts(j))
+        return false;
+    if (j->kind == ASK_TOKENIZE)
+        return answer_tokenize(j);
+    for (int i = 0; i < j->n_prompt; i++)
+        if (!check_length(j, &j->prompts[i]))
+            return false;
+    return make_echo(j);
+}
+
+void content_make(struct job *j)
+{
+    if (make(j) && j->answer.failed)
+        refuse(&j->why, 503, NULL, NULL, "out of memory");
+    j->parse_ns = clock_ns();
+}

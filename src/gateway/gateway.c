@@ -1,0 +1,399 @@
+/* Starts and ends the server, and finds each request's row of routes.def.
+ *
+ *   head  --phase_route, phase_origin, phase_key--> body --handler--> answer
+ *   running --gateway_drain--> draining --all answered, or drain_ms later--> loop_stop --> gateway_run returns
+ */
+#include "gateway/private.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/rng.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+enum { TICK_MS = 100 };
+
+/* ---- routes ---- */
+
+enum access { PUBLIC, KEY };
+enum where { LOOP, WORKER };
+typedef void route_fn(struct gateway *g, struct http_exchange *x);
+
+struct route {
+    const char *method, *path;
+    enum access access;
+    enum where where;
+    route_fn *handler;
+};
+
+static void answer_json(struct http_exchange *x, int status, struct buf *body)
+{
+    if (body->failed)
+        http_respond(x, 503, "text/plain", STR("out of memory"));
+    else
+        http_respond(x, status, "application/json", buf_str(body));
+    buf_free(body);
+}
+
+static void answer_state(struct gateway *g, struct http_exchange *x, bool good, const char *state)
+{
+    struct engine_stats s;
+    struct buf body = {0};
+    struct json_writer w;
+    engine_stats(g->engine, &s);
+    json_writer_init(&w, &body);
+    json_begin_object(&w);
+    json_put_str(&w, "status", str_of(state));
+    json_put_str(&w, "model", str_of(g->bundle->id));
+    json_put_int(&w, "running", s.running);
+    json_put_int(&w, "waiting", s.waiting);
+    json_put_int(&w, "kv_blocks_total", s.blocks_total);
+    json_put_int(&w, "kv_blocks_free", s.blocks_free);
+    json_end_object(&w);
+    answer_json(x, good ? 200 : 503, &body);
+}
+
+static void route_chat(struct gateway *g, struct http_exchange *x)
+{
+    job_start(g, x, ASK_CHAT);
+}
+
+static void route_completion(struct gateway *g, struct http_exchange *x)
+{
+    job_start(g, x, ASK_COMPLETION);
+}
+
+static void route_tokenize(struct gateway *g, struct http_exchange *x)
+{
+    job_start(g, x, ASK_TOKENIZE);
+}
+
+static void route_detokenize(struct gateway *g, struct http_exchange *x)
+{
+    job_start(g, x, ASK_DETOKENIZE);
+}
+
+static void route_models(struct gateway *g, struct http_exchange *x)
+{
+    struct buf body = {0};
+    openai_write_models(g, &body);
+    answer_json(x, 200, &body);
+}
+
+static void route_model(struct gateway *g, struct http_exchange *x)
+{
+    struct str id = str_from(http_request(x)->path, strlen("/v1/models/"));
+    struct buf body = {0};
+    struct json_writer w;
+    struct refusal why;
+    if (!str_is(id, g->bundle->id)) {
+        refuse(&why, 404, "model_not_found", "model", "the model %.*s does not exist; this server has %s", STR_ARG(id),
+               g->bundle->id);
+        answer_refusal(g, x, &why);
+        return;
+    }
+    json_writer_init(&w, &body);
+    openai_write_model(g, &w);
+    answer_json(x, 200, &body);
+}
+
+static void route_metrics(struct gateway *g, struct http_exchange *x)
+{
+    struct buf body = {0};
+    telemetry_write(g, &body);
+    if (body.failed)
+        http_respond(x, 503, "text/plain", STR("out of memory"));
+    else
+        http_respond(x, 200, "text/plain; version=0.0.4; charset=utf-8", buf_str(&body));
+    buf_free(&body);
+}
+
+static void route_live(struct gateway *g, struct http_exchange *x)
+{
+    (void)g;
+    http_respond(x, 200, "application/json", STR("{\"status\":\"alive\"}"));
+}
+
+static void route_ready(struct gateway *g, struct http_exchange *x)
+{
+    answer_state(g, x, !g->draining, g->draining ? "draining" : "ready");
+}
+
+/* Healthy = the engine moves: while work waits, its last step, or the oldest request's arrival, is not too long ago. */
+static void route_health(struct gateway *g, struct http_exchange *x)
+{
+    struct engine_stats s;
+    engine_stats(g->engine, &s);
+    uint64_t since = s.last_step_ns;
+    for (const struct job *j = g->jobs; j; j = j->next)
+        if (!j->next && j->begin_ns > since)
+            since = j->begin_ns;
+    bool stalled = s.running + s.waiting > 0 && clock_ns() > since + (uint64_t)g->options.health_ms * 1000000;
+    answer_state(g, x, !stalled, stalled ? "stalled" : "ok");
+}
+
+static void route_page(struct gateway *g, struct http_exchange *x)
+{
+    page_answer(g, x);
+}
+
+static const struct route routes[] = {
+#define ROUTE(method, path, access, where, handler) {method, path, access, where, route_##handler},
+#include "gateway/routes.def"
+};
+enum { N_ROUTE = sizeof routes / sizeof *routes };
+
+static bool path_fits(struct str path, const char *pattern)
+{
+    struct str p = str_of(pattern);
+    if (p.ptr[p.len - 1] != '*')
+        return str_eq(path, p);
+    return path.len > p.len - 1 && str_starts(path, str_n(p.ptr, p.len - 1));
+}
+
+static const struct route *route_find(const struct http1 *r, struct refusal *why, const char **allowed)
+{
+    bool path_known = false;
+    for (int i = 0; i < N_ROUTE; i++) {
+        if (!path_fits(r->path, routes[i].path))
+            continue;
+        if (str_is(r->method, routes[i].method) || (str_is(r->method, "HEAD") && !strcmp(routes[i].method, "GET")))
+            return &routes[i];
+        path_known = true;
+        *allowed = strcmp(routes[i].method, "GET") ? routes[i].method : "GET, HEAD";
+    }
+    if (path_known)
+        refuse(why, 405, "method_not_allowed", NULL, "%.*s takes %s, not %.*s", STR_ARG(r->path), *allowed,
+               STR_ARG(r->method));
+    else
+        refuse(why, 404, "unknown_url", NULL, "nothing is served at %.*s %.*s", STR_ARG(r->method), STR_ARG(r->path));
+    return NULL;
+}
+
+/* ---- phases of a head, in this order; each may refuse ---- */
+
+enum head_phase { PHASE_ROUTE, PHASE_ORIGIN, PHASE_KEY, PHASE_COUNT };
+
+static bool pass(struct gateway *g, struct http_exchange *x, enum head_phase phase, struct refusal *why)
+{
+    const struct http1 *r = http_request(x);
+    const struct route *route = x->user;
+    const char *allowed = NULL;
+    switch (phase) {
+    case PHASE_ROUTE:
+        x->user = (void *)(uintptr_t)route_find(r, why, &allowed);
+        if (allowed && !x->user)
+            http1_write_header(&x->headers, "allow", str_of(allowed));
+        return x->user != NULL;
+    case PHASE_ORIGIN:
+        return access_origin(g, r, why);
+    case PHASE_KEY:
+        return route->access == PUBLIC || access_key(g, r, why);
+    case PHASE_COUNT:
+        break;
+    }
+    return true;
+}
+
+/* The client's id when it is one harmless word, else ours. */
+static void add_request_id(struct gateway *g, struct http_exchange *x)
+{
+    struct str given = http1_header(http_request(x), "x-request-id");
+    char own[32];
+    bool good = given.len > 0 && given.len <= 128;
+    for (size_t i = 0; good && i < given.len; i++)
+        good = (given.ptr[i] >= '0' && given.ptr[i] <= '9') ||
+               ((given.ptr[i] | 32) >= 'a' && (given.ptr[i] | 32) <= 'z') || given.ptr[i] == '-' ||
+               given.ptr[i] == '_' || given.ptr[i] == '.';
+    if (!good) {
+        uint64_t n = g->id_next++;
+        snprintf(own, sizeof own, "req_%016llx", (unsigned long long)str_hash(str_n(&n, sizeof n), g->id_key));
+        given = str_of(own);
+    }
+    http1_write_header(&x->headers, "x-request-id", given);
+}
+
+static bool on_head(void *ctx, struct http_exchange *x)
+{
+    struct gateway *g = ctx;
+    struct refusal why;
+    add_request_id(g, x);
+    for (enum head_phase phase = 0; phase < PHASE_COUNT; phase++)
+        if (!pass(g, x, phase, &why)) {
+            telemetry_http(g, "refused", why.http);
+            answer_refusal(g, x, &why);
+            return false;
+        }
+    return true;
+}
+
+static void on_request(void *ctx, struct http_exchange *x)
+{
+    struct gateway *g = ctx;
+    const struct route *route = x->user;
+    x->user = NULL;
+    if (route->where == LOOP)
+        telemetry_http(g, route->path, 200);
+    route->handler(g, x);
+}
+
+static const char *on_fault(void *ctx, const struct http1_fault *fault, struct buf *out)
+{
+    struct refusal why;
+    const char *code = fault->status == 413 ? "request_too_large" : fault->status == 408 ? "timeout" : NULL;
+    telemetry_http(ctx, "refused", fault->status);
+    refuse(&why, fault->status, code, NULL, "%s", fault->text);
+    openai_write_refusal(out, &why);
+    return "application/json";
+}
+
+/* ---- draining ---- */
+
+static void stop_when_done(struct gateway *g)
+{
+    if (g->draining && g->n_job == 0 && http_server_busy(g->server) == 0)
+        loop_stop(g->loop);
+}
+
+static void drain(void *ctx)
+{
+    struct gateway *g = ctx;
+    if (g->draining)
+        return;
+    log_infof("gateway", "draining: %d requests to finish", g->n_job);
+    g->draining = true;
+    g->drain_until_ns = clock_ns() + (uint64_t)g->options.drain_ms * 1000000;
+    http_server_drain(g->server);
+    stop_when_done(g);
+}
+
+static void on_signal(void *ctx)
+{
+    struct gateway *g = ctx;
+    if (g->draining)
+        loop_stop(g->loop);
+    else
+        drain(g);
+}
+
+static void tick(void *ctx)
+{
+    struct gateway *g = ctx;
+    uint64_t now = clock_ns();
+    for (struct job *j = g->jobs; j; j = j->next) {
+        generate_ping(j, now);
+        if (g->draining && now > g->drain_until_ns)
+            generate_cancel(j);
+    }
+    stop_when_done(g);
+}
+
+void gateway_drain(struct gateway *g)
+{
+    loop_wake(g->loop, &g->drain_task);
+}
+
+/* ---- life ---- */
+
+static void set_defaults(struct gateway_options *o)
+{
+    o->host = o->host ? o->host : "127.0.0.1";
+    if (o->api_key && !*o->api_key)
+        o->api_key = NULL;
+    o->n_worker = o->n_worker ? o->n_worker : 2;
+    o->drain_ms = o->drain_ms ? o->drain_ms : 120000;
+    o->health_ms = o->health_ms ? o->health_ms : 60000;
+}
+
+static enum status open_server(struct gateway *g, struct error *err)
+{
+    static const struct http_handler handler = {on_head, on_request, on_fault};
+    const struct gateway_options *o = &g->options;
+    if (!o->tls_cert != !o->tls_key)
+        return fail(err, ST_INVALID, "serve: --tls-cert and --tls-key go together");
+    if (o->tls_cert)
+        TRY(tls_open(&g->tls, o->tls_cert, o->tls_key, err));
+    struct http_server_options server = {
+        .listen = {.host = o->host, .port = o->port, .tls = g->tls, .loopback_only = !o->api_key},
+        .write_stall_ms = o->write_stall_ms};
+    TRY(http_server_open(&g->server, g->loop, &server, &handler, g, err));
+    g->port = http_server_port(g->server);
+    bool v6 = strchr(o->host, ':') != NULL;
+    snprintf(g->url, sizeof g->url, "%s://%s%.100s%s:%d", g->tls ? "https" : "http", v6 ? "[" : "", o->host,
+             v6 ? "]" : "", g->port);
+    TRY(loop_every(g->loop, TICK_MS, tick, g, err));
+    if (o->signals) {
+        TRY(loop_on_signal(g->loop, SIGTERM, on_signal, g, err));
+        TRY(loop_on_signal(g->loop, SIGINT, on_signal, g, err));
+    }
+    return ST_OK;
+}
+
+enum status gateway_create(struct gateway **out, struct engine *engine, const struct gateway_options *options,
+                           struct error *err)
+{
+    struct gateway *g = mem_alloc_zero(1, sizeof *g);
+    if (!g)
+        return fail_nomem(err, "gateway");
+    *g = (struct gateway){.options = *options, .engine = engine, .bundle = engine_bundle(engine)};
+    set_defaults(&g->options);
+    pthread_mutex_init(&g->mail_lock, NULL);
+    g->created = (int64_t)(clock_wall_ns() / 1000000000);
+    g->id_key = rng_entropy();
+    g->drain_task = (struct loop_task){.fn = drain, .ctx = g};
+    enum status st = telemetry_create(g, err);
+    if (st == ST_OK)
+        st = loop_create(&g->loop, err);
+    if (st == ST_OK)
+        st = workers_create(&g->workers, g->options.n_worker, err);
+    if (st == ST_OK)
+        st = open_server(g, err);
+    if (st != ST_OK) {
+        gateway_destroy(g);
+        return st;
+    }
+    *out = g;
+    return ST_OK;
+}
+
+const char *gateway_url(const struct gateway *g)
+{
+    return g->url;
+}
+
+int gateway_port(const struct gateway *g)
+{
+    return g->port;
+}
+
+/* Whatever ended the loop: no client and no worker is left that could reach the engine. */
+static void close_down(struct gateway *g)
+{
+    http_server_close(g->server);
+    g->server = NULL;
+    workers_destroy(g->workers);
+    g->workers = NULL;
+}
+
+enum status gateway_run(struct gateway *g, struct error *err)
+{
+    enum status st = loop_run(g->loop, err);
+    close_down(g);
+    return st;
+}
+
+void gateway_destroy(struct gateway *g)
+{
+    if (!g)
+        return;
+    close_down(g);
+    while (g->jobs)
+        job_free(g->jobs);
+    loop_destroy(g->loop);
+    tls_close(g->tls);
+    metrics_free(g->metrics);
+    pthread_mutex_destroy(&g->mail_lock);
+    mem_free(g);
+}

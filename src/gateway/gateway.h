@@ -1,0 +1,41 @@
+/* gateway - the HTTP face of an engine: OpenAI's protocol, health, metrics and the chat page
+ *
+ *   TRY(gateway_create(&g, engine, &options, err));   // listens already: gateway_url(g) is the ready line's
+ *   TRY(gateway_run(g, err));                         // until SIGTERM, SIGINT or gateway_drain, then the streams' ends
+ *   engine_destroy(engine); gateway_destroy(g);       // in this order: the engine calls back into the gateway
+ *
+ * Requests are parsed, rendered and tokenized on worker threads and generated on the engine's: the loop thread, which
+ * runs inside gateway_run, only moves bytes. Routes are rows of routes.def; without a key only loopback is served.
+ *
+ * Threads  gateway_drain: any; all else: one owner
+ * Errors   ST_DENIED for a public address without a key; ST_INVALID for host, port or TLS files; ST_IO
+ */
+#ifndef GATEWAY_GATEWAY_H
+#define GATEWAY_GATEWAY_H
+
+#include "engine/engine.h"
+
+struct gateway;
+
+struct gateway_options {            /* 0 or NULL = the default in brackets */
+    const char *host;               /* [127.0.0.1] */
+    int port;                       /* 0 = any free one */
+    const char *api_key;            /* NULL = none: loopback only, and only for pages of this host */
+    const char *tls_cert, *tls_key; /* PEM files; both or neither */
+    int n_worker;                   /* threads that parse and tokenize [2] */
+    int write_stall_ms;             /* a reader who takes no byte so long is dropped [30,000] */
+    int drain_ms;                   /* streams still running after it are cut when draining [120,000] */
+    int health_ms;                  /* /health fails when work waits and no step ended for so long [60,000] */
+    bool signals;                   /* SIGTERM and SIGINT drain; a second one stops at once */
+};
+
+MUST_USE enum status gateway_create(struct gateway **out, struct engine *engine, const struct gateway_options *options,
+                                    struct error *err);
+const char *gateway_url(const struct gateway *g); /* "http://127.0.0.1:8080" */
+int gateway_port(const struct gateway *g);
+MUST_USE enum status gateway_run(struct gateway *g, struct error *err);
+void gateway_drain(
+    struct gateway *g); /* not ready any more, no new connections; gateway_run returns when all is said */
+void gateway_destroy(struct gateway *g);
+
+#endif

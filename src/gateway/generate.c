@@ -1,0 +1,320 @@
+/* From tokenized prompts to a written answer.
+ *
+ * Invariants
+ * 1. The engine thread touches a choice only inside its callbacks and under g->mail_lock, wakes the loop under it too,
+ *    and never touches it after `finished` is set: then the loop may free the job.
+ * 2. Mail is written in order, by the loop alone. A stream is paused, its mail left where it is, while more than
+ *    SSE_QUEUE_MAX bytes wait for the client; a mailbox over MAIL_MAX drops the client, who is far too slow.
+ * 3. An exchange is answered once: whoever answers sets j->x to NULL and the phase to JOB_DONE.
+ */
+#include "gateway/private.h"
+
+#include "base/clock.h"
+
+#include <stdio.h>
+
+enum { MAIL_MAX = 1 << 20, PING_MS = 10000 };
+
+/* ---- engine thread ---- */
+
+static void on_token(void *ctx, const struct token_event *e)
+{
+    struct choice *c = ctx;
+    struct gateway *g = c->job->g;
+    struct mail m = {e->id, e->logprob, (uint32_t)e->text.len, (uint32_t)e->n_top};
+    if (e->id >= 0)
+        telemetry_token(g, c, clock_ns());
+    pthread_mutex_lock(&g->mail_lock);
+    if (c->inbox.len > MAIL_MAX || c->inbox.failed) {
+        c->overflowed = true;
+    } else {
+        buf_append(&c->inbox, &m, sizeof m);
+        buf_append_str(&c->inbox, e->text);
+        buf_append(&c->inbox, e->top, (size_t)e->n_top * sizeof *e->top);
+        c->overflowed |= c->inbox.failed;
+    }
+    loop_wake(g->loop, &c->job->task);
+    pthread_mutex_unlock(&g->mail_lock);
+}
+
+static void on_finish(void *ctx, const struct finish_event *e)
+{
+    struct choice *c = ctx;
+    struct gateway *g = c->job->g;
+    c->end = *e;
+    snprintf(c->end_message, sizeof c->end_message, "%s", e->message ? e->message : "the engine stopped");
+    telemetry_finish(g, c, clock_ns());
+    pthread_mutex_lock(&g->mail_lock);
+    c->finished = true;
+    loop_wake(g->loop, &c->job->task);
+    pthread_mutex_unlock(&g->mail_lock);
+}
+
+/* ---- loop thread ---- */
+
+static bool is_finished(const struct choice *c)
+{
+    pthread_mutex_t *lock = &c->job->g->mail_lock;
+    pthread_mutex_lock(lock);
+    bool finished = c->finished;
+    pthread_mutex_unlock(lock);
+    return finished;
+}
+
+bool generate_over(struct job *j)
+{
+    for (int i = 0; i < j->n_submitted; i++)
+        if (!is_finished(&j->choices[i]))
+            return false;
+    return true;
+}
+
+void generate_cancel(struct job *j)
+{
+    for (int i = 0; i < j->n_submitted; i++)
+        if (!is_finished(&j->choices[i]))
+            engine_cancel(j->g->engine, j->choices[i].request.id);
+}
+
+static void add_timing(struct job *j)
+{
+    char ms[32];
+    snprintf(ms, sizeof ms, "%llu", (unsigned long long)((clock_ns() - j->begin_ns) / 1000000));
+    http1_write_header(&j->x->headers, "openai-processing-ms", str_of(ms));
+}
+
+static const char *path_of(const struct job *j)
+{
+    return j->kind == ASK_CHAT ? "/v1/chat/completions" : "/v1/completions";
+}
+
+/* The answer is an error: as a whole, or, once a stream has begun, as its last event. */
+static void end_refused(struct job *j, const struct refusal *why)
+{
+    struct http_exchange *x = j->x;
+    j->x = NULL;
+    j->phase = JOB_DONE;
+    generate_cancel(j);
+    telemetry_http(j->g, path_of(j), why->http);
+    if (x->phase == EXCHANGE_STREAM) {
+        struct buf out = {0};
+        openai_write_refusal(&out, why);
+        sse_data(x, buf_str(&out));
+        buf_free(&out);
+        sse_end(x);
+    } else {
+        answer_refusal(j->g, x, why);
+    }
+}
+
+static void send_event(struct job *j, struct buf *out)
+{
+    if (out->failed)
+        http_stream_break(j->x);
+    else
+        sse_data(j->x, buf_str(out));
+    buf_clear(out);
+    j->write_ns = clock_ns();
+}
+
+static void begin_stream(struct job *j)
+{
+    struct buf out = {0};
+    add_timing(j);
+    sse_begin(j->x);
+    for (int i = 0; i < j->n_choice; i++) {
+        if (j->kind == ASK_CHAT)
+            openai_chunk_role(j, &j->choices[i], &out);
+        else if (j->ask.echo)
+            openai_chunk_echo(j, &j->choices[i], &out);
+        else
+            continue;
+        send_event(j, &out);
+    }
+    buf_free(&out);
+}
+
+static void fill_request(struct job *j, struct choice *c, int n_ctx)
+{
+    const struct ids *prompt = &j->prompts[c->index / j->ask.n];
+    int room = n_ctx - (int)prompt->count;
+    struct request *r = &c->request;
+    *r = (struct request){.prompt = prompt->ids,
+                          .n_prompt = (int)prompt->count,
+                          .sampling = j->ask.sampling,
+                          .n_stop = j->ask.n_stop,
+                          .choice = c->index % j->ask.n,
+                          .priority = j->ask.priority,
+                          .ctx = c,
+                          .on_token = on_token,
+                          .on_finish = on_finish};
+    memcpy(r->stops, j->ask.stops, sizeof r->stops);
+    if (r->sampling.max_tokens > room)
+        r->sampling.max_tokens = room;
+}
+
+void generate_start(struct job *j)
+{
+    struct refusal why;
+    struct error err;
+    struct engine_stats s;
+    engine_stats(j->g->engine, &s);
+    j->phase = JOB_GENERATE;
+    j->choices = arena_alloc_zero(&j->arena, (size_t)(j->n_prompt * j->ask.n), sizeof *j->choices);
+    if (!j->choices) {
+        refuse(&why, 503, NULL, NULL, "out of memory");
+        end_refused(j, &why);
+        return;
+    }
+    j->n_choice = j->n_prompt * j->ask.n;
+    for (int i = 0; i < j->n_choice; i++) {
+        j->choices[i].job = j;
+        j->choices[i].index = i;
+        fill_request(j, &j->choices[i], s.n_ctx);
+        enum status st = engine_submit(j->g->engine, &j->choices[i].request, &err);
+        if (st != ST_OK) {
+            if (st == ST_LIMIT || st == ST_CANCELED)
+                refuse(&why, 503, "server_is_overloaded", NULL, "%s", err.text);
+            else
+                refuse_status(&why, &err, NULL);
+            end_refused(j, &why);
+            return;
+        }
+        j->n_submitted++;
+    }
+    if (j->ask.stream)
+        begin_stream(j);
+}
+
+/* Moves new mail into the outbox when that is empty; true when nothing will come after what is there. */
+static bool take_mail(struct choice *c, bool *overflowed)
+{
+    pthread_mutex_lock(&c->job->g->mail_lock);
+    if (c->at == c->outbox.len) {
+        struct buf empty = c->outbox;
+        buf_clear(&empty);
+        c->outbox = c->inbox;
+        c->inbox = empty;
+        c->at = 0;
+    }
+    bool last = c->finished && c->inbox.len == 0;
+    *overflowed = c->overflowed;
+    pthread_mutex_unlock(&c->job->g->mail_lock);
+    return last;
+}
+
+static void write_next(struct job *j, struct choice *c, struct buf *out)
+{
+    struct mail m;
+    struct candidate top[REQUEST_LOGPROBS_MAX];
+    const char *at = c->outbox.ptr + c->at;
+    memcpy(&m, at, sizeof m); /* our own records, but not aligned */
+    struct str text = {at + sizeof m, m.n_text};
+    if (m.n_top > REQUEST_LOGPROBS_MAX)
+        m.n_top = REQUEST_LOGPROBS_MAX;
+    memcpy(top, text.ptr + text.len, m.n_top * sizeof *top);
+    c->at += sizeof m + m.n_text + m.n_top * sizeof *top;
+    if (!j->ask.stream) {
+        openai_keep_token(j, c, &m, text, top);
+    } else if (text.len > 0 || j->ask.sampling.n_logprobs >= 0) {
+        openai_chunk_token(j, c, &m, text, top, out);
+        send_event(j, out);
+    }
+}
+
+/* Writes what choice c has; false when the client must be waited for. */
+static bool pump_choice(struct job *j, struct choice *c, struct buf *out)
+{
+    bool last = false, overflowed = false;
+    for (;;) {
+        last = take_mail(c, &overflowed);
+        if (overflowed) {
+            if (j->ask.stream)
+                http_stream_break(j->x); /* on_gone cancels */
+            else
+                c->text.failed = true;
+            return false;
+        }
+        if (c->at == c->outbox.len)
+            break;
+        while (c->at < c->outbox.len) {
+            if (j->ask.stream && sse_full(j->x))
+                return false;
+            write_next(j, c, out);
+        }
+    }
+    if (last && !c->said_end) {
+        c->said_end = true;
+        if (j->ask.stream && c->end.finish != FINISH_ERROR && c->end.finish != FINISH_CANCELED) {
+            openai_chunk_end(j, c, out);
+            send_event(j, out);
+        }
+    }
+    return true;
+}
+
+static bool failed_choice(struct job *j, struct refusal *why)
+{
+    for (int i = 0; i < j->n_choice; i++) {
+        struct choice *c = &j->choices[i];
+        if (c->text.failed)
+            return !refuse(why, 503, NULL, NULL, "out of memory");
+        if (c->said_end && c->end.finish == FINISH_CANCELED)
+            return !refuse(why, 503, "server_is_overloaded", NULL, "the server is stopping");
+        if (c->said_end && c->end.finish == FINISH_ERROR)
+            return !refuse(why, status_row(c->end.status)->http >= 400 ? status_row(c->end.status)->http : 500, NULL,
+                           NULL, "%s", c->end_message);
+    }
+    return false;
+}
+
+static void end_answered(struct job *j, struct buf *out)
+{
+    struct http_exchange *x = j->x;
+    telemetry_http(j->g, path_of(j), 200);
+    if (!j->ask.stream) {
+        openai_write_answer(j, out);
+        add_timing(j);
+    } else if (j->ask.include_usage) {
+        openai_chunk_usage(j, out);
+        send_event(j, out);
+    }
+    j->x = NULL;
+    j->phase = JOB_DONE;
+    if (j->ask.stream) {
+        sse_data(x, STR("[DONE]"));
+        sse_end(x);
+    } else if (out->failed) {
+        struct refusal why;
+        refuse(&why, 503, NULL, NULL, "out of memory");
+        answer_refusal(j->g, x, &why);
+    } else {
+        http_respond(x, 200, "application/json", buf_str(out));
+    }
+}
+
+void generate_pump(struct job *j)
+{
+    struct buf out = {0};
+    struct refusal why;
+    bool all_said = true;
+    for (int i = 0; i < j->n_choice; i++) {
+        pump_choice(j, &j->choices[i], &out);
+        all_said &= j->choices[i].said_end;
+    }
+    if (failed_choice(j, &why))
+        end_refused(j, &why);
+    else if (all_said)
+        end_answered(j, &out);
+    buf_free(&out);
+}
+
+/* Proxies and clients give up on silent streams. */
+void generate_ping(struct job *j, uint64_t now_ns)
+{
+    if (j->phase != JOB_GENERATE || !j->ask.stream || now_ns < j->write_ns + (uint64_t)PING_MS * 1000000)
+        return;
+    if (!sse_full(j->x))
+        sse_comment(j->x, "ping");
+    j->write_ns = now_ns;
+}

@@ -1,0 +1,146 @@
+#include "gateway/private.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+
+enum { JOB_ARENA_MAX = 256 << 20 };
+
+static const char *kind_path(enum ask_kind kind)
+{
+    return kind == ASK_CHAT         ? "/v1/chat/completions"
+           : kind == ASK_COMPLETION ? "/v1/completions"
+           : kind == ASK_TOKENIZE   ? "/v1/tokenize"
+                                    : "/v1/detokenize";
+}
+
+void answer_refusal(struct gateway *g, struct http_exchange *x, const struct refusal *why)
+{
+    struct buf body = {0};
+    (void)g;
+    openai_write_refusal(&body, why);
+    if (why->http == 503)
+        http1_write_header(&x->headers, "retry-after", STR("1"));
+    if (why->http == 401)
+        http1_write_header(&x->headers, "www-authenticate", STR("Bearer"));
+    http_respond(x, why->http, "application/json", buf_str(&body));
+    buf_free(&body);
+}
+
+static void on_gone(void *user)
+{
+    struct job *j = user;
+    j->x = NULL;
+    if (j->phase == JOB_GENERATE) {
+        j->phase = JOB_DONE;
+        generate_cancel(j);
+    }
+    if (j->phase == JOB_DONE && generate_over(j))
+        job_free(j);
+}
+
+static void answer_content(struct job *j)
+{
+    struct http_exchange *x = j->x;
+    j->phase = JOB_DONE;
+    j->x = NULL;
+    telemetry_http(j->g, kind_path(j->kind), j->why.http ? j->why.http : 200);
+    if (j->why.http)
+        answer_refusal(j->g, x, &j->why);
+    else
+        http_respond(x, 200, "application/json", buf_str(&j->answer));
+}
+
+static void on_task(void *ctx)
+{
+    struct job *j = ctx;
+    if (j->phase == JOB_CONTENT) {
+        if (!j->x) /* the client left meanwhile */
+            j->phase = JOB_DONE;
+        else if (j->why.http || j->kind == ASK_TOKENIZE || j->kind == ASK_DETOKENIZE)
+            answer_content(j);
+        else
+            generate_start(j);
+    } else if (j->phase == JOB_GENERATE) {
+        generate_pump(j);
+    }
+    if (j->phase == JOB_DONE && generate_over(j))
+        job_free(j);
+}
+
+static void on_writable(void *user)
+{
+    struct job *j = user;
+    if (j->phase == JOB_GENERATE)
+        generate_pump(j);
+    if (j->phase == JOB_DONE && generate_over(j))
+        job_free(j);
+}
+
+/* Ids tell nothing about other users' requests: a counter under a random key. */
+static void make_id(struct job *j)
+{
+    struct gateway *g = j->g;
+    uint64_t n = g->id_next++;
+    uint64_t a = str_hash(str_n(&n, sizeof n), g->id_key), b = str_hash(str_n(&n, sizeof n), ~g->id_key);
+    snprintf(j->id, sizeof j->id, "%s-%016llx%08llx", j->kind == ASK_CHAT ? "chatcmpl" : "cmpl", (unsigned long long)a,
+             (unsigned long long)(b & 0xffffffffu));
+}
+
+void job_start(struct gateway *g, struct http_exchange *x, enum ask_kind kind)
+{
+    struct refusal why;
+    struct job *j = mem_alloc_zero(1, sizeof *j);
+    if (!j) {
+        refuse(&why, 503, NULL, NULL, "out of memory");
+        answer_refusal(g, x, &why);
+        return;
+    }
+    *j = (struct job){.g = g, .x = x, .kind = kind, .begin_ns = x->begin_ns};
+    j->task = (struct loop_task){.fn = on_task, .ctx = j};
+    j->body = http_take_body(x);
+    j->created = (int64_t)(clock_wall_ns() / 1000000000);
+    arena_init(&j->arena, JOB_ARENA_MAX);
+    make_id(j);
+    x->user = j;
+    x->on_gone = on_gone;
+    x->on_writable = on_writable;
+    j->next = g->jobs;
+    if (j->next)
+        j->next->prev = j;
+    g->jobs = j;
+    g->n_job++;
+    if (!workers_put(g->workers, j)) {
+        refuse(&j->why, 503, "server_is_overloaded", NULL, "too many requests wait to be read: try again");
+        answer_content(j);
+        job_free(j);
+    }
+}
+
+void job_free(struct job *j)
+{
+    struct gateway *g = j->g;
+    if (j->prev)
+        j->prev->next = j->next;
+    else
+        g->jobs = j->next;
+    if (j->next)
+        j->next->prev = j->prev;
+    g->n_job--;
+    loop_forget(g->loop, &j->task); /* the engine's last wake may still be queued */
+    for (int i = 0; i < j->n_choice; i++) {
+        struct buf *bufs[] = {&j->choices[i].inbox,    &j->choices[i].outbox, &j->choices[i].text,
+                              &j->choices[i].logprobs, &j->choices[i].tops,   &j->choices[i].values,
+                              &j->choices[i].offsets};
+        for (size_t k = 0; k < sizeof bufs / sizeof *bufs; k++)
+            buf_free(bufs[k]);
+    }
+    for (int i = 0; i < j->n_prompt; i++)
+        ids_free(&j->prompts[i]);
+    buf_free(&j->body);
+    buf_free(&j->answer);
+    buf_free(&j->echo);
+    arena_free(&j->arena);
+    mem_free(j);
+}

@@ -1,0 +1,141 @@
+/* What the files of the gateway share. Life of a POST (job.c):
+ *
+ *   JOB_CONTENT  a worker parses, renders, tokenizes        (content.c, openai_parse.c)
+ *   JOB_GENERATE the engine calls back, the loop writes     (generate.c, openai_write.c)
+ *   JOB_DONE     answered or abandoned: freed on the loop
+ */
+#ifndef GATEWAY_PRIVATE_H
+#define GATEWAY_PRIVATE_H
+
+#include "gateway/ask.h"
+#include "gateway/gateway.h"
+
+#include "base/json.h"
+#include "net/sse.h"
+#include "observe/metrics.h"
+
+#include <pthread.h>
+
+enum { GATEWAY_HISTOGRAM_LABELS = 2 };
+struct worker_queue;
+struct job;
+
+struct gateway {
+    struct gateway_options options;
+    struct engine *engine;
+    const struct bundle *bundle;
+    struct loop *loop;
+    struct tls *tls;
+    struct http_server *server;
+    struct worker_queue *workers;
+    struct metrics *metrics;
+    struct engine_stats counted; /* what of the engine's totals the counters already hold */
+    char url[160];
+    int port;
+    int64_t created;          /* wall clock, seconds */
+    uint64_t id_key, id_next; /* ids are a counter under a random key */
+    bool draining, stop_asked;
+    uint64_t drain_until_ns;
+    struct loop_task drain_task;
+    struct job *jobs; /* alive; loop thread only */
+    int n_job;
+    pthread_mutex_t mail_lock; /* every choice's mailbox */
+};
+
+/* ---- one POST ---- */
+enum job_phase { JOB_CONTENT, JOB_GENERATE, JOB_DONE };
+
+struct mail { /* a token event as it travels from the engine to the loop; then n_text bytes, n_top candidates */
+    int32_t id;
+    float logprob;
+    uint32_t n_text, n_top;
+};
+
+struct choice { /* one sequence */
+    struct job *job;
+    int index;
+    struct request request;
+    /* engine thread writes, under mail_lock */
+    struct buf inbox;
+    bool finished, overflowed;
+    struct finish_event end;
+    char end_message[200];
+    uint64_t first_ns, last_ns;
+    /* loop thread */
+    struct buf outbox; /* taken mail; `at` of it is written already */
+    size_t at;
+    struct buf text;     /* the answer so far, when it is not streamed */
+    struct buf logprobs; /* its logprobs, JSON objects separated by commas */
+    struct buf tops;     /* completions keep four arrays: these are token_logprobs, top_logprobs, text_offset */
+    struct buf values, offsets;
+    size_t n_char; /* characters of text before the next token (text_offset) */
+    bool said_end;
+};
+
+struct job {
+    struct gateway *g;
+    struct http_exchange *x; /* NULL once the client is gone; loop thread only */
+    enum job_phase phase;
+    enum ask_kind kind;
+    struct loop_task task;
+    struct job *prev, *next; /* of g->jobs */
+    struct job *queue_next;  /* of the workers' queue */
+    uint64_t begin_ns, write_ns;
+    struct buf body;
+    struct arena arena;
+    struct ask ask;
+    struct refusal why;
+    struct buf answer;   /* of tokenize and detokenize */
+    struct ids *prompts; /* [n_prompt] tokenized */
+    struct buf echo;     /* text of the prompts, ends in echo_end */
+    size_t *echo_end;
+    int n_prompt, n_choice, n_submitted;
+    struct choice *choices; /* prompt-major: choice i continues prompt i / n */
+    char id[48];
+    int64_t created;
+    uint64_t parse_ns; /* clock when content was ready */
+};
+
+/* job.c */
+void job_start(struct gateway *g, struct http_exchange *x, enum ask_kind kind);
+void job_free(struct job *j);
+void answer_refusal(struct gateway *g, struct http_exchange *x, const struct refusal *why);
+/* content.c, on a worker: fills prompts or answer, or why */
+void content_make(struct job *j);
+/* generate.c, on the loop */
+void generate_start(struct job *j);
+void generate_pump(struct job *j);
+void generate_cancel(struct job *j);
+void generate_ping(struct job *j, uint64_t now_ns);
+bool generate_over(struct job *j); /* the engine will not call back any more */
+/* worker.c */
+MUST_USE enum status workers_create(struct worker_queue **out, int n_thread, struct error *err);
+bool workers_put(struct worker_queue *w, struct job *j); /* false when full */
+void workers_destroy(struct worker_queue *w);            /* finishes what is queued */
+/* openai_write.c */
+void openai_write_refusal(struct buf *out, const struct refusal *why);
+void openai_chunk_role(struct job *j, const struct choice *c, struct buf *out);
+void openai_chunk_echo(struct job *j, const struct choice *c, struct buf *out);
+void openai_chunk_token(struct job *j, struct choice *c, const struct mail *m, struct str text,
+                        const struct candidate *top, struct buf *out);
+void openai_chunk_end(struct job *j, const struct choice *c, struct buf *out);
+void openai_chunk_usage(struct job *j, struct buf *out);
+void openai_keep_token(struct job *j, struct choice *c, const struct mail *m, struct str text,
+                       const struct candidate *top);
+void openai_write_answer(struct job *j, struct buf *out);
+void openai_write_models(const struct gateway *g, struct buf *out);
+void openai_write_model(const struct gateway *g, struct json_writer *w);
+struct str job_echo(const struct job *j, const struct choice *c);
+/* telemetry.c */
+MUST_USE enum status telemetry_create(struct gateway *g, struct error *err);
+void telemetry_write(struct gateway *g, struct buf *out);
+void telemetry_http(struct gateway *g, const char *handler, int status);
+void telemetry_token(struct gateway *g, struct choice *c, uint64_t now_ns); /* engine thread */
+void telemetry_finish(struct gateway *g, const struct choice *c, uint64_t now_ns);
+/* access.c */
+bool access_key(const struct gateway *g, const struct http1 *r, struct refusal *why);
+bool access_origin(const struct gateway *g, const struct http1 *r, struct refusal *why);
+/* pages.c */
+void page_answer(struct gateway *g, struct http_exchange *x);
+
+#endif

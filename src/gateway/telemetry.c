@@ -1,0 +1,139 @@
+/* Metrics under vLLM's names, so that its dashboards and Kubernetes' endpoint pickers read them unchanged. */
+#include "gateway/private.h"
+
+#include <stdio.h>
+
+enum metric {
+    M_RUNNING,
+    M_WAITING,
+    M_KV_USAGE,
+    M_PROMPT_TOKENS,
+    M_GENERATION_TOKENS,
+    M_SUCCESS,
+    M_TTFT,
+    M_ITL,
+    M_TPOT,
+    M_E2E,
+    M_QUEUE,
+    M_INFERENCE,
+    M_PREFILL,
+    M_DECODE,
+    M_REQUEST_PROMPT,
+    M_REQUEST_OUTPUT,
+    M_HTTP,
+    M_STEPS,
+    M_COUNT
+};
+
+static const double seconds_first[] = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5,
+                                       0.75,  1,     1.5,  2.5,  5,    7.5,  10,   20,  40,   80};
+static const double seconds_token[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15,
+                                       0.2,   0.3,    0.4,   0.5,  0.75,  1,    2.5,   5,   10};
+static const double seconds_request[] = {0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1,  1.5, 2,   2.5, 5,
+                                         10,   15,   20,  30,  40,  50,  60, 120, 240, 480};
+static const double tokens_request[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000};
+
+#define LABELS                                                                                                         \
+    {                                                                                                                  \
+        "model_name", "engine"                                                                                         \
+    }
+#define BUCKETS(b) .buckets = b, .n_bucket = sizeof b / sizeof *b
+#define SECONDS(n, h, b)                                                                                               \
+    {                                                                                                                  \
+        METRIC_HISTOGRAM, "vllm:" n, h, LABELS, BUCKETS(b)                                                             \
+    }
+static const struct metric_row rows[M_COUNT] = {
+    [M_RUNNING] = {METRIC_GAUGE, "vllm:num_requests_running", "Sequences in the running batch.", LABELS, NULL, 0},
+    [M_WAITING] = {METRIC_GAUGE, "vllm:num_requests_waiting", "Sequences waiting to be run.", LABELS, NULL, 0},
+    [M_KV_USAGE] = {METRIC_GAUGE, "vllm:kv_cache_usage_perc", "KV-cache usage; 1 means all blocks.", LABELS, NULL, 0},
+    [M_PROMPT_TOKENS] = {METRIC_COUNTER, "vllm:prompt_tokens_total", "Prefill tokens processed.", LABELS, NULL, 0},
+    [M_GENERATION_TOKENS] = {METRIC_COUNTER, "vllm:generation_tokens_total", "Tokens generated.", LABELS, NULL, 0},
+    [M_SUCCESS] = {METRIC_COUNTER,
+                   "vllm:request_success_total",
+                   "Sequences finished, by reason.",
+                   {"model_name", "engine", "finished_reason"},
+                   NULL,
+                   0},
+    [M_TTFT] =
+        SECONDS("time_to_first_token_seconds", "Time from the request's head to its first token.", seconds_first),
+    [M_ITL] = SECONDS("inter_token_latency_seconds", "Time from one token to the next.", seconds_token),
+    [M_TPOT] = SECONDS("request_time_per_output_token_seconds", "Mean time per token after the first, a request.",
+                       seconds_token),
+    [M_E2E] =
+        SECONDS("e2e_request_latency_seconds", "Time from the request's head to its last token.", seconds_request),
+    [M_QUEUE] = SECONDS("request_queue_time_seconds", "Time a sequence waited.", seconds_request),
+    [M_INFERENCE] = SECONDS("request_inference_time_seconds", "Time a sequence ran.", seconds_request),
+    [M_PREFILL] = SECONDS("request_prefill_time_seconds", "Time of a sequence's prefill.", seconds_request),
+    [M_DECODE] = SECONDS("request_decode_time_seconds", "Time of a sequence's decoding.", seconds_request),
+    [M_REQUEST_PROMPT] = {METRIC_HISTOGRAM, "vllm:request_prompt_tokens", "Prompt tokens of a sequence.", LABELS,
+                          BUCKETS(tokens_request)},
+    [M_REQUEST_OUTPUT] = {METRIC_HISTOGRAM, "vllm:request_generation_tokens", "Tokens generated of a sequence.", LABELS,
+                          BUCKETS(tokens_request)},
+    [M_HTTP] = {METRIC_COUNTER, "http_requests_total", "HTTP requests answered.", {"handler", "status"}, NULL, 0},
+    [M_STEPS] = {METRIC_COUNTER, "ingot:engine_steps_total", "Engine steps.", LABELS, NULL, 0},
+};
+
+static struct series *of_model(const struct gateway *g, int row)
+{
+    return metrics_series(g->metrics, row, (const char *const[]){g->bundle->id, "0"});
+}
+
+static const char *const reasons[] = {"none", "stop", "length", "abort", "error"}; /* by enum finish */
+
+enum status telemetry_create(struct gateway *g, struct error *err)
+{
+    TRY(metrics_create(&g->metrics, rows, M_COUNT, err));
+    for (int i = 0; i < M_COUNT; i++) /* dashboards want zeros, not absence */
+        if (i != M_SUCCESS && i != M_HTTP)
+            of_model(g, i);
+    for (int i = FINISH_STOP; i <= FINISH_ERROR; i++)
+        metrics_add(g->metrics, M_SUCCESS, (const char *const[]){g->bundle->id, "0", reasons[i]}, 0);
+    return ST_OK;
+}
+
+void telemetry_write(struct gateway *g, struct buf *out)
+{
+    struct engine_stats s;
+    engine_stats(g->engine, &s);
+    series_set(of_model(g, M_RUNNING), s.running);
+    series_set(of_model(g, M_WAITING), s.waiting);
+    series_set(of_model(g, M_KV_USAGE), s.blocks_total ? (double)(s.blocks_total - s.blocks_free) / s.blocks_total : 0);
+    series_add(of_model(g, M_PROMPT_TOKENS), (double)(s.prompt_tokens - g->counted.prompt_tokens));
+    series_add(of_model(g, M_GENERATION_TOKENS), (double)(s.output_tokens - g->counted.output_tokens));
+    series_add(of_model(g, M_STEPS), (double)(s.steps - g->counted.steps));
+    g->counted = s;
+    metrics_write(g->metrics, out);
+}
+
+void telemetry_http(struct gateway *g, const char *handler, int status)
+{
+    char code[16];
+    snprintf(code, sizeof code, "%d", status);
+    metrics_add(g->metrics, M_HTTP, (const char *const[]){handler, code}, 1);
+}
+
+void telemetry_token(struct gateway *g, struct choice *c, uint64_t now_ns)
+{
+    if (c->first_ns == 0) {
+        c->first_ns = now_ns;
+        series_observe(of_model(g, M_TTFT), (double)(now_ns - c->job->begin_ns) * 1e-9);
+    } else {
+        series_observe(of_model(g, M_ITL), (double)(now_ns - c->last_ns) * 1e-9);
+    }
+    c->last_ns = now_ns;
+}
+
+void telemetry_finish(struct gateway *g, const struct choice *c, uint64_t now_ns)
+{
+    const struct finish_event *e = &c->end;
+    metrics_add(g->metrics, M_SUCCESS, (const char *const[]){g->bundle->id, "0", reasons[e->finish]}, 1);
+    series_observe(of_model(g, M_E2E), (double)(now_ns - c->job->begin_ns) * 1e-9);
+    series_observe(of_model(g, M_QUEUE), e->queue_s);
+    series_observe(of_model(g, M_PREFILL), e->prefill_s);
+    series_observe(of_model(g, M_DECODE), e->decode_s);
+    series_observe(of_model(g, M_INFERENCE), e->prefill_s + e->decode_s);
+    series_observe(of_model(g, M_REQUEST_PROMPT), e->n_prompt);
+    series_observe(of_model(g, M_REQUEST_OUTPUT), e->n_output);
+    if (e->n_output > 1)
+        series_observe(of_model(g, M_TPOT), e->decode_s / (e->n_output - 1));
+}

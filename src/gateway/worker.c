@@ -1,0 +1,96 @@
+/* Worker threads and their bounded queue: first come, first served. */
+#include "gateway/private.h"
+
+#include "base/fault.h"
+#include "base/mem.h"
+
+#include <errno.h>
+
+enum { WORKERS_MAX = 16, QUEUE_MAX = 1024 };
+
+struct worker_queue {
+    pthread_mutex_t lock;
+    pthread_cond_t news;
+    struct job *first, *last;
+    int n_queued, n_thread;
+    bool stop;
+    pthread_t threads[WORKERS_MAX];
+};
+
+static struct job *take(struct worker_queue *w)
+{
+    pthread_mutex_lock(&w->lock);
+    while (!w->first && !w->stop)
+        pthread_cond_wait(&w->news, &w->lock);
+    struct job *j = w->first;
+    if (j) {
+        w->first = j->queue_next;
+        if (!w->first)
+            w->last = NULL;
+        w->n_queued--;
+    }
+    pthread_mutex_unlock(&w->lock);
+    return j;
+}
+
+static void *work(void *arg)
+{
+    for (struct job *j; (j = take(arg));) {
+        struct loop *loop = j->g->loop;
+        content_make(j);
+        loop_wake(loop, &j->task); /* from here on the job is the loop's */
+    }
+    return NULL;
+}
+
+enum status workers_create(struct worker_queue **out, int n_thread, struct error *err)
+{
+    struct worker_queue *w = mem_alloc_zero(1, sizeof *w);
+    if (!w)
+        return fail_nomem(err, "gateway");
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->news, NULL);
+    for (int i = 0; i < n_thread && i < WORKERS_MAX; i++) {
+        int rc = fault_hit(FAULT_THREAD) ? EAGAIN : pthread_create(&w->threads[i], NULL, work, w);
+        if (rc != 0) {
+            workers_destroy(w);
+            return fail(err, ST_NOMEM, "gateway: a worker thread cannot be started: %s", strerror(rc));
+        }
+        w->n_thread++;
+    }
+    *out = w;
+    return ST_OK;
+}
+
+bool workers_put(struct worker_queue *w, struct job *j)
+{
+    pthread_mutex_lock(&w->lock);
+    bool room = w->n_queued < QUEUE_MAX;
+    if (room) {
+        j->queue_next = NULL;
+        if (w->last)
+            w->last->queue_next = j;
+        else
+            w->first = j;
+        w->last = j;
+        w->n_queued++;
+        pthread_cond_signal(&w->news);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return room;
+}
+
+void workers_destroy(struct worker_queue *w)
+{
+    if (!w)
+        return;
+    pthread_mutex_lock(&w->lock);
+    w->stop = true;
+    pthread_cond_broadcast(&w->news);
+    pthread_mutex_unlock(&w->lock);
+    for (int i = 0; i < w->n_thread; i++)
+        pthread_join(w->threads[i], NULL);
+    pthread_cond_destroy(&w->news);
+    pthread_mutex_destroy(&w->lock);
+    mem_free(w);
+}
