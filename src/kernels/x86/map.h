@@ -190,3 +190,17 @@ void ISA(map_scale)(const void *ctx, int64_t i0, int64_t i1)
     for (int64_t i = i0; i < i1; i += 16)
         store_until(job->out, i, i1, vf_mul(load_until(job->a, i, i1), vf_set(job->scale)));
 }
+
+INLINE vf function(int fn, vf x)
+{
+    return fn == FUNCTION_EXP    ? vf_exp(x)
+           : fn == FUNCTION_LOG  ? vf_log(x)
+           : fn == FUNCTION_TANH ? vf_tanh(x)
+                                 : vf_erf(x);
+}
+void ISA(map_function)(const void *ctx, int64_t i0, int64_t i1)
+{
+    const struct map_job *job = ctx;
+    for (int64_t i = i0; i < i1; i += 16)
+        store_until(job->out, i, i1, function(job->fn, load_until(job->a, i, i1)));
+}

@@ -1,0 +1,67 @@
+/* mutants - the reference kernels compiled again with one rule of the numbers contract broken, under other names
+ *
+ * A test program defines the broken rule (FMA, or lanes_sum) and includes this: every comparison of bits must notice.
+ */
+#ifndef TESTS_KERNELS_MUTANTS_H
+#define TESTS_KERNELS_MUTANTS_H
+
+#define norm_rms__ref       norm_rms__mutant
+#define norm_layer__ref     norm_layer__mutant
+#define norm_rms_dx__ref    norm_rms_dx__mutant
+#define norm_layer_dx__ref  norm_layer_dx__mutant
+#define norm_dw__ref        norm_dw__mutant
+#define rope_turn__ref      rope_turn__mutant
+#define map_fn__ref         map_fn__mutant
+#define map_fn_back__ref    map_fn_back__mutant
+#define map_glu__ref        map_glu__mutant
+#define map_glu_back__ref   map_glu_back__mutant
+#define map_add__ref        map_add__mutant
+#define map_scale__ref      map_scale__mutant
+#define map_function__ref   map_function__mutant
+#define kv_store__ref       kv_store__mutant
+#define attend__ref         attend__mutant
+#define attend_back__ref    attend_back__mutant
+#define lse_rows__ref       lse_rows__mutant
+#define loss_rows__ref      loss_rows__mutant
+#define adamw_range__ref    adamw_range__mutant
+#define squares_chunks__ref squares_chunks__mutant
+#define find_above__ref     find_above__mutant
+#include "../../src/kernels/ref/norm_ref.c"
+#include "../../src/kernels/ref/map_ref.c"
+#include "../../src/kernels/ref/loss_ref.c"
+#include "../../src/kernels/ref/attend_ref.c"
+#include "../../src/kernels/ref/attend_back_ref.c"
+
+struct mutant {
+    const char *op;
+    void (*put)(void); /* into the table */
+    void (*check)(struct sink *s, struct pool *pool);
+};
+#define MUTANT(op)                                                                                                     \
+    static void put_##op(void)                                                                                         \
+    {                                                                                                                  \
+        kernels.op = op##__mutant;                                                                                     \
+    }
+#define ROW(op)                                                                                                        \
+    {                                                                                                                  \
+#op, put_##op, check_##op                                                                                      \
+    }
+
+static void mutants_are_noticed(const struct mutant *mutants, size_t n)
+{
+    struct error err;
+    for (size_t i = 0; i < n; i++) {
+        struct sink right = {0}, wrong = {0};
+        OK(kernels_init("ref", &err));
+        mutants[i].check(&right, NULL);
+        mutants[i].put();
+        mutants[i].check(&wrong, NULL);
+        assert_int_equal(right.n, wrong.n);
+        if (sink_equal(&right, &wrong))
+            fail_msg("%s: the check does not notice the mutant", mutants[i].op);
+        sink_free(&right), sink_free(&wrong);
+    }
+    OK(kernels_init("ref", &err));
+}
+
+#endif
