@@ -8,6 +8,7 @@ compared with transformers' own in float32. Rotary angles are the float32 produc
 
 tiny/              config.json, model.safetensors: the start (F32)
 run.safetensors    windows I32 [steps, windows, block + 1]; loss, norm (before clipping), lr F64 [steps];
+                   lr.KIND F64 [steps] of transformers' schedulers, 3 updates of warm-up;
                    grad.NAME of the first update, final.NAME after the last, both F64
 """
 import json
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup
+from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup, get_scheduler
 
 out = Path(__file__).resolve().parents[2] / "tests/golden/train"
 torch.manual_seed(11)
@@ -95,5 +96,30 @@ for step in range(STEPS):
 run |= {"final." + n: v.detach().clone() for n, v in p.items()}
 for n, v in (("loss", losses), ("norm", norms), ("lr", lrs)):
     run[n] = torch.tensor(v, dtype=torch.float64)
+for kind in ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_min_lr"):
+    o = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
+    extra = {"min_lr_rate": 0.1} if kind == "cosine_with_min_lr" else {}
+    sched = get_scheduler(kind, o, num_warmup_steps=3, num_training_steps=STEPS, scheduler_specific_kwargs=extra)
+    rates = []
+    for _ in range(STEPS):
+        rates.append(sched.get_last_lr()[0])
+        o.step()
+        sched.step()
+    run["lr." + kind] = torch.tensor(rates, dtype=torch.float64)
 save_file({k: v.contiguous() for k, v in run.items()}, out / "run.safetensors")
 print(losses, norms, lrs)
+
+# ---- a tokenizer with as many ids as the model has: letters, two merges, an end of text ----
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+pieces = ["<eos>"] + list("abcdefghijklmnopqrstuvwxyz") + ["\u0120", "\u010a", ".", ",", "'", "!", "-", "th", "he", "the"]
+assert len(pieces) == 37
+tok = Tokenizer(models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=[("t", "h"), ("th", "e"), ("h", "e")]))
+tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+tok.decoder = decoders.ByteLevel()
+tok.add_special_tokens([AddedToken("<eos>", special=True)])
+tok.save(str(out / "tiny/tokenizer.json"))
+(out / "tiny/tokenizer_config.json").write_text(json.dumps(
+    {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<eos>", "model_max_length": 32}, indent=1) + "\n")
+text = "the cat sat on the mat, and then the other cat sat there too.\nit was warm - the hat was not.\n"
+print(tok.encode(text).ids)
