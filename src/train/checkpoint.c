@@ -6,6 +6,7 @@
  */
 #include "train/train_private.h"
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/mem.h"
 
@@ -41,17 +42,16 @@ static enum status folder_remove(const char *path, struct error *err)
 
 static enum status folder_rename(const char *from, const char *to, struct error *err)
 {
-    if (rename(from, to))
+    if (fault_hit(FAULT_RENAME) || rename(from, to))
         return fail(err, ST_IO, "%s: cannot be renamed to %s: %s", from, to, strerror(errno));
     char folder[PATH_BYTES];
     struct str base = path_base(str_of(to));
     snprintf(folder, sizeof folder, "%.*s", (int)(base.ptr - to), to);
     int fd = open(*folder ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* the rename itself must last */
-    if (fd >= 0) {
-        fsync(fd);
+    int failed = fd < 0 || fault_hit(FAULT_FSYNC) || fsync(fd), reason = errno;
+    if (fd >= 0)
         close(fd);
-    }
-    return ST_OK;
+    return failed ? fail(err, ST_IO, "%s: its folder cannot be written to disk: %s", to, strerror(reason)) : ST_OK;
 }
 
 /* ---- saving ---- */
@@ -190,6 +190,27 @@ enum status checkpoint_save(const struct trainer *t, const struct train_config *
     TRY(state_write(s, temp, err));
     TRY(folder_rename(temp, path, err));
     return rotate(out, c->save_total_limit, err);
+}
+
+struct leftovers {
+    const char *output_dir;
+    bool all; /* complete checkpoints too */
+};
+
+static enum status leftover_remove(void *ctx, const char *name, struct error *err)
+{
+    const struct leftovers *l = ctx;
+    char path[PATH_BYTES];
+    bool part = str_starts(str_of(name), STR("checkpoint-")) && str_ends(str_of(name), STR(".tmp"));
+    if (!part && !(l->all && checkpoint_number(name) >= 0))
+        return ST_OK;
+    return folder_remove_checkpoint(path_join(path, sizeof path, l->output_dir, name), err);
+}
+
+enum status checkpoints_clear(const char *output_dir, bool all, struct error *err)
+{
+    struct leftovers l = {output_dir, all};
+    return file_kind(output_dir) == FILE_FOLDER ? file_each(output_dir, leftover_remove, &l, err) : ST_OK;
 }
 
 /* ---- resuming ---- */

@@ -154,10 +154,49 @@ static void print_plan(const struct run *r)
     r->watch->on_plan(r->watch->ctx, text);
 }
 
+/* Bytes of the leading lines whose step is at most `step`: updates made again after a resume are logged again. */
+static enum status metrics_before(size_t *bytes, struct str text, int64_t step, struct error *err)
+{
+    struct arena a;
+    struct str rest = text, line;
+    enum status st = ST_OK;
+    arena_init(&a, 0);
+    *bytes = 0;
+    while (st == ST_OK && (line = str_next_line(&rest)).ptr) {
+        const struct json *v;
+        st = json_parse(&v, &a, line, 0, err);
+        if (st == ST_CORRUPT || (st == ST_OK && json_int(json_get(v, "step"), INT64_MAX) > step)) {
+            st = ST_OK; /* a line cut off by a kill is the last one */
+            break;
+        }
+        *bytes = rest.ptr ? (size_t)(rest.ptr - text.ptr) : text.len;
+        arena_reset(&a);
+    }
+    arena_free(&a);
+    return st;
+}
+
+static enum status trim_metrics(const char *path, int64_t step, struct error *err)
+{
+    struct buf text = {0};
+    size_t keep = 0;
+    if (file_kind(path) != FILE_REGULAR)
+        return ST_OK;
+    enum status st = file_read_all(&text, path, (size_t)1 << 30, err);
+    if (st == ST_OK)
+        st = metrics_before(&keep, buf_str(&text), step, err);
+    if (st == ST_OK && keep < text.len)
+        st = file_write_all(path, str_n(text.ptr, keep), err);
+    buf_free(&text);
+    return st;
+}
+
 static enum status open_metrics(struct run *r, bool resumed, struct error *err)
 {
     char path[PATH_BYTES];
     path_join(path, sizeof path, r->output_dir, "metrics.jsonl");
+    if (resumed)
+        TRY(trim_metrics(path, r->state.step, err));
     r->metrics_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (resumed ? 0 : O_TRUNC), 0644);
     return r->metrics_fd < 0 ? fail(err, ST_IO, "%s: cannot be opened: %s", path, strerror(errno)) : ST_OK;
 }
@@ -221,6 +260,7 @@ static enum status run_open(struct run *r, struct error *err)
     r->state.max_steps = steps_wanted(r);
     r->tokens_at_start = r->state.tokens;
     TRY(file_make_folders(r->output_dir, err));
+    TRY(checkpoints_clear(r->output_dir, !resume[0], err));
     TRY(open_metrics(r, resume[0] != 0, err));
     print_plan(r);
     return ST_OK;

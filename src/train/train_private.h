@@ -29,6 +29,8 @@ struct train_state {
 /* checkpoint-N/: model.safetensors, config.json (a Hugging Face folder), optimizer.safetensors, state.json */
 MUST_USE enum status checkpoint_save(const struct trainer *t, const struct train_config *c, const struct train_state *s,
                                      struct error *err);
+/* Removes what a kill left half-written; `all`: complete checkpoints too, for a run that starts anew. */
+MUST_USE enum status checkpoints_clear(const char *output_dir, bool all, struct error *err);
 /* Newest complete checkpoint in output_dir: its path, or ST_NOT_FOUND. */
 MUST_USE enum status checkpoint_newest(char *path, size_t size, const char *output_dir, struct error *err);
 MUST_USE enum status checkpoint_state(struct train_state *out, const char *path, struct error *err);

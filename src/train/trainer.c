@@ -123,8 +123,7 @@ double trainer_update(struct trainer *t, double lr, int64_t step)
     double sum = 0;
     for (int i = 0; i < t->n_param; i++)
         sum += sum_squares(t->params[i].grad, t->params[i].count, o->pool);
-    double norm = __builtin_sqrt(sum),
-           share = (double)o->max_grad_norm / (norm + 1e-6); /* torch's clip_grad_norm_ */
+    double norm = __builtin_sqrt(sum), share = (double)o->max_grad_norm / (norm + 1e-6); /* torch's clip_grad_norm_ */
     struct adamw how = {.lr = (real)lr,
                         .beta1 = o->beta1,
                         .beta2 = o->beta2,
