@@ -1,0 +1,544 @@
+/* test_families - small models of every family against transformers (tools/golden/model_families.py)
+ *
+ * The goldens hold configurations, tensor lists and logits; the weights come from the same formula as there. Each model
+ * is written as a Hugging Face folder and as a GGUF (with its own turned rows, written here from the formats' own
+ * rules) and read back through the ordinary door.
+ */
+#include "model/support.h"
+
+#include "base/str.h"
+
+enum { N_IDS = 40, PROMPT = 17 };
+
+/* ---- the formula ---- */
+static uint64_t splitmix(uint64_t x)
+{
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+
+static uint64_t name_hash(struct str name)
+{
+    uint64_t h = 0xCBF29CE484222325u;
+    for (size_t i = 0; i < name.len; i++)
+        h = (h ^ (unsigned char)name.ptr[i]) * 0x100000001B3u;
+    return h;
+}
+
+static void fill_formula(float *out, struct str name, int64_t count, int64_t width, bool matrix, bool q4, int k)
+{
+    uint64_t h = name_hash(name);
+    for (int64_t i = 0; i < count; i++) {
+        uint64_t w = splitmix(h + (uint64_t)i * 0x9E3779B97F4A7C15u);
+        int64_t column = i % width % 32;
+        if (!matrix)
+            out[i] = str_ends(name, STR(".bias")) ? (float)((int)(w & 255) - 128) / 1024
+                                                  : 1 + (float)((int)(w & 31) - 16) / 64;
+        else if (q4)
+            out[i] = (float)(column == 0 ? -8 : column == 1 ? 7 : (int)(w % 16) - 8) * ldexpf(1, -k);
+        else
+            out[i] = (float)(column == 0 ? -127 : (int)(w % 255) - 127) * ldexpf(1, -k);
+    }
+}
+
+static void ids_of(int32_t *out, int64_t seed, int n)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = (int32_t)(splitmix(((uint64_t)seed << 32) + (uint64_t)i) % 257);
+}
+
+/* ---- tensors of one case ---- */
+struct made {
+    struct str name, gguf;
+    int n_dim;
+    int64_t shape[TENSOR_DIMS], count;
+    float *data;
+    enum dtype type;
+};
+struct made_list {
+    struct made *items;
+    struct tensor_out *out;
+    size_t n;
+};
+
+static enum status fill_made(void *ctx, void *out, struct error *err)
+{
+    const struct made *m = ctx;
+    return dtype_from_f32(out, m->type, m->data, (size_t)m->count, err);
+}
+
+static void make_tensors(struct made_list *l, const struct json *c)
+{
+    const struct json *list = json_get(c, "tensors");
+    bool q4 = str_is(json_str(json_get(c, "grid")), "q4");
+    l->n = json_count(list);
+    l->items = calloc(l->n, sizeof *l->items);
+    l->out = calloc(l->n, sizeof *l->out);
+    size_t i = 0;
+    JSON_EACH (t, list) {
+        struct made *m = &l->items[i++];
+        m->name = json_str(json_at(t, 0));
+        m->gguf = json_str(json_at(t, 2));
+        m->count = 1;
+        JSON_EACH (d, json_at(t, 1)) {
+            m->shape[m->n_dim++] = json_int(d, 0);
+            m->count *= json_int(d, 0);
+        }
+        m->data = malloc((size_t)m->count * sizeof *m->data);
+        fill_formula(m->data, m->name, m->count, m->shape[m->n_dim - 1], m->n_dim > 1, q4,
+                     (int)json_int(json_at(t, 3), 0));
+    }
+}
+
+static void free_tensors(struct made_list *l)
+{
+    for (size_t i = 0; i < l->n; i++)
+        free(l->items[i].data);
+    free(l->items);
+    free(l->out);
+}
+
+static void list_out(struct made_list *l, bool gguf, enum dtype type)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        struct made *m = &l->items[i];
+        bool router = str_ends(m->gguf, STR("ffn_gate_inp.weight")); /* llama.cpp keeps routers and vectors in f32 */
+        m->type = gguf && (m->n_dim == 1 || router) ? DT_F32 : type;
+        l->out[i] = (struct tensor_out){gguf ? m->gguf : m->name, m->type, m->n_dim, {0}, fill_made, m};
+        memcpy(l->out[i].shape, m->shape, sizeof m->shape);
+    }
+}
+
+/* ---- containers ---- */
+static char folder[128], gguf_path[160];
+
+static void write_hf(struct made_list *l, const struct json *config, enum dtype type)
+{
+    struct error err;
+    struct buf text = {0};
+    struct json_writer w;
+    char path[160];
+    json_writer_init(&w, &text);
+    json_write_value(&w, config);
+    OK(file_write_all(path_join(path, sizeof path, folder, "config.json"), buf_str(&text), &err));
+    buf_free(&text);
+    list_out(l, false, type);
+    OK(safetensors_write(folder, l->out, l->n, 0, &err));
+}
+
+static int64_t get(const struct json *config, const char *a, const char *b, int64_t otherwise)
+{
+    return json_int(json_get(config, a), json_int(json_get(config, b), otherwise));
+}
+
+/* Rows of `width` floats: row i of the result is row source(i) of the old. */
+static void reorder(struct made *m, int64_t width, int64_t (*source)(int64_t i, int64_t d, int64_t n_head), int64_t d,
+                    int64_t n_head)
+{
+    float *old = m->data;
+    int64_t rows = m->count / width;
+    m->data = malloc((size_t)m->count * sizeof *old);
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(m->data + i * width, old + source(i, d, n_head) * width, (size_t)width * sizeof *old);
+    free(old);
+}
+/* llama.cpp rotates neighbours: its row 2j + half of a head is Hugging Face's row half * d/2 + j. */
+static int64_t source_pairs(int64_t i, int64_t d, int64_t n_head)
+{
+    (void)n_head;
+    return i / d * d + i % d % 2 * (d / 2) + i % d / 2;
+}
+/* GPT-NeoX: [head][q, k, v][d] becomes [q, k, v][head][d]. */
+static int64_t source_qkv(int64_t i, int64_t d, int64_t n_head)
+{
+    int64_t part = i / (n_head * d), head = i / d % n_head;
+    return (head * 3 + part) * d + i % d;
+}
+
+static void transpose(struct made *m)
+{
+    int64_t rows = m->shape[0], columns = m->shape[1];
+    float *old = m->data;
+    m->data = malloc((size_t)m->count * sizeof *old);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++)
+            m->data[j * rows + i] = old[i * columns + j];
+    m->shape[0] = columns;
+    m->shape[1] = rows;
+    free(old);
+}
+
+/* Tensors that share a GGUF name are experts, in the order of the expert's number in their name. */
+static void stack_experts(struct made_list *l)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        size_t same = 0, kept = i + 1;
+        size_t at = str_find(l->items[i].name, STR(".experts."), 0);
+        if (at == SIZE_MAX)
+            continue;
+        struct made all = l->items[i];
+        for (size_t j = i; j < l->n; j++)
+            same += str_eq(l->items[j].gguf, all.gguf);
+        all.data = malloc((size_t)all.count * same * sizeof *all.data);
+        for (size_t j = i; j < l->n; j++) {
+            if (!str_eq(l->items[j].gguf, all.gguf)) {
+                l->items[kept++] = l->items[j];
+                continue;
+            }
+            int expert = atoi(l->items[j].name.ptr + str_find(l->items[j].name, STR(".experts."), 0) + 9);
+            memcpy(all.data + (size_t)all.count * (size_t)expert, l->items[j].data, (size_t)all.count * sizeof(float));
+            free(l->items[j].data);
+        }
+        memmove(all.shape + 1, all.shape, 2 * sizeof *all.shape);
+        all.shape[0] = (int64_t)same;
+        all.n_dim = 3;
+        all.count *= (int64_t)same;
+        l->items[i] = all;
+        l->n = kept;
+    }
+}
+
+static void turn_for_gguf(struct made_list *l, const struct json *config)
+{
+    struct str type = json_str(json_get(config, "model_type"));
+    int64_t n_head = get(config, "num_attention_heads", "n_head", 0);
+    int64_t d = get(config, "head_dim", "?", get(config, "hidden_size", "n_embd", 0) / n_head);
+    bool pairs = str_is(type, "llama") || str_is(type, "mistral") || str_is(type, "mixtral");
+    for (size_t i = 0; i < l->n; i++) {
+        struct made *m = &l->items[i];
+        int64_t width = m->n_dim > 1 ? m->shape[1] : 1;
+        bool qk = str_find(m->name, STR("q_proj"), 0) != SIZE_MAX || str_find(m->name, STR("k_proj"), 0) != SIZE_MAX;
+        if (pairs && qk)
+            reorder(m, width, source_pairs, d, n_head);
+        if (str_find(m->name, STR("query_key_value"), 0) != SIZE_MAX)
+            reorder(m, width, source_qkv, d, n_head);
+        if (str_is(type, "gpt2") && m->n_dim == 2 && str_find(m->name, STR(".c_"), 0) != SIZE_MAX)
+            transpose(m);
+        if (str_find(m->name, STR("shared_expert_gate"), 0) != SIZE_MAX) {
+            m->n_dim = 1; /* squeezed by the converter */
+            m->shape[0] = m->count;
+        }
+    }
+    stack_experts(l);
+}
+
+static void put(struct gguf_writer *w, const char *arch, const char *key, int64_t value)
+{
+    char text[128];
+    snprintf(text, sizeof text, "%s.%s", arch, key);
+    if (value)
+        gguf_put_int(w, text, GGUF_U32, value);
+}
+static void put_real(struct gguf_writer *w, const char *arch, const char *key, double value)
+{
+    char text[128];
+    snprintf(text, sizeof text, "%s.%s", arch, key);
+    gguf_put_real(w, text, GGUF_F32, value);
+}
+
+static void put_metadata(struct gguf_writer *w, const struct json *c)
+{
+    static const char *const archs[][2] = {
+        {"llama", "llama"},      {"mistral", "llama"},      {"mixtral", "llama"},
+        {"qwen2", "qwen2"},      {"qwen3", "qwen3"},        {"gpt2", "gpt2"},
+        {"gpt_neox", "gptneox"}, {"qwen2_moe", "qwen2moe"}, {"qwen3_moe", "qwen3moe"}};
+    struct str type = json_str(json_get(c, "model_type"));
+    const char *a = NULL;
+    for (size_t i = 0; i < sizeof archs / sizeof *archs; i++)
+        if (str_is(type, archs[i][0]))
+            a = archs[i][1];
+    assert_non_null(a);
+    int64_t n_embd = get(c, "hidden_size", "n_embd", 0), n_head = get(c, "num_attention_heads", "n_head", 0);
+    int64_t d = get(c, "head_dim", "?", n_embd / n_head);
+    gguf_put_string(w, "general.architecture", str_of(a));
+    put(w, a, "block_count", get(c, "num_hidden_layers", "n_layer", 0));
+    put(w, a, "embedding_length", n_embd);
+    put(w, a, "attention.head_count", n_head);
+    put(w, a, "attention.head_count_kv", get(c, "num_key_value_heads", "?", n_head));
+    put(w, a, "attention.key_length", d);
+    put(w, a, "feed_forward_length", get(c, "intermediate_size", "n_inner", 4 * n_embd));
+    put(w, a, "context_length", get(c, "max_position_embeddings", "n_positions", 0));
+    put(w, a, "expert_count", get(c, "num_experts", "num_local_experts", 0));
+    put(w, a, "expert_used_count", get(c, "num_experts_per_tok", "?", 0));
+    put(w, a, "expert_feed_forward_length", get(c, "moe_intermediate_size", "?", 0));
+    if (str_is(type, "gpt2"))
+        put_real(w, a, "attention.layer_norm_epsilon", 1e-5);
+    if (str_is(type, "gpt_neox")) {
+        put_real(w, a, "attention.layer_norm_epsilon", 1e-5);
+        put(w, a, "rope.dimension_count", (int64_t)((double)d * json_real(json_get(c, "rotary_pct"), 0.25)));
+        put_real(w, a, "rope.freq_base", json_real(json_get(c, "rotary_emb_base"), 10000));
+        gguf_put_bool(w, "gptneox.use_parallel_residual", json_bool(json_get(c, "use_parallel_residual"), true));
+    }
+    if (str_is(type, "mixtral"))
+        put_real(w, a, "rope.freq_base", 1000000);
+    bool eps5 = str_is(type, "mixtral");
+    if (!str_starts(type, STR("gpt")))
+        put_real(w, a, "attention.layer_norm_rms_epsilon", eps5 ? 1e-5 : 1e-6);
+    if (json_get(c, "rope_theta"))
+        put_real(w, a, "rope.freq_base", json_real(json_get(c, "rope_theta"), 0));
+    const struct json *s = json_get(c, "rope_scaling");
+    if (s) {
+        gguf_put_string(w, "llama.rope.scaling.type",
+                        json_str(json_get(s, "rope_type") ? json_get(s, "rope_type") : json_get(s, "type")));
+        put_real(w, a, "rope.scaling.factor", json_real(json_get(s, "factor"), 0));
+        put(w, a, "rope.scaling.original_context_length", json_int(json_get(s, "original_max_position_embeddings"), 0));
+    }
+}
+
+static void write_gguf(struct made_list *l, const struct json *config, enum dtype type)
+{
+    struct error err;
+    struct gguf_writer *w;
+    OK(gguf_writer_create(&w, &err));
+    put_metadata(w, config);
+    list_out(l, true, type);
+    OK(gguf_writer_commit(w, gguf_path, l->out, l->n, &err));
+    gguf_writer_destroy(w);
+}
+
+/* ---- comparing ---- */
+static float *decode_floats(struct str text, size_t *n)
+{
+    unsigned char *out = malloc(text.len);
+    uint32_t bits = 0;
+    size_t at = 0;
+    int held = 0;
+    for (size_t i = 0; i < text.len && text.ptr[i] != '='; i++) {
+        char ch = text.ptr[i];
+        int v = ch >= 'A' && ch <= 'Z'   ? ch - 'A'
+                : ch >= 'a' && ch <= 'z' ? ch - 'a' + 26
+                : ch >= '0' && ch <= '9' ? ch - '0' + 52
+                : ch == '+'              ? 62
+                                         : 63;
+        bits = bits << 6 | (uint32_t)v;
+        held += 6;
+        if (held >= 8) {
+            held -= 8;
+            out[at++] = (unsigned char)(bits >> held);
+        }
+    }
+    *n = at / sizeof(float);
+    return (float *)out;
+}
+
+static double worst;
+
+static void check_logits(const struct json *c, const char *path, const char *what)
+{
+    struct bench_model b;
+    struct model_options options = {.exact = true, .n_ctx = (int)json_int(json_get(c, "n_ctx"), 0)};
+    int32_t ids[N_IDS];
+    real *logits = malloc(sizeof(real) * N_IDS * 257);
+    size_t n, at = 0;
+    float *want = decode_floats(json_str(json_get(c, "logits")), &n);
+    double dev = json_real(json_get(c, "deviation"), 0), error = 0;
+    ids_of(ids, 7, N_IDS);
+    bench_load_with(&b, path, &options, N_IDS);
+    assert_int_equal(model_config(b.model)->n_vocab, 257);
+    bench_logits(&b, logits, ids, N_IDS, 16);
+    JSON_EACH (p, json_get(c, "positions")) {
+        for (int i = 0; i < 257; i++)
+            error = fmax(error, fabs((double)(logits[json_int(p, 0) * 257 + i] - want[at++])) / dev);
+    }
+    assert_int_equal(at, n);
+    worst = fmax(worst, error);
+    if (error > 1e-4)
+        fail_msg("%.*s %s: error %.2e of the deviation", STR_ARG(json_str(json_get(c, "name"))), what, error);
+    free(want);
+    free(logits);
+    bench_close(&b);
+}
+
+/* Rounded activations: as far from --exact as the simulation in the generator, or nearer; at most half as far again. */
+static void check_rounding(const struct json *c, const char *path, const char *what, const char *kind)
+{
+    double sim = json_real(json_get(json_get(c, "rounding"), kind), 0), squares = 0;
+    if (sim == 0)
+        return;
+    struct bench_model exact, rounded;
+    size_t n = 0;
+    real *x = malloc(sizeof(real) * PROMPT * 257), *y = malloc(sizeof(real) * PROMPT * 257);
+    bench_load(&exact, path, PROMPT);
+    bench_load_with(&rounded, path, &(struct model_options){0}, PROMPT);
+    JSON_EACH (seed, json_get(c, "seeds")) {
+        int32_t ids[PROMPT];
+        ids_of(ids, json_int(seed, 0), PROMPT);
+        bench_logits(&exact, x, ids, PROMPT, PROMPT);
+        bench_logits(&rounded, y, ids, PROMPT, PROMPT);
+        for (int i = 0; i < PROMPT * 257; i++)
+            squares += (double)(x[i] - y[i]) * (double)(x[i] - y[i]);
+        n += PROMPT;
+    }
+    assert_true(n >= 1000);
+    double rms = sqrt(squares / (double)(n * 257)) / json_real(json_get(c, "deviation"), 0);
+    print_message("  %.*s %s: rounded activations %.2e of the deviation, simulated %.2e\n",
+                  STR_ARG(json_str(json_get(c, "name"))), what, rms, sim);
+    assert_true(rms > 0.2 * sim); /* a mode that rounds nothing is not the mode asked for */
+    if (rms > 1.5 * sim)
+        fail_msg("%.*s %s: %.3e, simulated %.3e", STR_ARG(json_str(json_get(c, "name"))), what, rms, sim);
+    free(x);
+    free(y);
+    bench_close(&exact);
+    bench_close(&rounded);
+}
+
+static void check_case(const struct json *c)
+{
+    static const struct {
+        enum dtype type;
+        const char *name, *rounding;
+    } types[] = {{DT_F32, "f32", NULL},     {DT_F16, "f16", NULL},     {DT_BF16, "bf16", "bf16"},
+                 {DT_Q8_0, "q8_0", "int8"}, {DT_Q4_0, "q4_0", "int8"}, {DT_Q4_1, "q4_1", "int8"}};
+    const struct json *config = json_get(c, "config");
+    struct made_list l;
+    bool q4 = str_is(json_str(json_get(c, "grid")), "q4"), blocks = json_get(c, "rounding") != NULL;
+    worst = 0;
+    make_tensors(&l, c);
+    for (int t = 0; t < 3; t++) {
+        write_hf(&l, config, types[t].type);
+        check_logits(c, folder, types[t].name);
+    }
+    if (json_get(c, "rounding"))
+        check_rounding(c, folder, "bf16", "bf16");
+    /* GGUF names no windows for llama, no llama3 or longrope scaling in numbers, no dense layers between sparse ones */
+    struct str name = json_str(json_get(c, "name"));
+    bool can = l.items[0].gguf.ptr && !json_get(config, "sliding_window") && !str_is(name, "llama-llama3") &&
+               str_find(name, STR("longrope"), 0) == SIZE_MAX && !str_is(name, "llama-dynamic") &&
+               !str_is(name, "llama-yarn-all") && !str_is(name, "llama-yarn-attention") &&
+               !str_is(name, "gpt2-untied") && !str_is(name, "llama-parameters");
+    if (can)
+        turn_for_gguf(&l, config);
+    for (size_t t = 0; can && t < sizeof types / sizeof *types; t++) {
+        bool q8_type = types[t].type == DT_Q8_0, q4_type = types[t].type == DT_Q4_0 || types[t].type == DT_Q4_1;
+        if ((q8_type && (q4 || !blocks)) || (q4_type && !q4))
+            continue;
+        write_gguf(&l, config, types[t].type);
+        check_logits(c, gguf_path, types[t].name);
+        if (q8_type || q4_type)
+            check_rounding(c, gguf_path, types[t].name, types[t].rounding);
+    }
+    print_message("%.*s%s: largest error %.2e of the deviation\n", STR_ARG(name), can ? " (and GGUF)" : "", worst);
+    free_tensors(&l);
+}
+
+static const struct json *cases;
+static struct arena arena;
+static struct buf text;
+
+static void test_every_family(void **state)
+{
+    (void)state;
+    assert_true(json_count(cases) >= 30);
+    JSON_EACH (c, cases) {
+        check_case(c);
+    }
+}
+
+/* ---- gradients of the f32 build against torch's ---- */
+static const struct model_param *find_param(const struct model *m, struct str name, const char *part)
+{
+    const struct model_param *params;
+    int n = model_params(m, &params);
+    char wanted[192];
+    snprintf(wanted, sizeof wanted, "%.*s%s", STR_ARG(name), part);
+    for (int i = 0; i < n; i++)
+        if (strcmp(params[i].name, wanted) == 0)
+            return &params[i];
+    return NULL;
+}
+
+/* The gradient of number `index` of the tensor as saved: GPT-2's are transposed, and Q, K, V lie in one. */
+static double gradient_at(const struct model *m, struct str name, int64_t index, bool gpt2)
+{
+    static const char *const parts[] = {"[attn_q]", "[attn_k]", "[attn_v]"};
+    const struct model_param *p = find_param(m, name, "");
+    bool fused = !p, turned = gpt2 && str_ends(name, STR(".weight")) && str_find(name, STR(".c_"), 0) != SIZE_MAX;
+    if (fused)
+        p = find_param(m, name, parts[0]);
+    if (!p)
+        fail_msg("no parameter %.*s", STR_ARG(name));
+    int64_t n_out = p->weight ? p->n_out : p->n_in, n_in = p->weight ? p->n_in : 1;
+    int64_t row = turned ? index % (fused ? 3 * n_out : n_out) : index / n_in;
+    int64_t column = turned ? index / (fused ? 3 * n_out : n_out) : index % n_in;
+    if (fused)
+        p = find_param(m, name, parts[row / n_out]);
+    row %= n_out;
+    return p->grad[p->weight ? (row / 16 * n_in + column) * 16 + row % 16 : row];
+}
+
+static void check_gradients(const struct json *c)
+{
+    const struct json *g = json_get(c, "gradients");
+    struct made_list l;
+    struct bench_model b;
+    int32_t ids[N_IDS], targets[N_IDS];
+    real *logits = malloc(sizeof(real) * N_IDS * 257), loss[N_IDS];
+    double largest = json_real(json_get(g, "largest"), 0), error = 0;
+    int n = 0;
+    make_tensors(&l, c);
+    write_hf(&l, json_get(c, "config"), DT_F32);
+    bench_load_with(&b, folder, &(struct model_options){.train = true}, N_IDS);
+    ids_of(ids, 7, N_IDS);
+    for (int i = 0; i < N_IDS; i++)
+        targets[i] = i + 1 < N_IDS ? ids[i + 1] : -1;
+    struct attend_span span = {0, N_IDS, 0, b.blocks};
+    struct model_batch batch = {.n_row = N_IDS, .ids = ids, .spans = &span, .n_span = 1};
+    model_grads_zero(b.model, NULL);
+    model_forward(b.run, &batch, logits);
+    cross_entropy(loss, logits, logits, targets, (real)1 / (N_IDS - 1), N_IDS, 257, NULL);
+    model_backward(b.run, &batch, logits);
+    bool gpt2 = str_is(json_str(json_get(json_get(c, "config"), "model_type")), "gpt2");
+    JSON_EACH_MEMBER (name, samples, json_get(g, "samples")) {
+        JSON_EACH (s, samples) {
+            double got = gradient_at(b.model, name, json_int(json_at(s, 0), 0), gpt2);
+            double want = json_real(json_at(s, 1), 0);
+            error = fmax(error, fabs(got - want) / largest);
+            n++;
+            if (fabs(got - want) > 1e-4 * largest)
+                fail_msg("%.*s [%lld]: gradient %.6g, torch %.6g (largest %.3g)", STR_ARG(name),
+                         (long long)json_int(json_at(s, 0), 0), got, want, largest);
+        }
+    }
+    print_message("%.*s: %d gradients within %.1e of the largest\n", STR_ARG(json_str(json_get(c, "name"))), n, error);
+    assert_true(n > 200);
+    free(logits);
+    free_tensors(&l);
+    bench_close(&b);
+}
+
+static void test_gradients_against_torch(void **state)
+{
+    (void)state;
+    int n = 0;
+    JSON_EACH (c, cases) {
+        if (json_get(c, "gradients")) {
+            check_gradients(c);
+            n++;
+        }
+    }
+    assert_int_equal(n, 4);
+}
+
+int main(void)
+{
+    struct error err;
+    char command[160];
+    if (kernels_init(NULL, &err) != ST_OK)
+        return 1;
+    snprintf(folder, sizeof folder, "/tmp/ingot-families-XXXXXX");
+    if (!mkdtemp(folder))
+        return 1;
+    snprintf(gguf_path, sizeof gguf_path, "%s/model.gguf", folder);
+    arena_init(&arena, 0);
+    cases = json_get(read_json(&arena, &text, GOLDEN("model/families.json")), "cases");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_family),
+        cmocka_unit_test(test_gradients_against_torch),
+    };
+    int failed = RUN(tests);
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    buf_free(&text);
+    arena_free(&arena);
+    return system(command) == 0 ? failed : 1;
+}
