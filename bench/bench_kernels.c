@@ -157,17 +157,221 @@ static struct work run_linear_weight(struct pool *pool)
     return (struct work){.ops = 2.0 * PREFILL_ROWS * PREFILL_OUT * PREFILL_IN, .peak = DT_F32};
 }
 
+/* ---- attention: Qwen2.5-0.5B's heads, f16 keys and values ---- */
+enum { HEADS = 14, KV_HEADS = 2, D_HEAD = 64, CONTEXT = 2048 };
+
+/* n_row rows at positions pos0 .. of one sequence; every page holds something. */
+static struct work attention(enum kv_type type, int pos0, int n_row, struct pool *pool)
+{
+    static int32_t blocks[CONTEXT / KV_BLOCK];
+    struct kv_layout l = {type, KV_HEADS, D_HEAD};
+    struct attend_attr attr = {HEADS, 0.125f, 0, 0};
+    for (int i = 0; i < CONTEXT / KV_BLOCK; i++)
+        blocks[i] = i;
+    void *layer = slot_bytes(0, kv_page_bytes(&l) * (CONTEXT / KV_BLOCK));
+    real *k = slot_reals(1, (int64_t)CONTEXT * KV_HEADS * D_HEAD),
+         *q = slot_reals(2, (int64_t)CONTEXT * HEADS * D_HEAD);
+    real *out = slot_reals(3, (int64_t)CONTEXT * HEADS * D_HEAD);
+    struct attend_span all = {0, CONTEXT, 0, blocks}, span = {0, n_row, pos0, blocks};
+    kv_write(layer, &l, k, k, &all, 1, pool);
+    clock_start();
+    attend_forward(out, q, layer, &l, &attr, &span, 1, pool);
+    clock_stop();
+    double keys = (double)n_row * (pos0 + (n_row + 1) / 2.0); /* two products of d_head a key */
+    return (struct work){.ops = 4.0 * HEADS * D_HEAD * keys, .peak = DT_F32};
+}
+static struct work attend_decode(struct pool *pool)
+{
+    return attention(KV_F16, CONTEXT - 1, 1, pool);
+}
+static struct work attend_decode_int8(struct pool *pool)
+{
+    return attention(KV_INT8, CONTEXT - 1, 1, pool);
+}
+static struct work attend_prefill(struct pool *pool)
+{
+    return attention(KV_F16, 0, 512, pool);
+}
+
+static struct work run_attend_back(struct pool *pool)
+{
+    enum { ROWS = 256 };
+    struct kv_layout l = {KV_F32, KV_HEADS, D_HEAD};
+    struct attend_attr attr = {HEADS, 0.125f, 0, 0};
+    struct attend_span span = {0, ROWS, 0, NULL};
+    int64_t n = ROWS * HEADS * D_HEAD, n_kv = ROWS * KV_HEADS * D_HEAD;
+    real *q = slot_reals(0, n), *dout = slot_reals(1, n), *dq = slot_reals(2, n), *k = slot_reals(3, n_kv);
+    real *v = slot_reals(4, n_kv), *dk = slot_reals(5, n_kv), *dv = slot_reals(6, n_kv);
+    clock_start();
+    attend_backward(dq, dk, dv, dout, q, k, v, &l, &attr, &span, 1, pool);
+    clock_stop();
+    return (struct work){.ops = 14.0 * HEADS * D_HEAD * ROWS * (ROWS + 1) / 2, .peak = DT_F32}; /* seven products */
+}
+
+static struct work run_kv_store(struct pool *pool)
+{
+    static const int32_t blocks[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    struct kv_layout l = {KV_F16, KV_HEADS, D_HEAD};
+    struct attend_span span = {0, 512, 0, blocks};
+    void *layer = slot_bytes(0, kv_page_bytes(&l) * 8);
+    real *k = slot_reals(1, 512 * KV_HEADS * D_HEAD);
+    clock_start();
+    kv_write(layer, &l, k, k, &span, 1, pool);
+    clock_stop();
+    return (struct work){.bytes = 512.0 * KV_HEADS * D_HEAD * 2 * (4 + 2)};
+}
+
+/* ---- rows and elements ---- */
+enum { ROW_COUNT = 128, WIDTH = 896, WIDE = 4864, VOCABULARY = 151936 };
+
+static struct work run_norm_rms(struct pool *pool)
+{
+    real *x = slot_reals(0, ROW_COUNT * WIDTH), *out = slot_reals(1, ROW_COUNT * WIDTH), *w = slot_reals(2, WIDTH);
+    clock_start();
+    norm_rms_forward(out, x, w, 1e-5f, ROW_COUNT, WIDTH, pool);
+    clock_stop();
+    return (struct work){.bytes = 2.0 * sizeof(real) * ROW_COUNT * WIDTH};
+}
+static struct work run_norm_layer(struct pool *pool)
+{
+    real *x = slot_reals(0, ROW_COUNT * WIDTH), *out = slot_reals(1, ROW_COUNT * WIDTH), *w = slot_reals(2, WIDTH);
+    clock_start();
+    norm_layer_forward(out, x, w, w, 1e-5f, ROW_COUNT, WIDTH, pool);
+    clock_stop();
+    return (struct work){.bytes = 2.0 * sizeof(real) * ROW_COUNT * WIDTH};
+}
+static struct work run_norm_rms_dx(struct pool *pool)
+{
+    real *x = slot_reals(0, ROW_COUNT * WIDTH), *dx = slot_reals(1, ROW_COUNT * WIDTH), *w = slot_reals(2, WIDTH);
+    real *dy = slot_reals(3, ROW_COUNT * WIDTH), *dw = slot_reals(4, WIDTH);
+    clock_start();
+    norm_rms_backward(dx, dw, dy, x, w, 1e-5f, ROW_COUNT, WIDTH, pool);
+    clock_stop();
+    return (struct work){.bytes = 3.0 * sizeof(real) * ROW_COUNT * WIDTH};
+}
+static struct work run_rope_turn(struct pool *pool)
+{
+    enum { ROPE_HEADS = HEADS + KV_HEADS };
+    real *x = slot_reals(0, ROW_COUNT * ROPE_HEADS * D_HEAD), *cs = slot_reals(1, ROW_COUNT * D_HEAD);
+    clock_start();
+    rope_apply(x, cs, ROPE_HALF, ROW_COUNT, ROPE_HEADS, D_HEAD, D_HEAD / 2, 1, pool);
+    clock_stop();
+    return (struct work){.bytes = 2.0 * sizeof(real) * ROW_COUNT * ROPE_HEADS * D_HEAD};
+}
+static struct work gated(enum act_fn fn, struct pool *pool)
+{
+    real *gate = slot_reals(0, ROW_COUNT * WIDE), *up = slot_reals(1, ROW_COUNT * WIDE);
+    clock_start();
+    glu_forward(gate, gate, up, fn, ROW_COUNT * WIDE, pool);
+    clock_stop();
+    return (struct work){.bytes = 3.0 * sizeof(real) * ROW_COUNT * WIDE};
+}
+static struct work run_silu(struct pool *pool)
+{
+    return gated(FN_SILU, pool);
+}
+static struct work run_gelu(struct pool *pool)
+{
+    return gated(FN_GELU, pool);
+}
+static struct work run_map_add(struct pool *pool)
+{
+    real *x = slot_reals(0, ROW_COUNT * WIDTH), *y = slot_reals(1, ROW_COUNT * WIDTH);
+    clock_start();
+    add_forward(x, x, y, ROW_COUNT * WIDTH, pool);
+    clock_stop();
+    return (struct work){.bytes = 3.0 * sizeof(real) * ROW_COUNT * WIDTH};
+}
+
+/* ---- vocabulary, optimizer ---- */
+static struct work run_lse(struct pool *pool)
+{
+    real *x = slot_reals(0, VOCABULARY), lse;
+    clock_start();
+    lse_forward(&lse, x, 1, VOCABULARY, pool);
+    clock_stop();
+    return (struct work){.bytes = 1.0 * sizeof(real) * VOCABULARY};
+}
+static struct work run_loss(struct pool *pool)
+{
+    real *x = slot_reals(0, 8 * VOCABULARY), loss[8];
+    static const int32_t targets[8];
+    clock_start();
+    cross_entropy(loss, x, x, targets, 0.1f, 8, VOCABULARY, pool);
+    clock_stop();
+    return (struct work){.bytes = 8 * 2.0 * sizeof(real) * VOCABULARY};
+}
+static struct work run_top_k(struct pool *pool)
+{
+    (void)pool;
+    float *x = slot_bytes(0, VOCABULARY * sizeof *x);
+    struct candidate best[40];
+    uint64_t state = 9;
+    for (int i = 0; i < VOCABULARY; i++)
+        x[i] = (float)((state = state * 6364136223846793005u + 1442695040888963407u) >> 40);
+    clock_start();
+    top_k_select(best, x, VOCABULARY, 40);
+    clock_stop();
+    return (struct work){.bytes = 4.0 * VOCABULARY};
+}
+static struct work run_adamw(struct pool *pool)
+{
+    enum { PARAMETERS = 1 << 20 };
+    struct adamw how = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 10, 1};
+    real *p = slot_reals(0, PARAMETERS), *m = slot_reals(1, PARAMETERS), *g = slot_reals(3, PARAMETERS);
+    real *v = slot_bytes(2, PARAMETERS * sizeof *v);
+    memset(v, 0, PARAMETERS * sizeof *v);
+    clock_start();
+    adamw_step(p, m, v, g, &how, PARAMETERS, pool);
+    clock_stop();
+    return (struct work){.bytes = 7.0 * sizeof(real) * PARAMETERS};
+}
+static struct work run_squares(struct pool *pool)
+{
+    real *x = slot_reals(0, 1 << 20);
+    clock_start();
+    sum_squares(x, 1 << 20, pool);
+    clock_stop();
+    return (struct work){.bytes = sizeof(real) * 1048576.0};
+}
+
 /* ---- the list ---- */
 static const struct bench benches[] = {
-    {"linear_f32", "decode", decode_f32},     {"linear_f32", "prefill", prefill_f32},
-    {"linear_f16", "decode", decode_f16},     {"linear_f16", "prefill", prefill_f16},
-    {"linear_bf16", "decode", decode_bf16},   {"linear_bf16", "prefill", prefill_bf16},
-    {"linear_q8_0", "decode", decode_q8_0},   {"linear_q8_0", "prefill", prefill_q8_0},
-    {"linear_q4_0", "decode", decode_q4_0},   {"linear_q4_0", "prefill", prefill_q4_0},
-    {"linear_q4_1", "decode", decode_q4_1},   {"linear_q4_1", "prefill", prefill_q4_1},
-    {"linear_exact", "decode", decode_exact}, {"linear_exact", "prefill", prefill_exact},
-    {"act_bf16", "", run_act_bf16},           {"act_int8", "", run_act_int8},
-    {"linear_input", "", run_linear_input},   {"linear_weight", "", run_linear_weight},
+    {"linear_f32", "decode", decode_f32},
+    {"linear_f32", "prefill", prefill_f32},
+    {"linear_f16", "decode", decode_f16},
+    {"linear_f16", "prefill", prefill_f16},
+    {"linear_bf16", "decode", decode_bf16},
+    {"linear_bf16", "prefill", prefill_bf16},
+    {"linear_q8_0", "decode", decode_q8_0},
+    {"linear_q8_0", "prefill", prefill_q8_0},
+    {"linear_q4_0", "decode", decode_q4_0},
+    {"linear_q4_0", "prefill", prefill_q4_0},
+    {"linear_q4_1", "decode", decode_q4_1},
+    {"linear_q4_1", "prefill", prefill_q4_1},
+    {"linear_exact", "decode", decode_exact},
+    {"linear_exact", "prefill", prefill_exact},
+    {"act_bf16", "", run_act_bf16},
+    {"act_int8", "", run_act_int8},
+    {"linear_input", "", run_linear_input},
+    {"linear_weight", "", run_linear_weight},
+    {"attend", "decode", attend_decode},
+    {"attend", "int8", attend_decode_int8},
+    {"attend", "prefill", attend_prefill},
+    {"attend_back", "", run_attend_back},
+    {"kv_store", "", run_kv_store},
+    {"norm_rms", "", run_norm_rms},
+    {"norm_layer", "", run_norm_layer},
+    {"norm_rms_dx", "", run_norm_rms_dx},
+    {"rope_turn", "", run_rope_turn},
+    {"map_glu", "silu", run_silu},
+    {"map_glu", "gelu", run_gelu},
+    {"map_add", "", run_map_add},
+    {"lse_rows", "", run_lse},
+    {"loss_rows", "", run_loss},
+    {"find_above", "top 40", run_top_k},
+    {"adamw_range", "", run_adamw},
+    {"squares_chunks", "", run_squares},
 };
 enum { BENCHES = sizeof benches / sizeof benches[0] };
 
