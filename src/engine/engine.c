@@ -133,7 +133,7 @@ enum status engine_create_on(struct engine **out, const struct executor *x, cons
     e->core.on_end = on_end;
     e->live_max = e->core.sched.max_sequences + (o->queue_max > 0 ? o->queue_max : 1024);
     e->next_id = 1;
-    e->stats.n_ctx = x->n_ctx;
+    e->stats.n_ctx = seq_context(x);
     e->stats.blocks_total = x->n_block;
     pthread_mutex_init(&e->lock, NULL);
     pthread_cond_init(&e->wake, NULL);

@@ -97,6 +97,7 @@ struct seq {
     uint64_t submit_ns, start_ns, first_ns;
 };
 MUST_USE enum status seq_create(struct seq **out, struct request *r, const struct executor *x, struct error *err);
+int seq_context(const struct executor *x); /* positions one sequence may have: the model's, or the pool's if fewer */
 void seq_free(struct seq *s);
 static inline bool seq_wants_echo(const struct seq *s, int position) /* are this row's logits a prompt id's? */
 {

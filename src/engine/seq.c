@@ -70,11 +70,16 @@ static void read_prompt(struct seq *s, const struct executor *x)
     }
 }
 
+int seq_context(const struct executor *x)
+{
+    int64_t pool = (int64_t)x->n_block * KV_BLOCK;
+    return pool < x->n_ctx ? (int)pool : x->n_ctx;
+}
+
 enum status seq_create(struct seq **out, struct request *r, const struct executor *x, struct error *err)
 {
     *out = NULL;
-    int64_t pool = (int64_t)x->n_block * KV_BLOCK;
-    int context = pool < x->n_ctx ? (int)pool : x->n_ctx;
+    int context = seq_context(x);
     TRY(check_request(r, x, context, err));
     struct seq *s = mem_alloc_zero(1, sizeof *s);
     if (!s)

@@ -20,8 +20,10 @@ struct fake {
     uint64_t cells[FAKE_BLOCKS_MAX * KV_BLOCK];
     int n_block, rows_max, logits_max, prefill_chunk;
     enum fake_mutation mutation;
-    int nan_every; /* 0 = never; else a row whose hash is a multiple gives NaN */
-    uint64_t steps, preempted_rows;
+    int nan_every;             /* 0 = never; else a row whose hash is a multiple gives NaN */
+    void (*during)(void *ctx); /* called in the middle of a step; may be NULL */
+    void *during_ctx;
+    uint64_t steps;
     int spans_max;
 };
 
@@ -64,18 +66,14 @@ static inline void fake_check_batch(const struct fake *f, const struct model_bat
 {
     bool used[FAKE_BLOCKS_MAX] = {false};
     int rows = 0, chunk_rows = 0;
-    bool chunks_began = false;
     assert_true(b->n_row <= f->rows_max && b->n_logit <= f->logits_max);
     for (int i = 0; i < b->n_span; i++) {
         const struct attend_span *s = &b->spans[i];
         assert_int_equal(s->row0, rows);
         assert_true(s->n_row > 0);
         rows += s->n_row;
-        if (s->n_row > 1) {
-            chunks_began = true;
+        if (s->n_row > 1)
             chunk_rows += s->n_row;
-        }
-        (void)chunks_began;
         for (int k = 0; k < kv_blocks_for(s->pos0 + s->n_row); k++) {
             assert_false(used[s->blocks[k]]); /* no block in two sequences */
             used[s->blocks[k]] = true;
@@ -92,6 +90,8 @@ static inline void fake_forward(void *ctx, const struct model_batch *b, real *lo
     struct fake *f = ctx;
     uint64_t hashes[1024];
     fake_check_batch(f, b);
+    if (f->during)
+        f->during(f->during_ctx);
     for (int i = 0; i < b->n_span; i++) {
         const struct attend_span *s = &b->spans[i];
         for (int k = 0; k < s->n_row; k++) {
@@ -257,9 +257,10 @@ static inline void random_request(struct request *q, struct record *record, int3
     s->frequency_penalty = rng_below(r, 2) ? 0.5f : 0;
     s->seed = rng_u64(r);
     s->has_seed = true;
-    s->max_tokens = rng_below(r, 20) ? 1 + (int)rng_below(r, 60) : 0;
+    bool grows = context < FAKE_CTX && rng_below(r, 3); /* in a small pool: long answers, so that blocks run out */
+    s->max_tokens = grows ? 60 + (int)rng_below(r, 140) : rng_below(r, 20) ? 1 + (int)rng_below(r, 50) : 0;
     s->min_tokens = rng_below(r, 3) ? 0 : (int)rng_below(r, 20);
-    s->ignore_eos = rng_below(r, 4) == 0;
+    s->ignore_eos = grows || rng_below(r, 4) == 0;
     s->n_logprobs = (int)rng_below(r, 4) - 1;
     q->choice = (int)rng_below(r, 3);
     q->priority = rng_below(r, 4) ? 0 : (int)rng_below(r, 3) - 1;

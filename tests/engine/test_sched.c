@@ -22,7 +22,17 @@ struct history {
     int32_t prompts[REQUESTS][FAKE_CTX];
     struct seq *seqs[REQUESTS]; /* NULL: not yet submitted, or ended */
     int n_submitted, n_ended, context;
+    struct rng during; /* decides who leaves in the middle of a step */
+    int done[REQUESTS], preempted, echo_again; /* sequences that were preempted; of those, after an echo */
 };
+
+static void leave_during(void *ctx)
+{
+    struct history *h = ctx;
+    int i = (int)rng_below(&h->during, REQUESTS);
+    if (rng_below(&h->during, 60) == 0 && h->seqs[i])
+        h->seqs[i]->canceled = true;
+}
 
 static void on_end(void *ctx, struct seq *s, const struct finish_event *end)
 {
@@ -86,12 +96,15 @@ static bool run_history(struct history *h, uint64_t seed, enum fake_mutation mut
     h->fake.mutation = mutation;
     h->fake.nan_every = rng_below(&r, 3) ? 0 : 150;
     struct engine_options o = {.max_sequences = 1 + (int)rng_below(&r, 8), .prefill_chunk = 1 + (int)rng_below(&r, 60)};
-    int n_block = rng_below(&r, 2) ? 3 + (int)rng_below(&r, 6) : 40, n = 2 + (int)rng_below(&r, REQUESTS - 1);
+    int n_block = rng_below(&r, 3) == 0 ? 3 + (int)rng_below(&r, 3) : 40, n = 2 + (int)rng_below(&r, REQUESTS - 1);
     struct executor x = fake_executor(&h->fake, &o, n_block, NULL);
     h->context = n_block * KV_BLOCK < FAKE_CTX ? n_block * KV_BLOCK : FAKE_CTX;
     OK(core_init(&h->core, &x, &o, &err));
     h->core.ctx = h;
     h->core.on_end = on_end;
+    h->fake.during = leave_during;
+    h->fake.during_ctx = h;
+    rng_init(&h->during, ~seed);
     for (int step = 0; h->n_submitted < n || h->n_ended < n; step++) {
         assert_true(step < 60000); /* it must end */
         while (h->n_submitted < n && rng_below(&r, 3) == 0)
@@ -105,6 +118,13 @@ static bool run_history(struct history *h, uint64_t seed, enum fake_mutation mut
         for (int i = 0; i < REQUESTS; i++) /* canceled means gone within the step */
             assert_false(h->seqs[i] && h->seqs[i]->canceled);
         check_invariants(h);
+        for (int i = 0; i < REQUESTS; i++) {
+            const struct seq *q = h->seqs[i];
+            bool again = q && q->n_done < h->done[i];
+            h->preempted += again;
+            h->echo_again += again && q->n_echoed > 1;
+            h->done[i] = q ? q->n_done : 0;
+        }
     }
     assert_int_equal(h->core.sched.kv.n_free, n_block);
     core_free(&h->core);
@@ -121,7 +141,7 @@ static void test_sched_random_histories(void **state)
     (void)state;
     struct history *h = malloc(sizeof *h);
     struct sampler_scratch scratch;
-    int finishes[5] = {0}, crowded = 0;
+    int finishes[5] = {0}, crowded = 0, preempted = 0, echo_again = 0;
     const char *many = getenv("INGOT_HISTORIES");
     int n = many ? atoi(many) : 10000;
     OK(sampler_scratch_init(&scratch, FAKE_VOCAB, &err));
@@ -129,14 +149,17 @@ static void test_sched_random_histories(void **state)
         if (!run_history(h, (uint64_t)i, FAKE_HONEST, &scratch))
             fail_msg("history %d: a request did not report what it does alone", i);
         crowded += h->fake.spans_max > 3;
+        preempted += h->preempted;
+        echo_again += h->echo_again;
         for (int k = 0; k < h->n_submitted; k++)
             finishes[h->got[k].finish]++;
     }
-    print_message("finished: %d stop, %d length, %d canceled, %d error\n", finishes[FINISH_STOP],
-                  finishes[FINISH_LENGTH], finishes[FINISH_CANCELED], finishes[FINISH_ERROR]);
+    print_message("finished: %d stop, %d length, %d canceled, %d error; %d preempted, %d of them after an echo\n",
+                  finishes[FINISH_STOP], finishes[FINISH_LENGTH], finishes[FINISH_CANCELED], finishes[FINISH_ERROR],
+                  preempted, echo_again);
     for (int f = FINISH_STOP; f <= FINISH_ERROR; f++)
         assert_true(finishes[f] > n / 100);
-    assert_true(crowded > n / 10);
+    assert_true(crowded > n / 10 && preempted > n / 20 && echo_again > n / 500);
     sampler_scratch_free(&scratch);
     free(h);
 }
@@ -264,6 +287,26 @@ static void test_sched_order_of_admission(void **state)
     free(b);
 }
 
+static void test_sched_nobody_overtakes(void **state)
+{
+    (void)state;
+    struct bench *b = malloc(sizeof *b);
+    bench_init(b, 4, 300, 5);
+    bench_add(b, 100, 60, 0);
+    core_step(&b->h.core);
+    struct seq *longer = bench_add(b, 250, 3, 0), *shorter = bench_add(b, 5, 3, 0);
+    for (int i = 0; i < 50; i++) {
+        core_step(&b->h.core);
+        assert_false(longer->running || shorter->running); /* 3 blocks are free, and the longer one, first, needs 4 */
+    }
+    while (core_step(&b->h.core)) {
+    }
+    assert_int_equal(b->h.got[1].n, 3);
+    assert_int_equal(b->h.got[2].n, 3);
+    core_free(&b->h.core);
+    free(b);
+}
+
 static void test_seq_refusals(void **state)
 {
     (void)state;
@@ -352,6 +395,7 @@ int main(void)
         cmocka_unit_test(test_sched_mixes_decode_and_chunks),
         cmocka_unit_test(test_sched_preempts_the_newest_of_lowest_priority),
         cmocka_unit_test(test_sched_order_of_admission),
+        cmocka_unit_test(test_sched_nobody_overtakes),
         cmocka_unit_test(test_seq_refusals),
         cmocka_unit_test(test_core_allocation_failures),
     };
