@@ -38,7 +38,7 @@ enum status cmd_convert(int argc, char **argv, struct error *err)
     if (st == ST_OK)
         st = model_load(&model, ck, &load, err);
     if (st == ST_OK)
-        st = gguf ? model_write_gguf(model, out, (enum dtype)dtype, ck->folder, err)
+        st = gguf ? model_write_gguf(model, out, (enum dtype)dtype, ck->gguf ? ck->path : ck->folder, err)
                   : model_write_hf(model, out, (enum dtype)dtype, err);
     progress_end();
     model_free(model);

@@ -97,6 +97,7 @@ struct write_want {
     const struct name_row *names;
     enum dtype matrix, vector;
     bool pairs;
+    bool fused; /* Q, K and V in one tensor, where the naming has both ways */
 };
 MUST_USE enum status tensor_list_make(struct tensor_list *out, const struct model *m, const struct write_want *want,
                                       struct error *err);

@@ -132,6 +132,7 @@ struct family {
     const struct name_row *names;                          /* ended by role W_NONE */
     bool layer_norm;                                       /* else RMS */
     bool gguf_pairs;                  /* GGUF stores Q and K for rotation of neighbours (2i, 2i+1) */
+    bool gguf_fused;                  /* GGUF stores Q, K and V as one tensor */
     bool window_switch;               /* the window counts only with use_sliding_window */
     bool window_from_layer;           /* and from max_window_layers on, or as layer_types says */
     bool window_even;                 /* and, without layer_types, on even layers below max_window_layers (Qwen2-MoE) */

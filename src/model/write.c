@@ -135,12 +135,16 @@ static enum status list_one(struct tensor_list *l, const struct model *m, const 
     return list_add(l, &s, expert, err);
 }
 
-static bool role_seen(const struct name_row *names, const struct name_row *row)
+/* A naming may have several spellings of a role: the first that suits is written. */
+static bool row_is_written(const struct write_want *want, const struct name_row *row)
 {
-    for (const struct name_row *n = names; n < row; n++)
-        if (n->role == row->role)
-            return true;
-    return false;
+    bool qkv = row->role == W_Q || row->role == W_K || row->role == W_V, both = want->names == gguf_names;
+    if (qkv && both && (row->n_part > 0) != want->fused)
+        return false;
+    for (const struct name_row *n = want->names; n < row; n++)
+        if (n->role == row->role && row_is_written(want, n))
+            return false;
+    return row->part == 0; /* later parts go with the first */
 }
 
 enum status tensor_list_make(struct tensor_list *l, const struct model *m, const struct write_want *want,
@@ -151,7 +155,7 @@ enum status tensor_list_make(struct tensor_list *l, const struct model *m, const
     arena_init(&l->arena, 0);
     for (const struct name_row *row = want->names; row->role; row++) {
         const struct role_row *r = &role_rows[row->role];
-        if (role_seen(want->names, row) || row->part > 0) /* other spellings; later parts of a fused tensor */
+        if (!row_is_written(want, row))
             continue;
         bool each = r->expert && !(row->flags & NAME_STACKED);
         for (int layer = r->global ? -1 : 0; layer < (r->global ? 0 : c->n_layer); layer++)

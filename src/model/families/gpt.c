@@ -83,6 +83,7 @@ const struct family family_gpt2 = {
     .model_type = "gpt2",
     .architecture = "GPT2LMHeadModel",
     .gguf = "gpt2",
+    .gguf_fused = true,
     GPT_TABLES,
     .names = names_gpt2,
     .tied = true,

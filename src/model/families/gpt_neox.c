@@ -50,6 +50,7 @@ const struct family family_gpt_neox = {
     .model_type = "gpt_neox",
     .architecture = "GPTNeoXForCausalLM",
     .gguf = "gptneox",
+    .gguf_fused = true,
     .begin = common_begin,
     .attention = attention,
     .mlp = mlp,

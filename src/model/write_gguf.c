@@ -1,0 +1,345 @@
+/* write_gguf - one GGUF file: the configuration in its keys, the tokenizer inside, rows in llama.cpp's order */
+#include "model/private.h"
+
+#include "base/file.h"
+
+#include <stdio.h>
+
+struct gguf_out {
+    struct gguf_writer *w;
+    const struct model *m;
+    char key[128];
+};
+
+static const char *key_of(struct gguf_out *g, const char *name)
+{
+    snprintf(g->key, sizeof g->key, "%s.%s", g->m->arch.family->gguf, name);
+    return g->key;
+}
+static void put_int(struct gguf_out *g, const char *name, int64_t value)
+{
+    if (value > 0) /* an absent key reads as 0 */
+        gguf_put_int(g->w, key_of(g, name), GGUF_U32, value);
+}
+static void put_real(struct gguf_out *g, const char *name, double value)
+{
+    if (value > 0)
+        gguf_put_real(g->w, key_of(g, name), GGUF_F32, value);
+}
+
+/* ---- configuration ---- */
+static void put_rope_keys(struct gguf_out *g)
+{
+    const struct rope_config *r = &g->m->arch.rope_config;
+    put_int(g, "rope.dimension_count", 2 * g->m->arch.rope[0].n_half);
+    put_real(g, "rope.freq_base", r->theta);
+    if (!r->type[0])
+        return;
+    gguf_put_string(g->w, key_of(g, "rope.scaling.type"), str_of(r->type));
+    put_real(g, "rope.scaling.factor", r->factor);
+    put_int(g, "rope.scaling.original_context_length", (int64_t)r->original);
+    put_real(g, "rope.scaling.yarn_beta_fast", r->beta_fast);
+    put_real(g, "rope.scaling.yarn_beta_slow", r->beta_slow);
+}
+
+static void put_config(struct gguf_out *g, const char *name)
+{
+    const struct arch *a = &g->m->arch;
+    const struct model_config *c = &a->config;
+    gguf_put_string(g->w, "general.architecture", str_of(a->family->gguf));
+    gguf_put_string(g->w, "general.name", str_of(name));
+    put_int(g, "block_count", c->n_layer);
+    put_int(g, "context_length", c->n_ctx_train);
+    put_int(g, "embedding_length", c->n_embd);
+    put_int(g, "feed_forward_length", c->n_ff);
+    put_int(g, "attention.head_count", c->n_head);
+    put_int(g, "attention.head_count_kv", c->n_kv_head);
+    put_int(g, "attention.key_length", c->d_head);
+    put_int(g, "attention.value_length", c->d_head);
+    put_int(g, "attention.sliding_window", c->window);
+    put_int(g, "vocab_size", c->n_vocab);
+    put_int(g, "expert_count", c->n_expert);
+    put_int(g, "expert_used_count", c->n_expert_used);
+    if (c->n_expert) {
+        put_int(g, "expert_feed_forward_length", c->n_ff_expert);
+        put_int(g, "expert_shared_feed_forward_length", c->n_ff_shared);
+        gguf_put_bool(g->w, key_of(g, "expert_weights_norm"), a->norm_top_k);
+    }
+    put_real(g, a->family->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon",
+             c->norm_eps);
+    if (a->family == &family_gpt_neox)
+        gguf_put_bool(g->w, key_of(g, "use_parallel_residual"), !a->alt);
+    if (a->rope[0].n_half)
+        put_rope_keys(g);
+}
+
+/* What the keys of this format cannot say, so that no other program computes something else from the file. */
+static enum status check_expressible(const struct arch *a, struct error *err)
+{
+    const struct rope_config *r = &a->rope_config;
+    const struct model_config *c = &a->config;
+    const char *what = NULL;
+    bool plain_act = str_is(str_of(a->family->act ? a->family->act : ""), "silu") ? a->act == FN_SILU : true;
+    if (strcmp(r->type, "linear") && strcmp(r->type, "yarn") && r->type[0])
+        what = "this rope scaling";
+    else if (r->mscale || r->mscale_all_dim || r->attention_factor || r->no_truncate)
+        what = "this form of yarn";
+    else if (r->divide)
+        what = "a table of rope divisors";
+    else if (a->family == &family_gpt2 && (a->alt || a->act != FN_GELU_TANH))
+        what = "this variant of GPT-2";
+    else if (!plain_act)
+        what = "this activation";
+    for (int l = 0; l < c->n_layer && !what; l++)
+        if (a->sparse[l] != a->sparse[0] || a->attrs[l][0].window != c->window)
+            what = "layers that differ";
+    if (!what && c->window && strcmp(a->family->gguf, "llama") == 0)
+        what = "a sliding window of the llama architecture";
+    return what
+               ? fail(err, ST_UNSUPPORTED, "write: GGUF has no words for %s; write a Hugging Face folder instead", what)
+               : ST_OK;
+}
+
+/* ---- the tokenizer, copied from a GGUF ---- */
+static enum status copy_array(struct gguf_writer *w, const char *key, const struct gguf_value *v, struct error *err)
+{
+    if (v->strings) {
+        gguf_put_strings(w, key, v->strings, v->count);
+        return ST_OK;
+    }
+    bool is_real = v->element == GGUF_F32 || v->element == GGUF_F64;
+    void *copy = mem_alloc_zero(v->count, is_real ? sizeof(float) : sizeof(int64_t));
+    if (!copy)
+        return fail_nomem(err, "write");
+    for (uint64_t i = 0; i < v->count; i++)
+        if (is_real)
+            ((float *)copy)[i] = (float)gguf_real_at(v, i, 0);
+        else
+            ((int64_t *)copy)[i] = gguf_int_at(v, i, 0);
+    if (is_real)
+        gguf_put_reals(w, key, copy, v->count);
+    else
+        gguf_put_ints(w, key, v->element, copy, v->count);
+    mem_free(copy);
+    return ST_OK;
+}
+
+static enum status copy_tokenizer(struct gguf_writer *w, const struct gguf *g, struct error *err)
+{
+    char key[256];
+    for (size_t i = 0; i < g->n_value; i++) {
+        const struct gguf_value *v = &g->values[i];
+        if (!str_starts(v->key, STR("tokenizer.")) || v->key.len >= sizeof key)
+            continue;
+        memcpy(key, v->key.ptr, v->key.len);
+        key[v->key.len] = 0;
+        if (v->type == GGUF_ARRAY)
+            TRY(copy_array(w, key, v, err));
+        else if (v->type == GGUF_STRING)
+            gguf_put_string(w, key, gguf_string(g, key));
+        else if (v->type == GGUF_BOOL)
+            gguf_put_bool(w, key, gguf_bool(g, key, false));
+        else if (v->type == GGUF_F32 || v->type == GGUF_F64)
+            gguf_put_real(w, key, v->type, gguf_real(g, key, 0));
+        else
+            gguf_put_int(w, key, v->type, gguf_int(g, key, 0));
+    }
+    return ST_OK;
+}
+
+/* ---- the tokenizer, from tokenizer.json: byte-level BPE ---- */
+static bool json_mentions(const struct json *v, const char *text)
+{
+    const struct json *end = v ? v + (v->type >= JSON_ARRAY ? v->size : 1) : v; /* nodes in preorder: no recursion */
+    for (const struct json *n = v; n < end; n++)
+        if (json_is(n, JSON_STRING) && str_find(json_str(n), str_of(text), 0) != SIZE_MAX)
+            return true;
+    return false;
+}
+
+/* llama.cpp's name for how text is split before merging. */
+static const char *pre_name(const struct json *doc)
+{
+    const struct json *pre = json_get(doc, "pre_tokenizer");
+    if (json_mentions(pre, "\\p{N}{1,3}"))
+        return json_bool(json_get(json_get(doc, "model"), "ignore_merges"), false) ? "llama-bpe" : "dbrx";
+    if (json_mentions(pre, "|\\p{N}|"))
+        return "qwen2";
+    if (json_mentions(pre, "Digits"))
+        return "smollm";
+    return json_mentions(pre, "ByteLevel") && !json_mentions(pre, "Split") ? "gpt-2" : NULL;
+}
+
+struct vocab_out {
+    struct str *tokens, *merges;
+    int64_t *types;
+    size_t n_merge;
+    struct arena arena;
+};
+enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_UNUSED = 5 };
+
+static enum status vocab_tokens(struct vocab_out *v, const struct json *doc, int n_vocab, struct error *err)
+{
+    v->tokens = arena_alloc_zero(&v->arena, (size_t)n_vocab, sizeof *v->tokens);
+    v->types = arena_alloc_zero(&v->arena, (size_t)n_vocab, sizeof *v->types);
+    char *unused = arena_alloc_zero(&v->arena, (size_t)n_vocab, 16);
+    if (!v->tokens || !v->types || !unused)
+        return fail_nomem(err, "write");
+    for (int i = 0; i < n_vocab; i++) {
+        snprintf(unused + 16 * (size_t)i, 16, "[PAD%d]", i);
+        v->tokens[i] = str_of(unused + 16 * (size_t)i);
+        v->types[i] = TYPE_UNUSED;
+    }
+    JSON_EACH_MEMBER (token, id, json_get(json_get(doc, "model"), "vocab")) {
+        int64_t at = json_int(id, -1);
+        if (at < 0 || at >= n_vocab)
+            return fail(err, ST_CORRUPT, "tokenizer.json: token id %lld, but the model has %d tokens", (long long)at,
+                        n_vocab);
+        v->tokens[at] = token;
+        v->types[at] = TYPE_NORMAL;
+    }
+    JSON_EACH (added, json_get(doc, "added_tokens")) {
+        int64_t at = json_int(json_get(added, "id"), -1);
+        if (at < 0 || at >= n_vocab)
+            return fail(err, ST_CORRUPT, "tokenizer.json: added token id %lld, but the model has %d tokens",
+                        (long long)at, n_vocab);
+        v->tokens[at] = json_str(json_get(added, "content"));
+        v->types[at] = json_bool(json_get(added, "special"), false) ? TYPE_CONTROL : TYPE_USER;
+    }
+    return ST_OK;
+}
+
+/* Merges are "a b", or pairs in newer files. */
+static enum status vocab_merges(struct vocab_out *v, const struct json *doc, struct error *err)
+{
+    const struct json *list = json_get(json_get(doc, "model"), "merges");
+    v->merges = arena_alloc_zero(&v->arena, json_count(list) + 1, sizeof *v->merges);
+    if (!v->merges)
+        return fail_nomem(err, "write");
+    JSON_EACH (m, list) {
+        struct str *out = &v->merges[v->n_merge++];
+        *out = json_str(m);
+        if (!json_is(m, JSON_ARRAY))
+            continue;
+        struct str a = json_str(json_at(m, 0)), b = json_str(json_at(m, 1));
+        char *joined = arena_alloc(&v->arena, a.len + b.len + 1);
+        if (!joined)
+            return fail_nomem(err, "write");
+        memcpy(joined, a.ptr ? a.ptr : "", a.len);
+        joined[a.len] = ' ';
+        memcpy(joined + a.len + 1, b.ptr ? b.ptr : "", b.len);
+        *out = str_n(joined, a.len + b.len + 1);
+    }
+    return ST_OK;
+}
+
+static enum status put_bpe(struct gguf_out *g, const struct json *doc, const struct tokenizer *tok, struct error *err)
+{
+    const struct model_config *c = &g->m->arch.config;
+    const char *pre = pre_name(doc);
+    struct str type = json_str(json_get(json_get(doc, "model"), "type"));
+    bool bpe = type.ptr ? str_is(type, "BPE") : json_get(json_get(doc, "model"), "merges") != NULL; /* older files */
+    if (!bpe || !pre || !json_mentions(json_get(doc, "decoder"), "ByteLevel"))
+        return fail(err, ST_UNSUPPORTED,
+                    "write: only byte-level BPE tokenizers can be put into a GGUF; this tokenizer.json "
+                    "holds another kind: write a Hugging Face folder instead");
+    struct vocab_out v = {0};
+    arena_init(&v.arena, 0);
+    enum status st = vocab_tokens(&v, doc, c->n_vocab, err);
+    if (st == ST_OK)
+        st = vocab_merges(&v, doc, err);
+    if (st == ST_OK) {
+        gguf_put_string(g->w, "tokenizer.ggml.model", STR("gpt2"));
+        gguf_put_string(g->w, "tokenizer.ggml.pre", str_of(pre));
+        gguf_put_strings(g->w, "tokenizer.ggml.tokens", v.tokens, (size_t)c->n_vocab);
+        gguf_put_ints(g->w, "tokenizer.ggml.token_type", GGUF_I32, v.types, (size_t)c->n_vocab);
+        gguf_put_strings(g->w, "tokenizer.ggml.merges", v.merges, v.n_merge);
+        gguf_put_bool(g->w, "tokenizer.ggml.add_bos_token", tokenizer_adds_bos(tok));
+        struct str template = tokenizer_chat_template(tok);
+        if (template.ptr)
+            gguf_put_string(g->w, "tokenizer.chat_template", template);
+        int32_t bos = tokenizer_bos(tok) >= 0 ? tokenizer_bos(tok) : c->bos;
+        int32_t eos = tokenizer_eos(tok) >= 0 ? tokenizer_eos(tok) : c->n_eos ? c->eos[0] : -1;
+        if (bos >= 0)
+            gguf_put_int(g->w, "tokenizer.ggml.bos_token_id", GGUF_U32, bos);
+        if (eos >= 0)
+            gguf_put_int(g->w, "tokenizer.ggml.eos_token_id", GGUF_U32, eos);
+    }
+    arena_free(&v.arena);
+    return st;
+}
+
+static enum status put_json_tokenizer(struct gguf_out *g, const char *folder, struct error *err)
+{
+    enum { TOKENIZER_MAX = 256 << 20 };
+    struct tokenizer *tok;
+    enum status st = tokenizer_open(&tok, folder, err);
+    if (st == ST_NOT_FOUND) /* a model without words: so is its file */
+        return ST_OK;
+    if (st != ST_OK)
+        return st;
+    char path[4096];
+    struct buf text = {0};
+    struct arena arena;
+    const struct json *doc;
+    arena_init(&arena, 0);
+    st = file_read_all(&text, path_join(path, sizeof path, folder, "tokenizer.json"), TOKENIZER_MAX, err);
+    if (st == ST_NOT_FOUND)
+        st = fail(err, ST_UNSUPPORTED,
+                  "write: %s has a tokenizer but no tokenizer.json, the only kind that can be put into "
+                  "a GGUF",
+                  folder);
+    if (st == ST_OK)
+        st = json_parse(&doc, &arena, buf_str(&text), 0, err);
+    if (st == ST_OK)
+        st = put_bpe(g, doc, tok, err);
+    buf_free(&text);
+    arena_free(&arena);
+    tokenizer_close(tok);
+    return st;
+}
+
+static enum status put_tokenizer(struct gguf_out *g, const char *from, struct error *err)
+{
+    if (!from)
+        return ST_OK;
+    if (file_kind(from) != FILE_REGULAR)
+        return put_json_tokenizer(g, from, err);
+    struct checkpoint *ck;
+    TRY(checkpoint_open(&ck, from, err));
+    enum status st = ck->gguf ? copy_tokenizer(g->w, ck->gguf, err) : put_json_tokenizer(g, ck->folder, err);
+    checkpoint_close(ck);
+    return st;
+}
+
+enum status model_write_gguf(const struct model *m, const char *path, enum dtype type, const char *tokenizer_from,
+                             struct error *err)
+{
+    struct gguf_out g = {.m = m};
+    if (type != DT_F32 && weight_type(type) != type)
+        return fail(err, ST_UNSUPPORTED, "write: type %s is not offered; f32, f16, bf16, q8_0, q4_0 and q4_1 are",
+                    dtype_row(type)->name);
+    if (!m->arch.family->gguf)
+        return fail(err, ST_UNSUPPORTED, "write: GGUF knows no architecture for family %s; write a Hugging Face folder",
+                    m->arch.config.family);
+    TRY(check_expressible(&m->arch, err));
+    TRY(gguf_writer_create(&g.w, err));
+    struct str name = path_stem(str_of(path));
+    char text[128];
+    snprintf(text, sizeof text, "%.*s", STR_ARG(name));
+    put_config(&g, text);
+    struct write_want want = {.names = gguf_names,
+                              .matrix = type,
+                              .vector = DT_F32,
+                              .pairs = m->arch.family->gguf_pairs,
+                              .fused = m->arch.family->gguf_fused};
+    struct tensor_list list = {0};
+    enum status st = put_tokenizer(&g, tokenizer_from, err);
+    if (st == ST_OK)
+        st = tensor_list_make(&list, m, &want, err);
+    if (st == ST_OK)
+        st = gguf_writer_commit(g.w, path, list.tensors, list.n, err);
+    tensor_list_free(&list);
+    gguf_writer_destroy(g.w);
+    return st;
+}
