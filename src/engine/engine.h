@@ -92,7 +92,7 @@ const struct bundle *engine_bundle(const struct engine *e);
 
 struct engine_stats {
     int running, waiting, blocks_total, blocks_free;
-    int n_ctx;                 /* tokens one request may have in all: --ctx, or what the KV blocks hold if fewer */
+    int n_ctx; /* tokens one request may have in all: --ctx, or what the KV blocks hold if fewer */
     uint64_t steps, prompt_tokens, output_tokens, finished[5]; /* by enum finish */
     uint64_t last_step_ns; /* clock_ns() at the end of the last step: health is its age while work waits */
 };

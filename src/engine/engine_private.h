@@ -42,11 +42,11 @@ int stop_feed(struct stopper *s, struct str text, struct str *out);
 struct str stop_flush(struct stopper *s); /* the end: nothing can complete any more */
 
 /* ---- sampler: one row of logits becomes one id ---- */
-struct sampler_scratch {      /* one a thread */
-    real *work;               /* [n_vocab] */
-    float *narrow;            /* [n_vocab] in the double build; else NULL */
-    uint32_t *counts;         /* [n_vocab], zero between calls */
-    struct candidate *sorted; /* [n_vocab] */
+struct sampler_scratch {              /* one a thread */
+    real *work;                       /* [n_vocab] */
+    float *narrow;                    /* [n_vocab] in the double build; else NULL */
+    uint32_t *counts;                 /* [n_vocab], zero between calls */
+    struct candidate *sorted, *spare; /* [n_vocab] */
 };
 struct sampler_in {
     const struct sampling *how;

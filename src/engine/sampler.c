@@ -18,8 +18,9 @@ enum status sampler_scratch_init(struct sampler_scratch *s, int n_vocab, struct 
         .narrow = sizeof(real) != sizeof(float) ? mem_alloc_aligned(n * sizeof *s->narrow) : NULL,
         .counts = mem_alloc_zero(n, sizeof *s->counts),
         .sorted = mem_alloc_zero(n, sizeof *s->sorted),
+        .spare = mem_alloc_zero(n, sizeof *s->spare),
     };
-    if (!s->work || !s->counts || !s->sorted || (sizeof(real) != sizeof(float) && !s->narrow)) {
+    if (!s->work || !s->counts || !s->sorted || !s->spare || (sizeof(real) != sizeof(float) && !s->narrow)) {
         sampler_scratch_free(s);
         return fail_nomem(err, "sampler");
     }
@@ -32,6 +33,7 @@ void sampler_scratch_free(struct sampler_scratch *s)
     mem_free(s->narrow);
     mem_free(s->counts);
     mem_free(s->sorted);
+    mem_free(s->spare);
     *s = (struct sampler_scratch){0};
 }
 
@@ -145,7 +147,41 @@ static void adjust(const struct sampler_in *in, struct sampler_scratch *s)
 
 /* ---- drawing ---- */
 
-/* The kept tokens are a beginning of the row in descending order; it is sorted only as far as someone looks. */
+/* Ascending keys for descending logits. Adding zero makes -0 equal to 0. */
+static uint32_t sort_key(float x)
+{
+    uint32_t bits;
+    x = x + 0.0f;
+    memcpy(&bits, &x, sizeof bits);
+    return bits >> 31 ? bits : ~bits & 0x7FFFFFFFu;
+}
+
+/* The whole row, by logit descending then id ascending: radix sort, stable, so that ids stay in order among equals. */
+static void sort_all(struct sampler_scratch *s, const float *row, int n)
+{
+    enum { BITS = 11, BUCKETS = 1 << BITS };
+    uint32_t starts[BUCKETS];
+    for (int i = 0; i < n; i++)
+        s->sorted[i] = (struct candidate){i, row[i]};
+    for (int shift = 0; shift < 32; shift += BITS) {
+        memset(starts, 0, sizeof starts);
+        for (int i = 0; i < n; i++)
+            starts[sort_key(s->sorted[i].logit) >> shift & (BUCKETS - 1)]++;
+        for (uint32_t b = 0, at = 0; b < BUCKETS; b++) {
+            uint32_t count = starts[b];
+            starts[b] = at;
+            at += count;
+        }
+        for (int i = 0; i < n; i++)
+            s->spare[starts[sort_key(s->sorted[i].logit) >> shift & (BUCKETS - 1)]++] = s->sorted[i];
+        struct candidate *swap = s->sorted;
+        s->sorted = s->spare;
+        s->spare = swap;
+    }
+}
+
+/* The kept tokens are a beginning of the row in descending order. Most draws end within the first few, so those are
+ * selected first; whoever looks further has everything sorted at once. */
 struct ladder {
     struct sampler_scratch *s;
     const float *row;
@@ -156,9 +192,12 @@ struct ladder {
 /* Probability of the i-th largest. */
 static double step_of(struct ladder *l, int i)
 {
-    while (i >= l->n_sorted) {
-        int more = l->n_sorted == 0 ? 64 : l->n_sorted > l->n / 8 ? l->n : l->n_sorted * 8;
-        l->n_sorted = top_k_select(l->s->sorted, l->row, l->n, more < l->n ? more : l->n);
+    enum { FIRST = 64 };
+    if (i >= l->n_sorted && i < FIRST)
+        l->n_sorted = top_k_select(l->s->sorted, l->row, l->n, FIRST);
+    if (i >= l->n_sorted) {
+        sort_all(l->s, l->row, l->n);
+        l->n_sorted = l->n;
     }
     return (double)fn_exp(l->s->sorted[i].logit - l->lse);
 }
