@@ -97,7 +97,7 @@ enum status seq_create(struct seq **out, struct request *r, const struct executo
     memcpy(s->ids, r->prompt, (size_t)s->n_prompt * sizeof *s->ids);
     read_prompt(s, x);
     if (!r->sampling.has_seed)
-        r->sampling.seed = rng_entropy();
+        r->sampling.seed = rng_entropy() >> 11; /* 53 bits: what a JSON number carries without loss */
     s->submit_ns = clock_ns();
     *out = s;
     return ST_OK;
