@@ -312,7 +312,10 @@ BUILTIN(f_round)
     bool up = a[1].type == V_STR && str_is(value_str(&a[1]), "ceil");
     bool down = a[1].type == V_STR && str_is(value_str(&a[1]), "floor");
     if (up || down) {
-        double scale = pow(10, (double)places), v = value_number(self) * scale;
+        double scale = 1;
+        for (int64_t i = 0; i < places; i++)
+            scale *= 10;
+        double v = value_number(self) * scale;
         *out = value_real((up ? ceil(v) : floor(v)) / scale);
         return ST_OK;
     }

@@ -8,6 +8,7 @@
  */
 #include "chat/strings.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -241,6 +242,20 @@ static enum status integer_math(struct run *r, struct value *out, int op, int64_
     return ST_OK;
 }
 
+/* Whole exponents only: libm's pow differs between systems, and templates have no use for roots. */
+static enum status real_power(struct run *r, double *out, double a, double b)
+{
+    double power = 1;
+    if (b != floor(b) || fabs(b) > 1024)
+        return run_error(r, ST_UNSUPPORTED, "** with this exponent is not offered; expected a whole one up to 1024");
+    for (int n = (int)fabs(b); n > 0; n--)
+        power *= a;
+    if (b < 0 && power == 0)
+        return run_error(r, ST_INVALID, "division by zero");
+    *out = b < 0 ? 1 / power : power;
+    return ST_OK;
+}
+
 static enum status real_math(struct run *r, struct value *out, int op, double a, double b)
 {
     if ((op == '/' || op == OP_FLOORDIV || op == '%') && b == 0)
@@ -250,8 +265,9 @@ static enum status real_math(struct run *r, struct value *out, int op, double a,
                : op == '*'         ? a * b
                : op == '/'         ? a / b
                : op == OP_FLOORDIV ? floor(a / b)
-               : op == '%'         ? a - floor(a / b) * b
-                                   : pow(a, b);
+                                   : a - floor(a / b) * b;
+    if (op == OP_POW)
+        TRY(real_power(r, &v, a, b));
     *out = value_real(v);
     return ST_OK;
 }
@@ -574,7 +590,7 @@ static enum status eval_callee(struct run *r, struct value *out, const struct no
 static enum status eval_call(struct run *r, struct value *out, const struct node *n, const struct value *caller)
 {
     struct value callee;
-    struct args args;
+    struct args args = {0};
     TRY(eval_callee(r, &callee, n->a));
     TRY(eval_args(r, &args, n->b));
     r->line = n->line;
@@ -596,6 +612,7 @@ static enum status eval_filter(struct run *r, struct value *out, const struct no
     struct value v;
     struct args args;
     TRY(run_enter(r));
+    assert(n->a || input); /* the parser leaves the operand out in filter blocks only */
     if (!n->a)
         v = *input;
     else if (n->a->kind == N_FILTER)

@@ -537,7 +537,7 @@ static enum status parse_target(struct parser *p, struct node **out, bool with_n
 static enum status parse_body_to(struct parser *p, struct node **out, const char *const *ends, int *which)
 {
     TRY(parse_body(p, out, ends));
-    for (*which = 0; !is_name(p, ends[*which]); ++*which)
+    for (*which = 0; ends[*which] && !is_name(p, ends[*which]); ++*which)
         ;
     p->at++;
     return ST_OK;

@@ -3,6 +3,7 @@
 
 #include "base/unicode.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +56,7 @@ void text_add(struct text *t, const char *bytes, size_t n, const char *mask)
     bool own = t->has_own || !mask || mixed, plain = t->has_plain || mask;
     if ((t->failed = run_step(t->run, n / 64)) != ST_OK || !text_reserve(t, n, own && plain))
         return;
+    assert(t->ptr && (!(own && plain) || t->mask));
     memcpy(t->ptr + t->n, bytes, n);
     if (mixed)
         memcpy(t->mask + t->n, mask, n);

@@ -306,8 +306,9 @@ enum status chat_render(const struct template *t, struct chat_prompt *out, const
     err = err ? err : &local;
     *out = (struct chat_prompt){0};
     enum status st = t ? ST_OK : template_parse(&builtin, str_of(builtin_source), err);
-    if (st == ST_OK)
-        st = chat(t ? t : builtin, out, options, err);
+    t = t ? t : builtin;
+    if (st == ST_OK && t)
+        st = chat(t, out, options, err);
     template_free(builtin);
     if (st != ST_OK)
         chat_prompt_free(out);

@@ -196,7 +196,7 @@ enum status dict_put(struct run *r, struct dict *d, const struct value *key, con
         struct entry *entries = run_alloc(r, bigger * sizeof *entries);
         if (!entries)
             return r->err->status;
-        if (d->n)
+        if (d->entries)
             memcpy(entries, d->entries, d->n * sizeof *entries);
         d->entries = entries;
         d->capacity = bigger;
@@ -573,7 +573,7 @@ enum status value_from_json(struct run *r, struct value *out, const struct json 
         TRY(run_enter(r));
         TRY(list_new(r, out, V_LIST, j->count));
         JSON_EACH (item, j) {
-            struct value v;
+            struct value v = {0};
             TRY(value_from_json(r, &v, item, plain));
             TRY(list_push(r, out->list, &v));
         }
@@ -584,8 +584,8 @@ enum status value_from_json(struct run *r, struct value *out, const struct json 
         TRY(run_enter(r));
         TRY(dict_new(r, out, V_DICT));
         JSON_EACH_MEMBER (key, value, j) {
-            struct value v,
-                k = {.type = V_STR, .s = key.ptr, .len = (uint32_t)key.len, .mask = plain ? MASK_PLAIN : NULL};
+            struct value v = {0},
+                         k = {.type = V_STR, .s = key.ptr, .len = (uint32_t)key.len, .mask = plain ? MASK_PLAIN : NULL};
             TRY(value_from_json(r, &v, value, plain));
             TRY(dict_put(r, out->dict, &k, &v));
         }

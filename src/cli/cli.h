@@ -102,7 +102,7 @@ const char *cli_finish_name(enum finish finish); /* "stop", "length" ... */
 /* ---- line editing (edit.c, the one file that knows libedit) ---- */
 struct editor;
 MUST_USE enum status editor_open(struct editor **out, const char *prompt, struct error *err); /* history is loaded */
-/* A line without its newline, valid until the next call; ptr NULL at the end. Interrupted: empty. Plain when no terminal. */
+/* A line without its newline, valid until the next call; ptr NULL at the end; empty when interrupted. */
 struct str editor_next(struct editor *e);
 void editor_close(struct editor *e); /* history is saved */
 
