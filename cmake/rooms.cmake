@@ -71,7 +71,7 @@ endif()
 
 file(GLOB CLI_SRC CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/cli/*.c)
 if(CLI_SRC)
-  add_executable(ingot EXCLUDE_FROM_ALL ${CLI_SRC})
+  add_executable(ingot ${CLI_SRC})
   target_link_libraries(ingot PRIVATE core PkgConfig::EDIT)
 endif()
 

@@ -4,6 +4,39 @@
 
 #include <stdio.h>
 
+/* The files beside a model that make it speak: they go along as they are. */
+static enum status side_files_copy(const char *from, const char *to, struct error *err)
+{
+    enum { SIDE_FILE_MAX = 256 << 20 };
+    static const char *const names[] = {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "tokenizer.model",
+        "tokenizer.bin",
+        "generation_config.json",
+        "chat_template.jinja",
+        "vocab.txt",
+    };
+    char source[4096], target[4096];
+    struct buf bytes = {0};
+    enum status st = ST_OK;
+    for (size_t i = 0; i < sizeof names / sizeof *names && st == ST_OK; i++) {
+        path_join(source, sizeof source, from, names[i]);
+        if (file_kind(source) != FILE_REGULAR)
+            continue;
+        buf_clear(&bytes);
+        st = file_read_all(&bytes, source, SIDE_FILE_MAX, err);
+        if (st == ST_OK)
+            st = file_write_all(path_join(target, sizeof target, to, names[i]), buf_str(&bytes), err);
+    }
+    buf_free(&bytes);
+    return st;
+}
+
 enum status cmd_convert(int argc, char **argv, struct error *err)
 {
     const char *type = NULL;
@@ -13,7 +46,8 @@ enum status cmd_convert(int argc, char **argv, struct error *err)
     const struct cli_spec spec = {
         "ingot convert IN OUT [--type T]",
         "Writes the model IN as OUT: a GGUF file when OUT ends in .gguf, else a Hugging Face folder.\n"
-        "The tokenizer goes along. Without --type: f16 for GGUF, f32 for a folder.",
+        "The tokenizer goes along: a tokenizer.json into a GGUF, any tokenizer files into a folder; one inside a GGUF\n"
+        "stays there. Without --type: f16 for GGUF, f32 for a folder.",
         "  ingot convert model/ model.gguf --type q8_0\n  ingot convert model.gguf folder/ --type bf16",
         options,
         1,
@@ -40,6 +74,8 @@ enum status cmd_convert(int argc, char **argv, struct error *err)
     if (st == ST_OK)
         st = gguf ? model_write_gguf(model, out, (enum dtype)dtype, ck->gguf ? ck->path : ck->folder, err)
                   : model_write_hf(model, out, (enum dtype)dtype, err);
+    if (st == ST_OK && !gguf && ck->folder && ck->kind != CHECKPOINT_GGUF)
+        st = side_files_copy(ck->folder, out, err);
     progress_end();
     model_free(model);
     checkpoint_close(ck);

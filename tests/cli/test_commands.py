@@ -5,7 +5,7 @@ import struct
 
 from support import INGOT, Case, ingot, main, tiny_model
 
-COMMANDS = ["run", "generate", "inspect", "tokenize", "detokenize", "tokenizer", "template", "bench", "logits", "train",
+COMMANDS = ["run", "generate", "serve", "inspect", "tokenize", "detokenize", "tokenizer", "template", "bench", "logits", "train",
             "convert", "version"]
 
 
@@ -151,6 +151,24 @@ class Models(Case):
         text = self.good("inspect", self.model, "--tensors").decode()
         self.assertIn("tok_embeddings.weight", text)
         self.assertIn("memory plan", text)
+
+    def test_convert_keeps_every_bit(self):
+        def logits(model):
+            npy = self.path("copy.npy")
+            self.good("logits", model, "--ids", "1,5,9,70", "--npy", npy, "--exact")
+            with open(npy, "rb") as f:
+                return f.read()
+        folder, gguf = self.path("copy"), self.path("copy.gguf")
+        self.assertEqual(self.good("convert", self.model, folder, "--type", "f32").decode().strip(), folder)
+        self.assertEqual(logits(folder), logits(self.model))
+        same = self.good_json("generate", folder, "--raw", "-p", "the", "-n", "12", "--json", "--temperature", "0")
+        self.assertEqual(same["ids"], self.generate("--temperature", "0")["ids"])
+        os.remove(os.path.join(folder, "tokenizer.bin"))
+        self.good("convert", folder, gguf, "--type", "f32")
+        self.assertEqual(self.good_json("inspect", gguf, "--json")["family"], "llama")
+        self.assertEqual(logits(gguf), logits(self.model))
+        self.bad("invalid", "q9_9", "convert", self.model, self.path("x.gguf"), "--type", "q9_9")
+        self.bad("unsupported", "tokenizer.json", "convert", self.model, self.path("x.gguf"))
 
     def test_bench_measures(self):
         b = self.good_json("bench", self.model, "--prompt", "16", "--gen", "4", "--json")
