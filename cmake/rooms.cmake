@@ -73,6 +73,11 @@ file(GLOB CLI_SRC CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/cli/*.c)
 if(CLI_SRC)
   add_executable(ingot ${CLI_SRC})
   target_link_libraries(ingot PRIVATE core PkgConfig::EDIT)
+  if(INGOT_BUILD STREQUAL "release") # symbols go beside the binary, where gdb finds them
+    add_custom_command(TARGET ingot POST_BUILD VERBATIM
+      COMMAND ${CMAKE_OBJCOPY} --only-keep-debug $<TARGET_FILE:ingot> $<TARGET_FILE:ingot>.debug
+      COMMAND ${CMAKE_OBJCOPY} --strip-all --add-gnu-debuglink=$<TARGET_FILE:ingot>.debug $<TARGET_FILE:ingot>)
+  endif()
 endif()
 
 file(GLOB BENCH_SRC CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/bench/bench_*.c)
