@@ -437,7 +437,7 @@ static void test_gateway_clients_who_leave_free_their_blocks(void **state)
     struct http1 a;
     struct error err;
     (void)state;
-    fake.delay_us = 2000;
+    __atomic_store_n(&fake.delay_us, 2000, __ATOMIC_SEQ_CST);
     for (int bytes = 1; bytes < 3000; bytes += 400) { /* leave after so many bytes of the stream */
         int left = bytes;
         struct http_call call = {.host = "127.0.0.1",
@@ -492,7 +492,7 @@ static void test_gateway_full_queue(void **state)
 {
     struct http1 a;
     (void)state;
-    fake.queue_max = 2;
+    __atomic_store_n(&fake.queue_max, 2, __ATOMIC_SEQ_CST);
     const struct json *doc = ask(&a, "POST", "/v1/chat/completions", CHAT(",\"n\":3"), NULL);
     assert_int_equal(a.status, 503);
     assert_true(str_is(text_at(json_get(doc, "error"), "code"), "server_is_overloaded"));

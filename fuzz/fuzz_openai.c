@@ -1,0 +1,26 @@
+/* openai_parse: whatever body comes, either a checked request or a refusal with a status and a sentence. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../tests/gateway/fake.h"
+#include "gateway/ask.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const enum ask_kind kinds[] = {ASK_CHAT, ASK_COMPLETION, ASK_TOKENIZE, ASK_DETOKENIZE};
+    struct arena arena;
+    struct ask ask;
+    struct refusal why = {0};
+    if (size < 1)
+        return 0;
+    arena_init(&arena, 16 << 20);
+    bool good = openai_parse(&ask, kinds[data[0] % 4], str_n(data + 1, size - 1), &fake_bundle, &arena, &why);
+    if (good ? ask.n < 1 || ask.n > ASK_CHOICES_MAX || ask.n * ask.n_prompt > ASK_SEQUENCES_MAX ||
+                   ask.n_stop > REQUEST_STOPS_MAX || ask.sampling.n_logprobs > REQUEST_LOGPROBS_MAX ||
+                   (!ask.messages && !ask.n_prompt)
+             : why.http < 400 || !why.message[0] || !why.type)
+        abort();
+    arena_free(&arena);
+    return 0;
+}
