@@ -27,7 +27,7 @@ bool fault_hit_slow(enum fault_point point)
 
 bool fault_hit_alloc_slow(size_t bytes)
 {
-    if (armed_point == FAULT_ALLOC)
+    if (__atomic_load_n(&armed_point, __ATOMIC_RELAXED) == FAULT_ALLOC)
         __atomic_add_fetch(&alloc_bytes, bytes, __ATOMIC_RELAXED);
     return fault_hit_slow(FAULT_ALLOC);
 }
