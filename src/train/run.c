@@ -56,6 +56,8 @@ static enum status open_data(struct run *r, struct dataset **out, const struct t
         .tokenizer = r->tokenizer,
         .block_size = (int)r->c->block_size,
         .document_separator = r->c->document_separator,
+        .progress = r->watch ? r->watch->on_phase : NULL,
+        .ctx = r->watch ? r->watch->ctx : NULL,
     };
     phase(r, "tokenize", 0);
     return dataset_open(out, &source, err);
@@ -319,8 +321,10 @@ static void run_evaluate(struct run *r, struct train_progress *p)
     if (c->eval_windows && (uint64_t)c->eval_windows < n)
         n = (uint64_t)c->eval_windows;
     double sum = 0;
-    for (uint64_t at = 0; at < n && !stopped(r);) {
+    for (uint64_t at = 0; at < n;) {
         int batch = 0;
+        if (stopped(r)) /* half an evaluation is no figure */
+            return;
         for (; batch < c->per_device_eval_batch_size && at < n; batch++, at++)
             dataset_window_at(r->eval_data, r->windows + (size_t)batch * (size_t)(block + 1), at);
         sum += trainer_evaluate(r->trainer, r->windows, batch);
