@@ -32,7 +32,7 @@ static void one_line(char *text)
             *text = ' ';
 }
 
-enum status fail(struct error *err, enum status st, const char *fmt, ...)
+enum status(fail)(struct error *err, enum status st, const char *fmt, ...)
 {
     if (err) {
         va_list ap;
@@ -45,12 +45,12 @@ enum status fail(struct error *err, enum status st, const char *fmt, ...)
     return st;
 }
 
-enum status fail_nomem(struct error *err, const char *what)
+enum status(fail_nomem)(struct error *err, const char *what)
 {
     return fail(err, ST_NOMEM, "%s: out of memory", what);
 }
 
-enum status fail_context(struct error *err, const char *fmt, ...)
+enum status(fail_context)(struct error *err, const char *fmt, ...)
 {
     if (!err)
         return ST_INVALID;

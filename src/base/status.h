@@ -50,6 +50,13 @@ const struct status_row *status_row(enum status st);
             return try_status_;                                                                                        \
     } while (0)
 
+/* What the analyzer cannot see from a caller: these never return ST_OK. */
+#ifdef __clang_analyzer__
+#define fail(err, st, ...)     ((fail)(err, st, __VA_ARGS__), (st))
+#define fail_nomem(err, what)  ((fail_nomem)(err, what), ST_NOMEM)
+#define fail_context(err, ...) ((fail_context)(err, __VA_ARGS__), ST_INVALID)
+#endif
+
 #define MUST_USE __attribute__((warn_unused_result))
 
 #endif

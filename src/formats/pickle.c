@@ -49,7 +49,7 @@ static enum status push(struct machine *m, const struct pickle *v)
     if (m->n >= STACK_MAX)
         return fail(m->err, ST_LIMIT, "pickle: more than %d values are open at byte %zu", STACK_MAX,
                     cursor_offset(&m->c));
-    if (!MEM_GROW(m->stack, m->capacity, m->n))
+    if (!MEM_GROW(m->stack, m->capacity, m->n) || !m->stack)
         return fail_nomem(m->err, "the pickle's stack");
     m->stack[m->n++] = v;
     return ST_OK;

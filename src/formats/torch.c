@@ -194,6 +194,7 @@ static enum status read_tree(struct walk *w, const struct pickle *root, struct s
         st = copy ? loading_parse_json(&w->l->pub.config, w->l, str_n(copy, text.len), 0, "torch: values", w->err)
                   : fail_nomem(w->err, "the file's values");
     }
+    w->json = NULL;
     buf_free(&text);
     return st;
 }
