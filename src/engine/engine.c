@@ -12,10 +12,10 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/file.h"
 #include "base/mem.h"
 
 #include <pthread.h>
-#include <stdio.h>
 #include <unistd.h>
 
 struct engine {
@@ -150,14 +150,20 @@ enum status engine_create_on(struct engine **out, const struct executor *x, cons
 /* "MemAvailable:   123 kB": what could be used without swapping; 0 when the system does not say. */
 static uint64_t memory_available(void)
 {
-    char line[128];
-    unsigned long long kb = 0;
-    FILE *f = fopen("/proc/meminfo", "r");
-    if (!f)
-        return 0;
-    while (fgets(line, sizeof line, f) && sscanf(line, "MemAvailable: %llu kB", &kb) != 1) {
+    struct buf text = {0};
+    struct error ignored;
+    int64_t kb = 0;
+    if (file_read_all(&text, "/proc/meminfo", 1 << 16, &ignored) == ST_OK) {
+        struct str rest = buf_str(&text);
+        for (struct str line; (line = str_next_line(&rest)).ptr;)
+            if (str_starts(line, STR("MemAvailable:")) && str_ends(line, STR(" kB"))) {
+                line = str_from(line, strlen("MemAvailable:"));
+                line.len -= strlen(" kB");
+                if (!str_to_i64(&kb, str_trim(line)))
+                    kb = 0;
+            }
     }
-    fclose(f);
+    buf_free(&text);
     return (uint64_t)kb << 10;
 }
 

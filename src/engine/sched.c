@@ -193,5 +193,6 @@ const struct batch *sched_next(struct sched *s)
             break; /* nobody overtakes: a long prompt would wait for ever */
         left -= add_chunk(s, q, left, &echo_left);
     }
+    assert(b->model.n_row || !s->waiting.first); /* invariant 4 */
     return b;
 }

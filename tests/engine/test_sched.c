@@ -22,7 +22,7 @@ struct history {
     int32_t prompts[REQUESTS][FAKE_CTX];
     struct seq *seqs[REQUESTS]; /* NULL: not yet submitted, or ended */
     int n_submitted, n_ended, context;
-    struct rng during; /* decides who leaves in the middle of a step */
+    struct rng during;                         /* decides who leaves in the middle of a step */
     int done[REQUESTS], preempted, echo_again; /* sequences that were preempted; of those, after an echo */
 };
 
@@ -143,7 +143,11 @@ static void test_sched_random_histories(void **state)
     struct sampler_scratch scratch;
     int finishes[5] = {0}, crowded = 0, preempted = 0, echo_again = 0;
     const char *many = getenv("INGOT_HISTORIES");
+#ifdef INGOT_SANITIZED
+    int n = many ? atoi(many) : 1000;
+#else
     int n = many ? atoi(many) : 10000;
+#endif
     OK(sampler_scratch_init(&scratch, FAKE_VOCAB, &err));
     for (int i = 0; i < n; i++) {
         if (!run_history(h, (uint64_t)i, FAKE_HONEST, &scratch))

@@ -2,6 +2,7 @@
  */
 #include "test.h"
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/rng.h"
 #include "base/unicode.h"
@@ -270,6 +271,52 @@ static void test_text_a_prompt_too_long_is_refused(void **state)
     free(prompt);
 }
 
+/* Every allocation, thread and file of engine_create in turn: an error, and nothing left behind. */
+static void test_engine_create_survives_every_fault(void **state)
+{
+    (void)state;
+    NEED(MODEL);
+    static const enum fault_point points[] = {FAULT_ALLOC, FAULT_THREAD, FAULT_OPEN, FAULT_READ};
+    struct engine_options o = {.n_thread = 2, .max_sequences = 2, .prefill_chunk = 8};
+    for (size_t p = 0; p < sizeof points / sizeof *points; p++) {
+        uint64_t n = 0;
+        for (bool fired = true; fired; fired = fault_fired()) {
+            struct engine *e;
+            fault_arm(points[p], ++n);
+            enum status st = engine_create(&e, bundle, &o, &err);
+            fault_disarm();
+            if (st == ST_OK) {
+                struct engine_stats s;
+                engine_stats(e, &s);
+                assert_true(s.blocks_total >= 1 && s.n_ctx >= KV_BLOCK);
+                assert_true(!fault_fired() || points[p] != FAULT_THREAD);
+                engine_destroy(e);
+            } else
+                assert_true(fault_fired() && !e);
+            assert_true(n < 1000);
+        }
+    }
+}
+
+static void test_engine_kv_bytes_bound_the_context(void **state)
+{
+    (void)state;
+    NEED(MODEL);
+    struct engine *e;
+    struct engine_stats s;
+    struct engine_options o = {.n_thread = 1, .kv_bytes = 3 * model_kv_block_bytes(bundle->model)};
+    OK(engine_create(&e, bundle, &o, &err));
+    engine_stats(e, &s);
+    assert_int_equal(s.blocks_total, 3);
+    assert_int_equal(s.n_ctx, 3 * KV_BLOCK);
+    engine_destroy(e);
+    o.kv_bytes = 1; /* never less than a block */
+    OK(engine_create(&e, bundle, &o, &err));
+    engine_stats(e, &s);
+    assert_int_equal(s.blocks_total, 1);
+    engine_destroy(e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -279,6 +326,8 @@ int main(void)
         cmocka_unit_test(test_text_of_random_bytes),
         cmocka_unit_test(test_text_choices_differ_and_repeat),
         cmocka_unit_test(test_text_a_prompt_too_long_is_refused),
+        cmocka_unit_test(test_engine_create_survives_every_fault),
+        cmocka_unit_test(test_engine_kv_bytes_bound_the_context),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
