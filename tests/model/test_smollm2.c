@@ -174,12 +174,83 @@ static void test_greedy_answers_are_those_of_transformers(void **state)
     assert_int_equal(n_case, 20);
 }
 
+/* ---- perplexity: the default mode (int8 activations, f16 KV) against --exact ---- */
+
+enum { WINDOW = 256, WINDOWS_EACH = 4 };
+
+static double window_nll(struct model_run *run, const int32_t *ids, float *logits)
+{
+    const int n_vocab = f->n_vocab;
+    double sum = 0;
+    for (int at = 0; at < WINDOW; at += CHUNK) {
+        struct attend_span span = {0, CHUNK, at, f->blocks};
+        struct model_batch batch = {.n_row = CHUNK, .ids = ids + at, .spans = &span, .n_span = 1, .n_logit = CHUNK};
+        model_forward(run, &batch, logits);
+        float loss[CHUNK];
+        cross_entropy(loss, NULL, logits, ids + at + 1, 0, CHUNK, n_vocab, f->pool);
+        for (int i = 0; i < CHUNK; i++)
+            sum += (double)loss[i];
+    }
+    return sum;
+}
+
+/* Windows spread evenly over a text. */
+static void text_nll(double nll[2], struct model_run *runs[2], const char *path)
+{
+    struct error err = {0};
+    struct buf text = {0};
+    struct ids ids = {0};
+    OK(file_read_all(&text, path, 1 << 26, &err));
+    struct str part = buf_str(&text);
+    part.len = part.len < 300000 ? part.len : 300000;
+    while (part.len && (part.ptr[part.len] & 0xC0) == 0x80)
+        part.len--;
+    OK(tokenizer_encode(f->bundle->tokenizer, &ids, part, 0, &err));
+    size_t step = (ids.count - WINDOW - 1) / WINDOWS_EACH;
+    for (size_t w = 0; w < WINDOWS_EACH; w++)
+        for (int mode = 0; mode < 2; mode++)
+            nll[mode] += window_nll(runs[mode], ids.ids + w * step, f->logits);
+    ids_free(&ids);
+    buf_free(&text);
+}
+
+static void test_default_mode_keeps_perplexity_within_half_a_percent(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {SHARED("data/text/botchan.txt"), SHARED("data/text/tinyshakespeare.txt"),
+                                        SHARED("data/text/wikitext2-valid.txt"),
+                                        SHARED("data/text/tinystories-sample.txt")};
+    NEED_FIRST_RUN_MODEL();
+    NEED(texts[0]);
+    struct error err = {0};
+    struct bundle *bundle;
+    struct model_run *run;
+    struct model_options options = {.n_ctx = CONTEXT, .kv = KV_F16, .pool = f->pool};
+    OK(bundle_open(&bundle, first_run_model(), &options, &err));
+    void *kv = mem_alloc_aligned(CONTEXT / KV_BLOCK * model_kv_block_bytes(bundle->model));
+    assert_non_null(kv);
+    OK(model_run_create(&run, bundle->model, CHUNK, CHUNK, kv, CONTEXT / KV_BLOCK, f->pool, &err));
+    double nll[2] = {0};
+    struct model_run *runs[2] = {f->run, run};
+    size_t n_text = sizeof texts / sizeof *texts;
+    for (size_t i = 0; i < n_text; i++)
+        text_nll(nll, runs, texts[i]);
+    double n = (double)(n_text * WINDOWS_EACH * WINDOW), ratio = exp((nll[1] - nll[0]) / n);
+    print_message("perplexity over %.0f tokens: exact %.4f, default %.4f, ratio %.5f\n", n, exp(nll[0] / n),
+                  exp(nll[1] / n), ratio);
+    assert_true(ratio < 1.005 && ratio > 0.995);
+    model_run_free(run);
+    mem_free(kv);
+    bundle_close(bundle);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chat_prompt_has_the_original_ids),
         cmocka_unit_test(test_exact_logits_are_within_1e_4_of_a_deviation),
         cmocka_unit_test(test_greedy_answers_are_those_of_transformers),
+        cmocka_unit_test(test_default_mode_keeps_perplexity_within_half_a_percent),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
