@@ -109,6 +109,9 @@ static enum status check_experts(const struct arch *a, struct error *err)
     if (c->n_expert_used < 1 || c->n_expert_used > c->n_expert)
         return fail(err, ST_CORRUPT, "config: num_experts_per_tok is %d, expected 1 to %d", c->n_expert_used,
                     c->n_expert);
+    if (c->n_expert * c->n_layer > EXPERTS_MAX)
+        return fail(err, ST_LIMIT, "config: %d layers of %d experts are more than %d experts in all", c->n_layer,
+                    c->n_expert, EXPERTS_MAX);
     if (c->n_ff_expert == 0)
         return fail(err, ST_CORRUPT, "config: the experts' feed-forward size (moe_intermediate_size) is missing");
     return ST_OK;

@@ -148,7 +148,7 @@ extern const struct family family_llama, family_mistral, family_qwen2, family_qw
     family_gpt_chars, family_gpt_neox, family_mixtral, family_qwen2_moe, family_qwen3_moe;
 
 /* ---- the configuration, all families' in one ---- */
-enum { LAYER_MAX = 1024, EXPERT_MAX = 1024, DIM_MAX = 1 << 24, ROPE_TABLES = 1 };
+enum { LAYER_MAX = 1024, EXPERT_MAX = 1024, EXPERTS_MAX = 1 << 16, DIM_MAX = 1 << 24, ROPE_TABLES = 1 };
 struct rope_config { /* config.json's rope_parameters or rope_scaling, or GGUF's keys; 0 = not given */
     char type[16];   /* "none", "linear", "llama3", "yarn", "longrope", "dynamic" */
     double theta, partial, factor, original, low, high, beta_fast, beta_slow, mscale, mscale_all_dim, attention_factor;

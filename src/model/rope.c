@@ -113,16 +113,19 @@ static void scale_dynamic(struct rope_table *t, const struct rope_config *r, con
     base_frequencies(t->inv_freq, t->n_half, r->theta * fn_pow(grown, (double)dim / (dim - 2)), NULL);
 }
 
-static enum status check(const struct rope_config *r, const struct model_config *c, int n_half, struct error *err)
+static enum status check(struct rope_table *t, const struct rope_config *r, const struct model_config *c,
+                         struct error *err)
 {
-    if (!(r->partial > 0) || r->partial > 1 || n_half < 1)
+    bool sane = r->partial > 0 && r->partial <= 1;
+    t->n_half = sane ? (int)(c->d_head * r->partial) / 2 : 0;
+    if (t->n_half < 1)
         return fail(err, ST_CORRUPT, "config: partial_rotary_factor %g of head_dim %d leaves nothing to rotate",
                     r->partial, c->d_head);
     if (!(r->theta > 1) || !(r->theta < 1e18))
         return fail(err, ST_CORRUPT, "config: rope_theta is %g, expected more than 1", r->theta);
-    if ((r->long_factor || r->divide) && r->n_factor != n_half)
+    if ((r->long_factor || r->divide) && r->n_factor != t->n_half)
         return fail(err, ST_CORRUPT, "config: rope scaling has %d factors, expected %d (half the rotated dimensions)",
-                    r->n_factor, n_half);
+                    r->n_factor, t->n_half);
     return ST_OK;
 }
 
@@ -130,8 +133,8 @@ enum status rope_build(struct rope_table *t, struct arena *arena, const struct r
                        const struct model_config *c, struct error *err)
 {
     struct rope_config r = *config;
-    *t = (struct rope_table){.n_half = (int)(c->d_head * r.partial) / 2, .scale = 1};
-    TRY(check(&r, c, t->n_half, err));
+    *t = (struct rope_table){.scale = 1};
+    TRY(check(t, &r, c, err));
     t->inv_freq = arena_alloc_zero(arena, (size_t)t->n_half, sizeof *t->inv_freq);
     if (!t->inv_freq)
         return fail_nomem(err, "rope");

@@ -78,6 +78,31 @@ static inline double deviation(const real *x, size_t n)
     return sqrt(squares / (double)n);
 }
 
+/* Base64 of little-endian f32; free() it. */
+static inline float *decode_floats(struct str text, size_t *n)
+{
+    unsigned char *out = malloc(text.len);
+    uint32_t bits = 0;
+    size_t at = 0;
+    int held = 0;
+    for (size_t i = 0; i < text.len && text.ptr[i] != '='; i++) {
+        char ch = text.ptr[i];
+        int v = ch >= 'A' && ch <= 'Z'   ? ch - 'A'
+                : ch >= 'a' && ch <= 'z' ? ch - 'a' + 26
+                : ch >= '0' && ch <= '9' ? ch - '0' + 52
+                : ch == '+'              ? 62
+                                         : 63;
+        bits = bits << 6 | (uint32_t)v;
+        held += 6;
+        if (held >= 8) {
+            held -= 8;
+            out[at++] = (unsigned char)(bits >> held);
+        }
+    }
+    *n = at / sizeof(float);
+    return (float *)out;
+}
+
 /* The whole of a small JSON file. */
 static inline const struct json *read_json(struct arena *arena, struct buf *text, const char *path)
 {

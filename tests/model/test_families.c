@@ -298,30 +298,6 @@ static void write_gguf(struct made_list *l, const struct json *config, enum dtyp
 }
 
 /* ---- comparing ---- */
-static float *decode_floats(struct str text, size_t *n)
-{
-    unsigned char *out = malloc(text.len);
-    uint32_t bits = 0;
-    size_t at = 0;
-    int held = 0;
-    for (size_t i = 0; i < text.len && text.ptr[i] != '='; i++) {
-        char ch = text.ptr[i];
-        int v = ch >= 'A' && ch <= 'Z'   ? ch - 'A'
-                : ch >= 'a' && ch <= 'z' ? ch - 'a' + 26
-                : ch >= '0' && ch <= '9' ? ch - '0' + 52
-                : ch == '+'              ? 62
-                                         : 63;
-        bits = bits << 6 | (uint32_t)v;
-        held += 6;
-        if (held >= 8) {
-            held -= 8;
-            out[at++] = (unsigned char)(bits >> held);
-        }
-    }
-    *n = at / sizeof(float);
-    return (float *)out;
-}
-
 static double worst;
 
 static void check_logits(const struct json *c, const char *path, const char *what)
