@@ -65,7 +65,7 @@ static enum status push_new(struct machine *m, struct pickle v)
 
 static const struct pickle *top(const struct machine *m)
 {
-    return m->n ? m->stack[m->n - 1] : NULL;
+    return m->stack && m->n ? m->stack[m->n - 1] : NULL;
 }
 
 static enum status pop(const struct pickle **out, struct machine *m)

@@ -307,6 +307,59 @@ static void test_pickles_made_to_harm(void **state)
     buf_free(&b);
 }
 
+/* The same archive as files beyond 4 GiB are written: every number that could be too large stands in 64 bits. */
+static void zip64_of(struct buf *out, struct str pickle)
+{
+    struct buf narrow = {0};
+    zip_of(&narrow, pickle);
+    size_t directory = 40 + pickle.len;
+    buf_append(out, narrow.ptr, directory + 20);
+    for (int i = 0; i < 2; i++)
+        put_u32(out, UINT32_MAX);                     /* packed, size */
+    put_u32(out, 10 | 28 << 16);                      /* name, extra */
+    buf_append(out, narrow.ptr + directory + 32, 10); /* comment to attributes */
+    put_u32(out, UINT32_MAX);                         /* offset of the local header */
+    buf_append(out, narrow.ptr + directory + 46, 10);
+    put_u32(out, 1 | 24 << 16);
+    put_u64(out, pickle.len);
+    put_u64(out, pickle.len);
+    put_u64(out, 0);
+    uint64_t end = out->len;
+    buf_append(out, "PK\6\6", 4);
+    put_u64(out, 44);
+    put_u32(out, 0);
+    put_u64(out, 0); /* disks */
+    put_u64(out, 1);
+    put_u64(out, 1);
+    put_u64(out, end - directory);
+    put_u64(out, directory);
+    buf_append(out, "PK\6\7\0\0\0\0", 8);
+    put_u64(out, end);
+    put_u32(out, 1);
+    buf_append(out, "PK\5\6\0\0\0\0\377\377\377\377\377\377\377\377\377\377\377\377\0\0", 22);
+    buf_free(&narrow);
+}
+
+static void test_zip64(void **state)
+{
+    (void)state;
+    struct error err;
+    struct checkpoint *ck;
+    struct buf b = {0};
+    zip64_of(&b, STR("\x80\2}X\1\0\0\0aK\7s."));
+    OK(checkpoint_open_memory(&ck, b.ptr, b.len, &err));
+    assert_int_equal(json_int(json_get(ck->config, "a"), 0), 7);
+    checkpoint_close(ck);
+    seen.opened = seen.refused = 0;
+    for (size_t bit = 0; bit < 8 * b.len; bit++) {
+        b.ptr[bit / 8] ^= (char)(1 << bit % 8);
+        open_damaged((const uint8_t *)b.ptr, b.len);
+        b.ptr[bit / 8] ^= (char)(1 << bit % 8);
+    }
+    assert_true(seen.refused > 500);
+    buf_free(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -317,6 +370,7 @@ int main(void)
         cmocka_unit_test(test_failing_opens_and_maps),
         cmocka_unit_test(test_many_small_things_stay_within_the_bound),
         cmocka_unit_test(test_pickles_made_to_harm),
+        cmocka_unit_test(test_zip64),
     };
     return RUN(tests);
 }
