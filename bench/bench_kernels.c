@@ -68,7 +68,7 @@ static real *slot_reals(int slot, int64_t n)
 }
 
 /* ---- linear ---- */
-enum { DECODE_OUT = 32768, DECODE_IN = 896, PREFILL_ROWS = 192, PREFILL_OUT = 1024, PREFILL_IN = 896 };
+enum { DECODE_OUT = 131072, DECODE_IN = 896, PREFILL_ROWS = 192, PREFILL_OUT = 1024, PREFILL_IN = 896 };
 
 static struct weight some_weight(enum dtype t, int64_t n_out, int64_t n_in)
 {

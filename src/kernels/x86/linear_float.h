@@ -4,6 +4,8 @@
  * activation from each row. Up to DIRECT rows stream whole panels past the rows where they lie (decoding); more rows
  * go in tiles of TILE_R, a span of k at a time copied to the stack at a fixed stride, so that rows a power of two
  * apart do not fall into one set of the first-level cache. Between spans the sums wait in `out`: the order in k stays.
+ * No prefetch: four panels are four streams, which the processor follows by itself (f16, one row, one thread of a Zen 4
+ * EPYC, 2026-11: 27.6 GB/s, with prefetch 23.3).
  */
 #include "kernels/x86/lanes.h"
 
@@ -14,7 +16,7 @@ enum { TILE_R = 12, DIRECT = 8 };
 enum { TILE_R = 6, DIRECT = 6 };
 #define TILE_P(r) ((r) == 1 ? 4 : (r) <= 3 ? 2 : 1)
 #endif
-enum { P_MAX = 4, SPAN = 256, X_STRIDE = SPAN * 4 + 64, AHEAD = 1024 };
+enum { P_MAX = 4, SPAN = 256, X_STRIDE = SPAN * 4 + 64 };
 
 enum kind { KIND_F32, KIND_F16, KIND_BF16 };
 #define W_BYTES(kind) ((kind) == KIND_F32 ? 64 : 32) /* of one k in a panel */
@@ -99,8 +101,7 @@ INLINE void tile_store(const struct tile *t, const int R, const int P, v16 acc[T
     }
 }
 
-INLINE void tile_run(const struct tile *t, const enum kind kind, const int R, const int P, const size_t x_stride,
-                     const bool prefetch)
+INLINE void tile_run(const struct tile *t, const enum kind kind, const int R, const int P, const size_t x_stride)
 {
     v16 acc[TILE_R][P_MAX];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int p = 0; p < P; p++)
@@ -112,8 +113,6 @@ INLINE void tile_run(const struct tile *t, const enum kind kind, const int R, co
     const int per_line = 64 / W_BYTES(kind);
     const char *w = t->w, *x = t->x, *end = w + t->k_count / per_line * 64;
     for (; w < end; w += 64, x += per_line * X_BYTES(kind)) {
-        if (prefetch)
-            UNROLL for (int p = 0; p < P; p++) _mm_prefetch(w + (size_t)p * t->w_stride + AHEAD, _MM_HINT_T0);
         tile_line(kind, R, P, acc, w, t->w_stride, x, x_stride, kind == KIND_F16 ? 2 : 1);
     }
     if (t->k_count % per_line) /* the last k of f16, or a bf16 pair whose second is zero */
@@ -124,7 +123,7 @@ INLINE void tile_run(const struct tile *t, const enum kind kind, const int R, co
 /* Few rows lie anywhere; more than DIRECT are copies at the fixed stride, which needs fewer address registers. */
 #define TILE_CASE(kind, r, p)                                                                                          \
     case (r)*8 + (p):                                                                                                  \
-        tile_run(t, kind, r, p, (r) > DIRECT ? X_STRIDE : t->x_stride, (r) <= DIRECT);                                 \
+        tile_run(t, kind, r, p, (r) > DIRECT ? X_STRIDE : t->x_stride);                                                \
         return;
 
 INLINE void tile_switch(const struct tile *t, const enum kind kind, int R, int P)
