@@ -47,57 +47,72 @@ static void naive(double *out, const real *q, const double *k, const double *v, 
         }
 }
 
-/* attend_chunked's inputs and layout of rows; pages hold stale NaN wherever nothing was written. */
-static void check_naive(const struct attend_shape *shape, enum kv_type type)
-{
-    int64_t q_row = (int64_t)shape->n_head * shape->d_head, kv_row = (int64_t)shape->n_kv_head * shape->d_head;
-    real *q = ops_input(ATTEND_ROWS * q_row, 1.5f, 1, false), *k = ops_input(ATTEND_ROWS * kv_row, 1.5f, 2, false);
-    real *v = ops_input(ATTEND_ROWS * kv_row, 1, 3, false), *got = zeros_new((size_t)(ATTEND_ROWS * q_row));
-    double *kd = calloc((size_t)(ATTEND_ROWS * kv_row), sizeof *kd),
-           *vd = calloc((size_t)(ATTEND_ROWS * kv_row), sizeof *vd);
-    double *expected = calloc((size_t)(ATTEND_ROWS * q_row), sizeof *expected), worst = 0;
-    attend_chunked(got, shape, type, 330, false, NULL);
-    round_rows(kd, k, (int64_t)ATTEND_ROWS * shape->n_kv_head, shape->d_head, type);
-    round_rows(vd, v, (int64_t)ATTEND_ROWS * shape->n_kv_head, shape->d_head, type);
-    for (int i = 0, at = 0; i < SEQUENCES; at += attend_lengths[i++])
-        naive(expected + at * q_row, q + at * q_row, kd + at * kv_row, vd + at * kv_row, shape, attend_lengths[i]);
-    for (int64_t i = 0; i < ATTEND_ROWS * q_row; i++) {
-        assert_true(isfinite(got[i]));
-        worst = fmax(worst, fabs((double)got[i] - expected[i]));
-    }
-    if (!(worst < 1e-5))
-        fail_msg("%d/%d heads of %d, KV type %d: off by %g", shape->n_head, shape->n_kv_head, shape->d_head, type,
-                 worst);
-    free(q), free(k), free(v), free(got), free(kd), free(vd), free(expected);
-}
-
-static void on_every_set(void (*test)(void))
+static void on_every_set(void (*test)(void *ctx), void *ctx)
 {
     struct error err;
     for (int i = 0; kernels_isa_list(i); i++)
         if (kernels_isa_available(kernels_isa_list(i))) {
             OK(kernels_init(kernels_isa_list(i), &err));
-            test();
+            test(ctx);
         }
 }
 
-static void equals_naive(void)
+struct naive_case {
+    const struct attend_shape *shape;
+    enum kv_type type;
+    const double *expected;
+};
+static void equals_naive(void *ctx)
 {
-    int step = strcmp(kernels_isa(), "ref") == 0 ? 2 : 1;
-    for (int i = 0; i < ATTEND_SHAPES; i += step)
-        for (enum kv_type type = KV_F32; type <= KV_INT8; type++)
-            check_naive(&attend_shapes[i], type);
+    const struct naive_case *c = ctx;
+    if (strcmp(kernels_isa(), "ref") == 0 && (c->shape - attend_shapes) % 4 != 1) /* slow, and the others equal it */
+        return;
+    int64_t n = (int64_t)ATTEND_ROWS * c->shape->n_head * c->shape->d_head;
+    real *got = zeros_new((size_t)n);
+    double worst = 0;
+    attend_chunked(got, c->shape, c->type, 330, false, NULL);
+    for (int64_t i = 0; i < n; i++) {
+        assert_true(isfinite(got[i]));
+        worst = fmax(worst, fabs((double)got[i] - c->expected[i]));
+    }
+    if (!(worst < 1e-5))
+        fail_msg("%s: %d/%d heads of %d, KV type %d: off by %g", kernels_isa(), c->shape->n_head, c->shape->n_kv_head,
+                 c->shape->d_head, c->type, worst);
+    free(got);
 }
+
+/* attend_chunked's inputs and layout of rows; its pages hold stale NaN wherever nothing was written. */
+static void check_naive(const struct attend_shape *shape, enum kv_type type)
+{
+    int64_t q_row = (int64_t)shape->n_head * shape->d_head, kv_row = (int64_t)shape->n_kv_head * shape->d_head;
+    real *q = ops_input(ATTEND_ROWS * q_row, 1.5f, 1, false), *k = ops_input(ATTEND_ROWS * kv_row, 1.5f, 2, false);
+    real *v = ops_input(ATTEND_ROWS * kv_row, 1, 3, false);
+    double *kd = calloc((size_t)(ATTEND_ROWS * kv_row), sizeof *kd),
+           *vd = calloc((size_t)(ATTEND_ROWS * kv_row), sizeof *vd);
+    double *expected = calloc((size_t)(ATTEND_ROWS * q_row), sizeof *expected);
+    assert_true(kd && vd && expected);
+    round_rows(kd, k, (int64_t)ATTEND_ROWS * shape->n_kv_head, shape->d_head, type);
+    round_rows(vd, v, (int64_t)ATTEND_ROWS * shape->n_kv_head, shape->d_head, type);
+    for (int i = 0, at = 0; i < SEQUENCES; at += attend_lengths[i++])
+        naive(expected + at * q_row, q + at * q_row, kd + at * kv_row, vd + at * kv_row, shape, attend_lengths[i]);
+    on_every_set(equals_naive, &(struct naive_case){shape, type, expected});
+    free(q), free(k), free(v), free(kd), free(vd), free(expected);
+}
+
 static void test_attend_equals_naive_softmax(void **state)
 {
     (void)state;
-    on_every_set(equals_naive);
+    for (int i = 0; i < ATTEND_SHAPES; i++)
+        for (enum kv_type type = KV_F32; type <= KV_INT8; type++)
+            if (i < 3 || i % 3 == (int)type)
+                check_naive(&attend_shapes[i], type);
 }
 
 /* ---- bits ---- */
 static int chunkings_compared;
-static void chunks_are_equal(void)
+static void chunks_are_equal(void *ctx)
 {
+    (void)ctx;
     static const int chunks[] = {1, 2, 17, 64, 100, 256};
     struct error err;
     struct pool *pool;
@@ -105,6 +120,8 @@ static void chunks_are_equal(void)
     OK(pool_create(&pool, 2, &err));
     for (int i = 0; i < ATTEND_SHAPES; i += slow ? 5 : 1)
         for (enum kv_type type = KV_F32; type <= KV_INT8; type++) {
+            if (i >= 3 && i % 3 != (int)type)
+                continue;
             size_t n = (size_t)(ATTEND_ROWS * attend_shapes[i].n_head * attend_shapes[i].d_head);
             real *whole = zeros_new(n), *part = zeros_new(n);
             attend_chunked(whole, &attend_shapes[i], type, 330, false, NULL);
@@ -123,7 +140,7 @@ static void test_attend_chunks_and_threads_have_equal_bits(void **state)
 {
     (void)state;
     chunkings_compared = 0;
-    on_every_set(chunks_are_equal);
+    on_every_set(chunks_are_equal, NULL);
     print_message("%d chunked runs equal the whole\n", chunkings_compared);
 }
 

@@ -27,14 +27,16 @@ void lse_rows__ref(const void *ctx, int64_t row0, int64_t row1)
     const struct loss_job *job = ctx;
     for (int64_t r = row0; r < row1; r++) {
         real max = -INFINITY, sum = 0;
+        bool empty = true;
         for (int64_t i = 0; i < job->n; i += LSE_CHUNK) {
             const real *x = job->x + r * job->n + i;
             int64_t n = job->n - i < LSE_CHUNK ? job->n - i : LSE_CHUNK;
             if (all_minus_infinity(x, n)) /* masked: adds nothing, and must not become NaN */
                 continue;
             real m, l = chunk_sum(&m, x, n), top = max > m ? max : m;
-            sum = FMA(l, real_exp(m - top), max == -INFINITY ? 0 : sum * real_exp(max - top));
+            sum = FMA(l, real_exp(m - top), empty ? 0 : sum * real_exp(max - top));
             max = top;
+            empty = false;
         }
         job->lse[r] = max + real_log(sum);
     }

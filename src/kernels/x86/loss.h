@@ -21,6 +21,7 @@ INLINE bool all_minus_infinity(const float *x, int64_t n)
 INLINE float lse_row(const float *row, int64_t count)
 {
     float max = -INFINITY, sum = 0;
+    bool empty = true;
     for (int64_t at = 0; at < count; at += LSE_CHUNK) {
         const float *x = row + at;
         int64_t n = count - at < LSE_CHUNK ? count - at : LSE_CHUNK;
@@ -31,8 +32,9 @@ INLINE float lse_row(const float *row, int64_t count)
         for (int64_t i = 0; i < n; i += 16)
             total = keep_until(i, n, vf_add(total, vf_exp(vf_sub(load_until(x, i, n), top_lanes))), total);
         float top = max > m ? max : m;
-        sum = fmaf(v16_sum(total), exp_one(m - top), max == -INFINITY ? 0 : sum * exp_one(max - top));
+        sum = fmaf(v16_sum(total), exp_one(m - top), empty ? 0 : sum * exp_one(max - top));
         max = top;
+        empty = false;
     }
     return max + first_lane(vf_log(vf_set(sum)));
 }
