@@ -320,7 +320,7 @@ BUILTIN(f_round)
         return ST_OK;
     }
     if (self->type != V_REAL) {
-        *out = *self;
+        *out = value_int(self->type == V_INT ? self->i : self->b);
         return ST_OK;
     }
     snprintf(text, sizeof text, "%.*f", (int)places, self->r); /* exact decimal, half to even, as Python rounds */
@@ -329,6 +329,13 @@ BUILTIN(f_round)
 }
 
 /* ---- filters on sequences ---- */
+
+/* What Jinja returns as a generator is a list here, so that it has a length; only its truth is a generator's. */
+static enum status lazily(const struct run *r, struct value *out, enum status st)
+{
+    out->lazy = st == ST_OK && out->type == V_LIST && !r->json_style;
+    return st;
+}
 
 BUILTIN(f_length)
 {
@@ -384,7 +391,7 @@ BUILTIN(f_reverse)
     } else {
         TRY(f_list(r, &list, self, a, raw));
     }
-    return value_slice_of(r, out, &list, &none, &none, &minus);
+    return lazily(r, out, value_slice_of(r, out, &list, &none, &none, &minus));
 }
 
 BUILTIN(f_join)
@@ -433,10 +440,10 @@ BUILTIN(f_items)
 {
     UNUSED;
     if (self->type == V_UNDEFINED)
-        return list_new(r, out, V_LIST, 0);
+        return lazily(r, out, list_new(r, out, V_LIST, 0));
     if (self->type != V_DICT)
         return run_error(r, ST_INVALID, "items wants a mapping, found %s", value_type_name(self));
-    return dict_pairs(r, out, self->dict, DICT_ITEMS);
+    return lazily(r, out, dict_pairs(r, out, self->dict, DICT_ITEMS));
 }
 
 BUILTIN(f_unique)
@@ -459,7 +466,7 @@ BUILTIN(f_unique)
         TRY(list_push(r, seen.list, &key));
         TRY(list_push(r, out->list, &items[i]));
     }
-    return ST_OK;
+    return lazily(r, out, ST_OK);
 }
 
 static enum status extreme(struct run *r, struct value *out, const struct value *self, const struct value *a, int sign)
@@ -566,7 +573,7 @@ BUILTIN(f_map)
         TRY(list_push(r, out->list, &v));
         run_leave(r);
     }
-    return ST_OK;
+    return lazily(r, out, ST_OK);
 }
 
 /* select, reject, selectattr, rejectattr: keep items whose test (default: truth) gives `wanted`. */
@@ -606,7 +613,7 @@ static enum status choose(struct run *r, struct value *out, const struct value *
     BUILTIN(name)                                                                                                      \
     {                                                                                                                  \
         (void)a;                                                                                                       \
-        return choose(r, out, self, raw, by_attribute, wanted);                                                        \
+        return lazily(r, out, choose(r, out, self, raw, by_attribute, wanted));                                        \
     }
 CHOOSE_FILTER(f_select, false, true)
 CHOOSE_FILTER(f_reject, false, false)
@@ -675,15 +682,19 @@ TEST(t_float, self->type == V_REAL)
 TEST(t_number, value_is_number(self))
 TEST(t_string, self->type == V_STR)
 TEST(t_mapping, self->type == V_DICT)
-TEST(t_sequence, self->type >= V_STR && self->type <= V_DICT)
+TEST(t_sequence, self->type >= V_STR && self->type <= V_DICT && !self->lazy)
 TEST(t_iterable, (self->type >= V_STR && self->type <= V_DICT) || self->type == V_UNDEFINED)
 TEST(t_callable, self->type >= V_MACRO && self->type <= V_LOOP)
 TEST(t_sameas, self->type == a[0].type && (self->type <= V_NONE || self->i == a[0].i))
 
 static enum status parity(struct run *r, struct value *out, const struct value *self, bool odd)
 {
-    if (self->type != V_INT && self->type != V_BOOL)
-        return run_error(r, ST_INVALID, "odd and even want an integer, found %s", value_type_name(self));
+    if (!value_is_number(self))
+        return run_error(r, ST_INVALID, "odd and even want a number, found %s", value_type_name(self));
+    if (self->type == V_REAL) {
+        *out = value_bool(self->r - 2 * floor(self->r / 2) == odd);
+        return ST_OK;
+    }
     *out = value_bool(((self->type == V_INT ? self->i : self->b) & 1) == odd);
     return ST_OK;
 }

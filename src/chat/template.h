@@ -75,6 +75,7 @@ enum value_type {
 struct value {
     uint8_t type;
     bool safe;    /* V_STR that went through "safe" or "escape": joined to other text, it makes that escaped */
+    bool lazy;    /* V_LIST that Python would make a generator of: true even when empty */
     uint32_t len; /* V_STR: bytes; V_UNDEFINED: of the name */
     union {
         bool b;

@@ -45,7 +45,7 @@ bool value_truth(const struct value *v)
         return v->len != 0;
     case V_LIST:
     case V_TUPLE:
-        return v->list->n != 0;
+        return v->lazy || v->list->n != 0;
     case V_DICT:
         return v->dict->n != 0;
     default:

@@ -102,6 +102,7 @@ FEATURES = r"""
 {% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{{ c.next() }} {{ [1,2,3] is sameas 3 }} {{ none is sameas none }} {{ n is gt 3 }} {{ n is lessthan(3) }} {{ 'A' is upper }} {{ 'é' is lower }}
 {{ 'İstanbul ǆ ŉ ﬁ Σίσυφος'|upper }} {{ 'İSTANBUL ǅ ΣΑΣ'|lower }} {{ 'ǆabc ﬁn'|capitalize }} {{ '\u00a0x\u2003'|trim }}
 {{ users[0].name }}{{ users[0]['age'] }}{{ users[1].tags }}{{ users | selectattr('name', 'in', ['adam', 'Bob']) | map(attribute='name') | join('/') }} {{ [[1, 2], [3]] | map('length') | list }} {{ ['a', 'b'] | map('replace', 'a', 'z') | list }} {{ [1, 0, none, 'x'] | select | list }} {{ [1, 2, 3] | reject('odd') | list }}
+{{ 'yes' if [] | select else 'no' }} {{ 'yes' if users | selectattr('zz') else 'no' }} {{ 'yes' if [] | map('upper') | list else 'no' }} {{ 'yes' if {} | items else 'no' }} {{ true | round }} {{ 2.5 is odd }} {{ 3.0 is odd }}
 {{ zz.attr }}
 {{ 1 + 'a' }}
 {{ zz + 1 }}
