@@ -166,6 +166,9 @@ static enum status count_params(struct arch *a, struct error *err)
         if (!arch_has(a, role))
             continue;
         int64_t one = arch_dim(a, r->out) * arch_dim(a, r->in), n = 0;
+        if (one == 0)
+            return fail(err, ST_CORRUPT, "config: %s is missing; %s needs it",
+                        arch_dim_text(arch_dim(a, r->out) ? r->in : r->out), r->gguf);
         for (int l = 0; l < (r->global ? 1 : a->config.n_layer); l++)
             n += r->global || arch_layer_has(a, role, l) ? (r->expert ? a->config.n_expert : 1) : 0;
         if (one > (int64_t)1 << 42 || __builtin_mul_overflow(one, n, &one) ||

@@ -105,6 +105,8 @@ static void test_impossible_configurations_are_named(void **state)
                   "\"rope_scaling\": {\"rope_type\": \"longrope\", \"long_factor\": [1], \"short_factor\": [1]}",
                   ST_CORRUPT, "1 factors", "expected 2");
     write_folder(moe);
+    check_refused("\"shared_expert_intermediate_size\"", "\"shared\"", ST_CORRUPT, "shared_expert_intermediate_size",
+                  "missing");
     check_refused("\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 9", ST_CORRUPT, "num_experts_per_tok", "9");
     struct error err;
     struct checkpoint *ck;
