@@ -100,15 +100,12 @@ class Server:
         except ValueError:
             return r.status, data.decode()
 
-    def blocks(self):
-        health = self.call("GET", "/health")[1]
-        return health["kv_blocks_free"], health["kv_blocks_total"]
-
     def blocks_return(self, seconds=10):
+        """Nothing runs or waits, and every KV block is free again, within so many seconds."""
         end = time.time() + seconds
         while time.time() < end:
-            free, total = self.blocks()
-            if free == total:
+            h = self.call("GET", "/health")[1]
+            if h["kv_blocks_free"] == h["kv_blocks_total"] and h["running"] + h["waiting"] == 0:
                 return True
             time.sleep(0.02)
         return False
