@@ -252,7 +252,7 @@ static enum status bind_at(struct listener *li, const struct addrinfo *a, const 
     if (li->fd < 0)
         return fail(err, ST_IO, "serve: no socket: %s", strerror(errno));
     setsockopt(li->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t len = sizeof bound;
     if (bind(li->fd, a->ai_addr, a->ai_addrlen) != 0 || listen(li->fd, 1024) != 0 ||
         getsockname(li->fd, (struct sockaddr *)&bound, &len) != 0)
