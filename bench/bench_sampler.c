@@ -1,7 +1,8 @@
 /* bench_sampler - what does drawing one id cost, against a vocabulary of 151,936 (Qwen2.5)?
  *
- * The clock is this thread's CPU time. It includes the copy, the check for NaN, filters and the draw; it excludes making the row. Rows are normal
- * with the given spread: 3 is about what a trained model gives, 0.5 is nearly flat and makes the sorted part long.
+ * The clock is this thread's CPU time. It includes the copy, the check for NaN, filters and the draw; it excludes
+ * making the row. Rows are normal with the given spread: 3 is about what a trained model gives, 0.5 is nearly flat and
+ * makes the sorted part long.
  */
 #include "base/clock.h"
 #include "base/rng.h"

@@ -8,8 +8,8 @@ static uint64_t armed_nth, calls, alloc_bytes;
 static int fired;
 
 static const int fault_errno[FAULT_COUNT] = {
-    [FAULT_ALLOC] = ENOMEM, [FAULT_OPEN] = EIO,    [FAULT_READ] = EIO,      [FAULT_WRITE] = ENOSPC,
-    [FAULT_FSYNC] = EIO,    [FAULT_RENAME] = EIO,  [FAULT_MMAP] = ENOMEM,   [FAULT_THREAD] = EAGAIN,
+    [FAULT_ALLOC] = ENOMEM,  [FAULT_OPEN] = EIO,        [FAULT_READ] = EIO,    [FAULT_WRITE] = ENOSPC,
+    [FAULT_FSYNC] = EIO,     [FAULT_RENAME] = EIO,      [FAULT_MMAP] = ENOMEM, [FAULT_THREAD] = EAGAIN,
     [FAULT_ACCEPT] = EMFILE, [FAULT_RECV] = ECONNRESET, [FAULT_SEND] = EPIPE,
 };
 

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/rng.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -155,13 +156,13 @@ static int sync_fd(int fd)
 static int sync_folder_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
-    char *folder = mem_strdup(slash == path ? "/" : slash ? path : ".");
+    char *folder = mem_strdup(slash ? path : ".");
     if (!folder) {
         errno = ENOMEM;
         return -1;
     }
-    if (slash && slash != path)
-        folder[slash - path] = 0;
+    if (slash)
+        folder[slash == path ? 1 : slash - path] = 0;
     int fd = open_fd(folder, O_RDONLY | O_DIRECTORY), result = -1, e = errno;
     mem_free(folder);
     if (fd >= 0) {
@@ -177,6 +178,7 @@ enum status file_writer_commit(struct file_writer *w, struct error *err)
 {
     enum status st = ST_OK;
     int fd = w->fd;
+    assert(fd >= 0 && w->path && w->temp); /* open succeeded, and neither commit nor abort came before */
     w->fd = -1;
     if (w->failed)
         st = fail_errno(err, w->path, "write", w->saved_errno);

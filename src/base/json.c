@@ -173,10 +173,9 @@ static enum status decode_escape(struct parser *p, const char *end, char **out)
 
 static enum status parse_string(struct parser *p)
 {
-    const char *end = NULL;
     bool plain = true;
     p->at++;
-    const char *begin = p->at;
+    const char *begin = p->at, *end = begin;
     TRY(find_string_end(p, &end, &plain));
     struct json *v = add_node(p, JSON_STRING);
     v->text = begin;
@@ -437,6 +436,8 @@ enum status json_parse(const struct json **out, struct arena *arena, struct str 
     *out = NULL;
     if (text.len >= UINT32_MAX)
         return fail(err, ST_LIMIT, "JSON text of %zu bytes: at most 4 GiB are accepted", text.len);
+    if (!text.ptr)
+        text = STR("");
     struct parser p = {
         .start = text.ptr, .at = text.ptr, .end = text.ptr + text.len, .arena = arena, .err = err, .flags = flags};
     p.n_node_max = count_nodes(text);
