@@ -252,13 +252,13 @@ static enum status bind_at(struct listener *li, const struct addrinfo *a, const 
     if (li->fd < 0)
         return fail(err, ST_IO, "serve: no socket: %s", strerror(errno));
     setsockopt(li->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    struct sockaddr_storage bound = {0};
+    struct sockaddr_in6 bound = {0}; /* larger than sockaddr_in, whose port lies at the same place */
     socklen_t len = sizeof bound;
     if (bind(li->fd, a->ai_addr, a->ai_addrlen) != 0 || listen(li->fd, 1024) != 0 ||
         getsockname(li->fd, (struct sockaddr *)&bound, &len) != 0)
         return fail(err, ST_IO, "serve: cannot listen at %s port %d: %s", where->host, where->port, strerror(errno));
-    li->port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
-                                                 : ((struct sockaddr_in *)&bound)->sin_port);
+    _Static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port), "one place");
+    li->port = ntohs(bound.sin6_port);
     return ST_OK;
 }
 
