@@ -8,7 +8,7 @@ let running = null;    // the AbortController of the answer being written
 
 // ---- what the browser remembers ----
 const saved = (() => { try { return JSON.parse(localStorage.ingot || '{}'); } catch { return {}; } })();
-const fields = { system: '', temperature: '0.7', 'max-tokens': '', seed: '', key: '' };
+const fields = { system: '', temperature: '', 'max-tokens': '', seed: '', key: '' };
 for (const id in fields) {
   $(id).value = saved[id] ?? fields[id];
   $(id).addEventListener('input', remember);
@@ -16,7 +16,6 @@ for (const id in fields) {
 function remember() {
   const all = { messages };
   for (const id in fields) all[id] = $(id).value;
-  $('temperature-value').value = Number($('temperature').value).toFixed(1);
   try { localStorage.ingot = JSON.stringify(all); } catch { /* a private window: nothing is kept */ }
 }
 
@@ -110,8 +109,9 @@ function request() {
   const system = $('system').value.trim();
   const body = {
     messages: system ? [{ role: 'system', content: system }, ...messages] : messages,
-    temperature: Number($('temperature').value), stream: true, stream_options: { include_usage: true },
+    stream: true, stream_options: { include_usage: true },
   };
+  if ($('temperature').value) body.temperature = Number($('temperature').value);
   if ($('max-tokens').value) body.max_completion_tokens = Number($('max-tokens').value);
   if ($('seed').value) body.seed = Number($('seed').value);
   return { method: 'POST', headers: headers(), body: JSON.stringify(body), signal: running.signal };

@@ -252,7 +252,7 @@ enum status cli_sampling_fill(struct request *out, const struct cli_sampling *s,
     sampling_defaults(to);
     TRY(range_check("max-tokens", s->n, 0, 1 << 24, err));
     to->max_tokens = (int)s->n;
-    to->temperature = choose(s->temperature, b->temperature, 1);
+    to->temperature = choose(s->temperature, b->temperature, 0.7f);
     to->top_p = choose(s->top_p, b->top_p, 1);
     to->min_p = choose(s->min_p, none, 0);
     to->repetition_penalty = choose(s->repetition_penalty, b->repetition_penalty, 1);

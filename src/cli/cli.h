@@ -76,7 +76,8 @@ struct cli_sampling {
 };
 #define CLI_SAMPLING_OPTIONS(s)                                                                                        \
     {"max-tokens", 'n', CLI_INT, &(s).n, "N", "at most N tokens (default: until it ends or the context is full)"},     \
-        {"temperature", 0, CLI_REAL, &(s).temperature, "T", "0: always the likeliest token"},                          \
+        {"temperature",    0,   CLI_REAL,                                                                              \
+         &(s).temperature, "T", "0: always the likeliest token (default: the model's own, else 0.7)"},                 \
         {"top-k", 0, CLI_INT, &(s).top_k, "K", "only the K likeliest tokens"},                                         \
         {"top-p", 0, CLI_REAL, &(s).top_p, "P", "only the likeliest tokens that sum to P"},                            \
         {"min-p", 0, CLI_REAL, &(s).min_p, "P", "only tokens at least P times as likely as the likeliest"},            \

@@ -29,6 +29,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
     struct cli_model m = {0};
     struct gateway_options g = {.signals = true};
     int64_t port = 8080, drain_s = 0;
+    double temperature = (double)__builtin_nanf(""), top_p = temperature;
     const char *level = "info";
     const struct cli_option options[] = {
         {"host", 'H', CLI_TEXT, &g.host, "H", "address to listen at (default 127.0.0.1; others need --api-key)"},
@@ -37,6 +38,9 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
          "clients must send it; better set as INGOT_API_KEY, which ps does not show"},
         {"tls-cert", 0, CLI_TEXT, &g.tls_cert, "FILE", "certificate chain (PEM): serve TLS 1.3"},
         {"tls-key", 0, CLI_TEXT, &g.tls_key, "FILE", "its private key (PEM)"},
+        {"temperature", 0, CLI_REAL, &temperature, "T",
+         "for requests that name none (default: the model's own, else 1)"},
+        {"top-p", 0, CLI_REAL, &top_p, "P", "likewise"},
         {"drain-timeout", 0, CLI_INT, &drain_s, "S", "seconds that running answers get after SIGTERM (default 120)"},
         {"log-level", 0, CLI_TEXT, &level, "L", "debug, info, warn, error or off (default info)"},
         CLI_MODEL_OPTIONS(m),
@@ -59,6 +63,10 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         return ST_OK;
     if (port < 0 || port > 65535)
         return fail(err, ST_INVALID, "--port %lld: expected 0 to 65535", (long long)port);
+    if (temperature < 0 || temperature > 2)
+        return fail(err, ST_INVALID, "--temperature %g: expected 0 to 2", temperature);
+    if (top_p <= 0 || top_p > 1)
+        return fail(err, ST_INVALID, "--top-p %g: expected more than 0, at most 1", top_p);
     if (drain_s < 0 || drain_s > 86400)
         return fail(err, ST_INVALID, "--drain-timeout %lld: expected seconds, 0 to 86400", (long long)drain_s);
     if (log_level_parse(level) < 0)
@@ -69,6 +77,10 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
     struct bundle *bundle;
     struct pool *pool;
     TRY(cli_bundle_open(&bundle, &pool, args.positional[0], &m, err));
+    if (temperature == temperature)
+        bundle->temperature = temperature;
+    if (top_p == top_p)
+        bundle->top_p = top_p;
     enum status st = serve(bundle, pool, &m, &g, err);
     bundle_close(bundle);
     pool_destroy(pool);
