@@ -17,7 +17,8 @@ MUST_USE enum status file_map(struct mapping *out, const char *path, struct erro
 void file_unmap(struct mapping *m);
 /* Appends the whole file; ST_LIMIT when it is larger than `max` bytes. "-" is standard input. */
 MUST_USE enum status file_read_all(struct buf *out, const char *path, size_t max, struct error *err);
-MUST_USE enum status file_write_all(const char *path, struct str bytes, struct error *err); /* atomic: temp, fsync, rename */
+MUST_USE enum status file_write_all(const char *path, struct str bytes,
+                                    struct error *err); /* atomic: temp, fsync, rename */
 
 /* Streamed atomic writing: nothing is visible under `path` before commit. */
 struct file_writer {
@@ -28,7 +29,7 @@ struct file_writer {
     int saved_errno;
 };
 MUST_USE enum status file_writer_open(struct file_writer *w, const char *path, struct error *err);
-void file_writer_write(struct file_writer *w, const void *bytes, size_t n); /* sticky failure */
+void file_writer_write(struct file_writer *w, const void *bytes, size_t n);        /* sticky failure */
 MUST_USE enum status file_writer_commit(struct file_writer *w, struct error *err); /* fsync, rename, fsync folder */
 void file_writer_abort(struct file_writer *w); /* removes the temporary file; harmless after commit */
 
@@ -41,7 +42,7 @@ MUST_USE enum status file_each(const char *folder, enum status (*fn)(void *ctx, 
                                void *ctx, struct error *err);
 /* folder + "/" + name into buf; returns buf. */
 char *path_join(char *buf, size_t size, const char *folder, const char *name);
-struct str path_base(struct str path);      /* "a/b/c.gguf" -> "c.gguf"; trailing slashes ignored */
-struct str path_stem(struct str path);      /* "a/b/c.gguf" -> "c": a model's default id */
+struct str path_base(struct str path); /* "a/b/c.gguf" -> "c.gguf"; trailing slashes ignored */
+struct str path_stem(struct str path); /* "a/b/c.gguf" -> "c": a model's default id */
 
 #endif

@@ -36,14 +36,27 @@ struct json {
 MUST_USE enum status json_parse(const struct json **out, struct arena *arena, struct str text, unsigned flags,
                                 struct error *err);
 
-static inline enum json_type json_type(const struct json *v) { return v ? (enum json_type)v->type : JSON_NULL; }
-static inline bool json_is(const struct json *v, enum json_type t) { return v && v->type == t; }
+static inline enum json_type json_type(const struct json *v)
+{
+    return v ? (enum json_type)v->type : JSON_NULL;
+}
+static inline bool json_is(const struct json *v, enum json_type t)
+{
+    return v && v->type == t;
+}
 const struct json *json_get(const struct json *object, const char *key);
 const struct json *json_get_str(const struct json *object, struct str key);
 const struct json *json_at(const struct json *array, size_t index);
-static inline size_t json_count(const struct json *v) { return v && v->type >= JSON_ARRAY ? v->count : 0; }
-static inline const struct json *json_next(const struct json *v) { return v + (v->type >= JSON_ARRAY ? v->size : 1); }
-/* Values with a fallback: for a missing member or one of another type. Integers written as 3.0 count as numbers only. */
+static inline size_t json_count(const struct json *v)
+{
+    return v && v->type >= JSON_ARRAY ? v->count : 0;
+}
+static inline const struct json *json_next(const struct json *v)
+{
+    return v + (v->type >= JSON_ARRAY ? v->size : 1);
+}
+/* Values with a fallback: for a missing member or one of another type. Integers written as 3.0 count as numbers only.
+ */
 static inline struct str json_str(const struct json *v)
 {
     return json_is(v, JSON_STRING) ? str_n(v->text, v->size) : (struct str){NULL, 0};
@@ -95,7 +108,7 @@ void json_write_int(struct json_writer *w, int64_t value);
 void json_write_real(struct json_writer *w, double value); /* shortest that reads back; NaN and Inf become null */
 void json_write_bool(struct json_writer *w, bool value);
 void json_write_null(struct json_writer *w);
-void json_write_raw(struct json_writer *w, struct str json);      /* one value, already JSON */
+void json_write_raw(struct json_writer *w, struct str json);        /* one value, already JSON */
 void json_write_value(struct json_writer *w, const struct json *v); /* copy a parsed value */
 /* key and value in one call */
 void json_put_str(struct json_writer *w, const char *key, struct str value);

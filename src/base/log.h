@@ -11,7 +11,7 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR, LOG_OFF };
 
 void log_set_level(enum log_level level);
 void log_set_fd(int fd);
-int log_level_parse(const char *name); /* -1 when unknown */
+int log_level_parse(const char *name);                                                  /* -1 when unknown */
 void log_event(enum log_level level, const char *event, ...) __attribute__((sentinel)); /* name, text, ..., NULL */
 void log_text(enum log_level level, const char *where, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 #define log_infof(where, ...)  log_text(LOG_INFO, where, __VA_ARGS__)

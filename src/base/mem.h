@@ -18,8 +18,14 @@ void mem_free(void *ptr);
 char *mem_strdup(const char *text);
 
 /* Overflow-checked size arithmetic for untrusted numbers: false, *out untouched, when the result does not fit. */
-static inline bool size_add(size_t *out, size_t a, size_t b) { return !__builtin_add_overflow(a, b, out); }
-static inline bool size_mul(size_t *out, size_t a, size_t b) { return !__builtin_mul_overflow(a, b, out); }
+static inline bool size_add(size_t *out, size_t a, size_t b)
+{
+    return !__builtin_add_overflow(a, b, out);
+}
+static inline bool size_mul(size_t *out, size_t a, size_t b)
+{
+    return !__builtin_mul_overflow(a, b, out);
+}
 
 /* Grow-by-half helper for arrays: makes room for one more; false when out of memory. */
 bool mem_grow(void **items, size_t *capacity, size_t count, size_t item_size);

@@ -9,7 +9,10 @@
 
 void philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]);
 /* Uniform in [0, 1) with 24 bits from one word. */
-static inline float rng_unit(uint32_t word) { return (float)(word >> 8) * 0x1p-24f; }
+static inline float rng_unit(uint32_t word)
+{
+    return (float)(word >> 8) * 0x1p-24f;
+}
 
 /* A stream for places that draw many: seed names the stream. */
 struct rng {

@@ -45,11 +45,11 @@ bool str_ends(struct str s, struct str suffix);
 int str_cmp(struct str a, struct str b); /* bytewise, shorter first */
 /* Offset of the first `needle` at or after `from`, or SIZE_MAX. */
 size_t str_find(struct str s, struct str needle, size_t from);
-struct str str_trim(struct str s);                  /* ASCII white space on both ends */
-bool str_to_i64(int64_t *out, struct str s);        /* whole string, decimal, no white space; false when it does not fit */
-bool str_to_f64(double *out, struct str s);         /* whole string, as strtod in the C locale; no white space */
-struct str str_next_line(struct str *rest);         /* takes a line without its \n (nor \r\n); rest->ptr NULL at the end */
-uint64_t str_hash(struct str s, uint64_t seed);     /* for maps of untrusted keys: give a random seed */
+struct str str_trim(struct str s);              /* ASCII white space on both ends */
+bool str_to_i64(int64_t *out, struct str s);    /* whole string, decimal, no white space; false when it does not fit */
+bool str_to_f64(double *out, struct str s);     /* whole string, as strtod in the C locale; no white space */
+struct str str_next_line(struct str *rest);     /* takes a line without its \n (nor \r\n); rest->ptr NULL at the end */
+uint64_t str_hash(struct str s, uint64_t seed); /* for maps of untrusted keys: give a random seed */
 /* Edit distance capped at `cap`: for "did you mean" suggestions. */
 size_t str_distance(struct str a, struct str b, size_t cap);
 

@@ -39,8 +39,9 @@ struct text_piece {
     struct str text;
     bool plain; /* written by a user: never a special token */
 };
-MUST_USE enum status tokenizer_encode_pieces(const struct tokenizer *tok, struct ids *out, const struct text_piece *pieces,
-                                             size_t n, unsigned flags, struct error *err);
+MUST_USE enum status tokenizer_encode_pieces(const struct tokenizer *tok, struct ids *out,
+                                             const struct text_piece *pieces, size_t n, unsigned flags,
+                                             struct error *err);
 
 enum { DETOKENIZE_SKIP_SPECIAL = 1 };
 MUST_USE enum status tokenizer_decode(const struct tokenizer *tok, struct buf *out, const int32_t *ids, size_t n,
@@ -67,18 +68,18 @@ struct str tokenizer_token(const struct tokenizer *tok, int32_t id);  /* as stor
 /* The bytes one id stands for inside a text (logprobs, stop strings). */
 void tokenizer_token_bytes(const struct tokenizer *tok, struct buf *out, int32_t id);
 bool tokenizer_is_special(const struct tokenizer *tok, int32_t id);
-const char *tokenizer_kind(const struct tokenizer *tok);   /* "bpe", "unigram", "wordpiece": inspect prints it */
+const char *tokenizer_kind(const struct tokenizer *tok); /* "bpe", "unigram", "wordpiece": inspect prints it */
 bool tokenizer_adds_bos(const struct tokenizer *tok);
 /* chat_template of tokenizer_config.json, chat_template.jinja or GGUF; ptr NULL when there is none. */
 struct str tokenizer_chat_template(const struct tokenizer *tok);
 
 /* ---- training a byte-level BPE vocabulary; writes tokenizer.json (and vocab.json, merges.txt) into folder ---- */
 struct tokenizer_train {
-    int vocab_size;                 /* 256 bytes + merges + special tokens */
-    int min_frequency;              /* 2 */
-    const struct str *special;      /* e.g. <|endoftext|>; take the last ids... order as Hugging Face: first ids */
+    int vocab_size;            /* 256 bytes + merges + special tokens */
+    int min_frequency;         /* 2 */
+    const struct str *special; /* e.g. <|endoftext|>; take the last ids... order as Hugging Face: first ids */
     size_t n_special;
-    const char *pretokenizer;       /* "gpt2" (default), "cl100k", "qwen2" */
+    const char *pretokenizer;                                    /* "gpt2" (default), "cl100k", "qwen2" */
     void (*progress)(void *ctx, const char *phase, double done); /* may be NULL */
     void *ctx;
 };
