@@ -251,6 +251,8 @@ enum status cli_sampling_fill(struct request *out, const struct cli_sampling *s,
     struct sampling *to = &out->sampling;
     sampling_defaults(to);
     TRY(range_check("max-tokens", s->n, 0, 1 << 24, err));
+    TRY(range_check("top-k", s->top_k, -1, INT32_MAX, err)); /* -1, as everywhere: the model's default */
+    TRY(range_check("seed", s->seed, -1, INT64_MAX, err));
     to->max_tokens = (int)s->n;
     to->temperature = choose(s->temperature, b->temperature, 0.7f);
     to->top_p = choose(s->top_p, b->top_p, 1);

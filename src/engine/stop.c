@@ -20,10 +20,12 @@ static int match_at(const struct stopper *s, size_t end)
 static size_t open_prefix(const struct stopper *s)
 {
     size_t longest = 0;
-    for (int i = 0; i < s->n_stop; i++)
-        for (size_t n = s->stops[i].len - 1; n > longest; n--)
-            if (n <= s->held.len && memcmp(s->held.ptr + s->held.len - n, s->stops[i].ptr, n) == 0)
+    for (int i = 0; i < s->n_stop; i++) {
+        size_t most = s->stops[i].len - 1 < s->held.len ? s->stops[i].len - 1 : s->held.len;
+        for (size_t n = most; n > longest; n--) /* bounded by what is held: a client's stop string may be megabytes */
+            if (memcmp(s->held.ptr + s->held.len - n, s->stops[i].ptr, n) == 0)
                 longest = n;
+    }
     return longest;
 }
 

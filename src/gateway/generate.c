@@ -170,6 +170,8 @@ void generate_start(struct job *j)
     for (int i = 0; i < j->n_choice; i++) {
         j->choices[i].job = j;
         j->choices[i].index = i;
+        if (j->ask.echo && !j->ask.stream) /* now: an answer that ends at once brings no token */
+            buf_append_str(&j->choices[i].text, job_echo(j, &j->choices[i]));
         fill_request(j, &j->choices[i], s.n_ctx);
         enum status st = engine_submit(j->g->engine, &j->choices[i].request, &err);
         if (st != ST_OK) {

@@ -324,8 +324,6 @@ void openai_chunk_usage(struct job *j, struct buf *out)
 void openai_keep_token(struct job *j, struct choice *c, const struct mail *m, struct str text,
                        const struct candidate *top)
 {
-    if (c->text.len == 0 && j->ask.echo && j->kind == ASK_COMPLETION)
-        buf_append_str(&c->text, job_echo(j, c));
     buf_append_str(&c->text, text);
     keep_logprobs(j, c, m, text, top);
 }

@@ -529,6 +529,8 @@ static enum status gguf_rope(struct arch *a, struct gguf_source *g, const struct
         return fail(err, ST_CORRUPT, "gguf: rope_factors_long has %d numbers and rope_factors_short %d", r->n_factor,
                     n_short);
     TRY(gguf_divisors(&r->divide, &n_divide, a, ck, "rope_freqs.weight", err));
+    if (n_divide && r->n_factor && n_divide != r->n_factor) /* rope_build compares one count with all three */
+        return fail(err, ST_CORRUPT, "gguf: rope_freqs has %d numbers and rope_factors_long %d", n_divide, r->n_factor);
     if (n_divide)
         r->n_factor = n_divide;
     return ST_OK;

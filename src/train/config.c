@@ -10,6 +10,7 @@ static const struct train_key keys[] = {
 #undef KEY
 };
 enum { N_KEY = sizeof keys / sizeof *keys };
+enum { ROWS_MAX = 1 << 24 }; /* of one forward: counts of rows are ints */
 
 const struct train_key *train_keys(size_t *count)
 {
@@ -242,6 +243,11 @@ enum status train_config_check(const struct train_config *c, struct error *err)
             return fail(err, ST_INVALID, "%s: %g is too large: at most %g", ranges[i].key, ranges[i].value,
                         ranges[i].most);
     }
+    int64_t batch = c->per_device_train_batch_size > c->per_device_eval_batch_size ? c->per_device_train_batch_size
+                                                                                   : c->per_device_eval_batch_size;
+    if (c->block_size * batch > ROWS_MAX)
+        return fail(err, ST_INVALID, "block_size %lld times a batch of %lld is more than %d tokens in one forward",
+                    (long long)c->block_size, (long long)batch, ROWS_MAX);
     int dtype = dtype_find(c->save_dtype);
     if (dtype != DT_F32 && dtype != DT_BF16 && dtype != DT_F16)
         return fail(err, ST_INVALID, "save_dtype: %.*s: expected f32, bf16 or f16", STR_ARG(c->save_dtype));

@@ -3,6 +3,7 @@
  *
  *   prompt holds "FAIL"   the third token is an engine error
  *   prompt holds "BIG"    every token is 4 KB of text
+ *   prompt holds "END"    the answer ends before its first token
  *   fake.hold             tokens wait while it is set: what is in flight stays in flight
  */
 #ifndef TESTS_GATEWAY_FAKE_H
@@ -20,7 +21,7 @@ enum { FAKE_SPECIAL = 256, FAKE_VOCAB = 300, FAKE_BLOCKS = 64, FAKE_DEFAULT_TOKE
 struct fake_seq {
     struct request *r;
     uint64_t id;
-    bool canceled, fails, big;
+    bool canceled, fails, big, ends;
     int n;
     struct fake_seq *next;
 };
@@ -58,6 +59,8 @@ static bool fake_step(struct fake_seq *s) /* false when it has ended */
         end.finish = FINISH_CANCELED;
     else if (s->fails && s->n == 2)
         end = (struct finish_event){.finish = FINISH_ERROR, .status = ST_DEVICE, .message = "the device is on fire"};
+    else if (s->ends)
+        end.finish = FINISH_STOP;
     else if (s->n == limit)
         end.finish = r->sampling.max_tokens ? FINISH_LENGTH : FINISH_STOP;
     end.n_output = s->n;
@@ -152,6 +155,7 @@ enum status engine_submit(struct engine *e, struct request *r, struct error *err
     int n = 0;
     s->fails = fake_prompt_has(r, "FAIL");
     s->big = fake_prompt_has(r, "BIG");
+    s->ends = fake_prompt_has(r, "END");
     s->r = r;
     pthread_mutex_lock(&e->lock);
     for (struct fake_seq *other = e->seqs; other; other = other->next)

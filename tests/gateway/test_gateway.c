@@ -153,6 +153,9 @@ static void test_gateway_completions(void **state)
         ask(&a, "POST", "/v1/completions", "{\"prompt\":[104,105],\"max_tokens\":2,\"echo\":true}", NULL);
     assert_true(str_is(text_at(json_at(json_get(doc, "choices"), 0), "text"), "hiw0 w1"));
     http1_free(&a);
+    doc = ask(&a, "POST", "/v1/completions", "{\"prompt\":\"END\",\"echo\":true}", NULL);
+    assert_true(str_is(text_at(json_at(json_get(doc, "choices"), 0), "text"), "END"));
+    http1_free(&a);
     doc = ask(&a, "POST", "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":2,\"logprobs\":1}", NULL);
     const struct json *l = json_get(json_at(json_get(doc, "choices"), 0), "logprobs");
     assert_int_equal(json_count(json_get(l, "tokens")), 2);

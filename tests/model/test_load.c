@@ -223,6 +223,59 @@ static void test_plan_is_what_is_taken(void **state)
     model_free(m);
 }
 
+static enum status fill_ones(void *ctx, void *out, struct error *err)
+{
+    (void)err;
+    for (int64_t i = 0; i < *(int64_t *)ctx; i++)
+        ((float *)out)[i] = 1;
+    return ST_OK;
+}
+
+/* Divisors of positions come in three tensors: a short one beside a whole one must not be read beyond its end. */
+static void test_rope_factors_of_unequal_length_are_refused(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"rope_factors_long.weight", "rope_factors_short.weight", "rope_freqs.weight"};
+    struct error err;
+    char path[160];
+    path_join(path, sizeof path, folder, "factors.gguf");
+    for (int64_t n = 1; n <= 2; n++) { /* d_head 4: two divisors are right */
+        int64_t counts[] = {n, n, 2};
+        struct tensor_out tensors[3];
+        struct gguf_writer *w;
+        struct checkpoint *ck;
+        struct arch arch;
+        OK(gguf_writer_create(&w, &err));
+        gguf_put_string(w, "general.architecture", STR("llama"));
+        static const char *const sizes[] = {"llama.block_count",    "llama.embedding_length",
+                                            "llama.vocab_size",     "llama.attention.head_count",
+                                            "llama.context_length", "llama.feed_forward_length"};
+        static const int64_t values[] = {1, 8, 16, 2, 64, 12};
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            gguf_put_int(w, sizes[i], GGUF_U32, values[i]);
+        gguf_put_string(w, "llama.rope.scaling.type", STR("longrope"));
+        gguf_put_real(w, "llama.rope.scaling.factor", GGUF_F32, 2);
+        for (int i = 0; i < 3; i++)
+            tensors[i] = (struct tensor_out){.name = str_of(names[i]),
+                                             .type = DT_F32,
+                                             .n_dim = 1,
+                                             .shape = {counts[i]},
+                                             .fill = fill_ones,
+                                             .ctx = &counts[i]};
+        OK(gguf_writer_commit(w, path, tensors, 3, &err));
+        gguf_writer_destroy(w);
+        OK(checkpoint_open(&ck, path, &err));
+        if (n == 2) {
+            OK(arch_from_checkpoint(&arch, ck, 0, &err));
+        } else {
+            FAILS(ST_CORRUPT, arch_from_checkpoint(&arch, ck, 0, &err));
+            assert_non_null(strstr(err.text, "rope_freqs has 2 numbers and rope_factors_long 1"));
+        }
+        arch_free(&arch);
+        checkpoint_close(ck);
+    }
+}
+
 int main(void)
 {
     struct error err;
@@ -238,6 +291,7 @@ int main(void)
         cmocka_unit_test(test_failed_allocations_leak_nothing),
         cmocka_unit_test(test_failed_writes_are_reported),
         cmocka_unit_test(test_plan_is_what_is_taken),
+        cmocka_unit_test(test_rope_factors_of_unequal_length_are_refused),
     };
     int failed = RUN(tests);
     snprintf(command, sizeof command, "rm -rf %s", folder);

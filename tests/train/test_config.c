@@ -103,6 +103,13 @@ static void test_ranges_name_the_key(void **state)
             fail_msg("\"%s\" does not name %s", err.text, bad[i].key);
         train_config_free(&c);
     }
+    struct train_config c; /* each within its range, their product not */
+    OK(train_config_init(&c, &err));
+    OK(train_config_read(
+        &c, STR("{model: m, data: d, output_dir: o, block_size: 1048576, per_device_train_batch_size: 65536}"), &err));
+    FAILS(ST_INVALID, train_config_check(&c, &err));
+    assert_non_null(strstr(err.text, "block_size"));
+    train_config_free(&c);
 }
 
 static void test_schedules_are_those_of_transformers(void **state)
