@@ -387,6 +387,20 @@ static double best_ns(const struct bench *b, struct pool *pool, struct work *wor
     return best;
 }
 
+/* Operations of kernels.def with no run here. */
+static void list_unmeasured(void)
+{
+    int count;
+    const struct kernel_row *rows = kernel_rows(&count);
+    for (int i = 0; i < count; i++) {
+        bool found = rows[i].set != 0; /* name an operation once */
+        for (int b = 0; b < BENCHES && !found; b++)
+            found = strcmp(rows[i].op, benches[b].op) == 0;
+        if (!found)
+            printf("%-14s not measured\n", rows[i].op);
+    }
+}
+
 static double limit_of(const struct work *w, const struct machine_limits *m)
 {
     if (w->bytes > 0)
@@ -433,6 +447,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < BENCHES; i++)
         if (strncmp(benches[i].op, prefix, strlen(prefix)) == 0)
             bench_op(&benches[i], &limits, pool);
+    list_unmeasured();
     pool_destroy(pool);
     return 0;
 }

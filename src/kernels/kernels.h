@@ -4,10 +4,10 @@
  * and call the chosen instruction set's kernel (kernels.def, dispatch.c). Bits are defined by docs/numerics.md and are
  * equal for every batch, chunk, thread count and instruction set.
  *
- * Shapes   matrices are row-major, rows are tokens: x [n_row, n]. `real` is float, or double in the gradient-check
- * build. Pool     may be NULL (inline). Outputs may not overlap inputs unless a function says "in place". Errors none:
- * callers validate shapes at load; asserts describe our mistakes Threads  a struct pool has one caller at a time;
- * everything else is pure
+ * Shapes   matrices are row-major, rows are tokens: x [n_row, n]; `real` is float, in the gradient-check build double
+ * Require  a pool may be NULL (inline); outputs may not overlap inputs unless a function says "in place"
+ * Errors   none: callers validate shapes at load; asserts describe our mistakes
+ * Threads  a struct pool has one caller at a time; everything else is pure
  */
 #ifndef KERNELS_KERNELS_H
 #define KERNELS_KERNELS_H
