@@ -164,7 +164,7 @@ static enum status bert(const struct norm_step *step, struct buf *out, struct st
         int len;
         uint32_t c = uchar_at(p, end, &len);
         p += len;
-        if (step->strip_accents && uchar_in(c, GC_BIT(GC_MN)))
+        if (step->strip_accents && uchar_category_8(c) == GC_MN)
             continue;
         if (step->lowercase)
             lowercase(out, c);
@@ -189,6 +189,11 @@ static bool nmt_blanks(uint32_t c)
            c == 0x2029 || c == 0x2581 || c == 0xFEFF || c == UTF8_BAD;
 }
 
+static bool is_accent(uint32_t c) /* a mark in Unicode 9, which moved two characters after Unicode 8 */
+{
+    return c == 0x1885 || c == 0x1886 || GC_MARK >> uchar_category_8(c) & 1;
+}
+
 static void each_character(enum norm_type type, struct buf *out, struct str text)
 {
     for (const char *p = text.ptr, *end = p + text.len; p < end;) {
@@ -197,7 +202,7 @@ static void each_character(enum norm_type type, struct buf *out, struct str text
         p += len;
         if (type == NORM_LOWERCASE)
             lowercase(out, c);
-        else if (type == NORM_STRIP_ACCENTS ? !uchar_in(c, GC_MARK) : !nmt_drops(c))
+        else if (type == NORM_STRIP_ACCENTS ? !is_accent(c) : !nmt_drops(c))
             append_char(out, type == NORM_NMT && nmt_blanks(c) ? ' ' : c);
     }
 }

@@ -52,6 +52,12 @@ static double piece_score(const struct tokenizer *tok, int32_t id, size_t len)
     return tok->vocab.score[id];
 }
 
+/* sentencepiece sums in float, Hugging Face in double: which of two equal paths wins hangs on it. */
+static inline double add(const struct tokenizer *tok, double a, double b)
+{
+    return tok->float_scores ? (double)((float)a + (float)b) : a + b;
+}
+
 bool unigram_encode(const struct tokenizer *tok, struct scratch *s, struct ids *out, const char *piece, size_t n)
 {
     struct path_node *best = scratch_work(s, n + 1, sizeof *best);
@@ -59,8 +65,7 @@ bool unigram_encode(const struct tokenizer *tok, struct scratch *s, struct ids *
         return false;
     for (size_t i = 0; i <= n; i++)
         best[i] = (struct path_node){0, UINT32_MAX, NO_ID};
-    const double unknown_score =
-        tok->float_scores ? (double)((float)tok->min_score - (float)UNKNOWN_PENALTY) : tok->min_score - UNKNOWN_PENALTY;
+    const double unknown_score = add(tok, tok->min_score, -UNKNOWN_PENALTY);
     for (size_t at = 0, width; at < n; at += width) {
         int len;
         (void)uchar_at(piece + at, piece + n, &len);
@@ -73,16 +78,16 @@ bool unigram_encode(const struct tokenizer *tok, struct scratch *s, struct ids *
             int32_t id = tok->pieces.value[node];
             if (id < 0)
                 continue;
-            double score = piece_score(tok, id, end + 1 - at) + here;
+            double score = add(tok, here, piece_score(tok, id, end + 1 - at));
             struct path_node *to = &best[end + 1];
             if (to->start == UINT32_MAX || score > to->score)
-                *to = (struct path_node){tok->float_scores ? (double)(float)score : score, (uint32_t)at, id};
+                *to = (struct path_node){score, (uint32_t)at, id};
             has_single |= end + 1 - at == width;
         }
         struct path_node *to = &best[at + width];
-        double score = tok->float_scores ? (double)((float)unknown_score + (float)here) : unknown_score + here;
+        double score = add(tok, here, unknown_score);
         if (!has_single && (to->start == UINT32_MAX || score > to->score))
-            *to = (struct path_node){tok->float_scores ? (double)(float)score : score, (uint32_t)at, NO_ID};
+            *to = (struct path_node){score, (uint32_t)at, NO_ID};
     }
     /* Turn the path round in place: each start is told where its token ends. */
     size_t end = n;

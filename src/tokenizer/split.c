@@ -258,7 +258,7 @@ static bool is_number(uint32_t c)
 static bool is_punctuation(uint32_t c) /* as BERT has it: all of ASCII's symbols, too */
 {
     return c < 0x80 ? (c > 32 && c < 48) || (c > 57 && c < 65) || (c > 90 && c < 97) || (c > 122 && c < 127)
-                    : uchar_in(c, GC_PUNCT);
+                    : GC_PUNCT >> uchar_category_8(c) & 1;
 }
 
 static bool is_nonspace(uint32_t c)

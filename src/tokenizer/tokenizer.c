@@ -68,15 +68,9 @@ static enum status index_added(struct tokenizer *tok, struct error *err)
 {
     struct buf text[2] = {{0}, {0}};
     enum status st = ST_OK;
-    /* Without a normalizer, and without raw tokens to go first, both searches see one text. The first is better: it
-     * knows which pieces of a prompt are whose. */
-    bool second = tok->n_norm > 0;
-    for (size_t i = 0; i < tok->n_added; i++)
-        second = second || !tok->added[i].normalized;
     for (size_t i = 0; st == ST_OK && i < tok->n_added; i++) {
         const struct added *a = &tok->added[i];
-        bool normalized = a->normalized && second;
-        struct trie *t = normalized ? &tok->added_normalized : &tok->added_raw;
+        struct trie *t = a->normalized ? &tok->added_normalized : &tok->added_raw;
         struct str s = a->content;
         for (int k = 0; a->normalized && st == ST_OK && k < tok->n_norm; k++) {
             buf_clear(&text[k & 1]);
@@ -90,7 +84,10 @@ static enum status index_added(struct tokenizer *tok, struct error *err)
         if ((!t->slots && !trie_init(t)) || !trie_put(t, s, (int32_t)i))
             st = fail_nomem(err, "the added tokens");
         else
-            tok->added_first[normalized][(unsigned char)s.ptr[0]] = true;
+            tok->added_first[a->normalized][(unsigned char)s.ptr[0]] = true;
+        /* As the original does, it decodes to what it is found by: "\xE2\x96\x81<unk>", say. */
+        if (st == ST_OK && !str_eq(s, a->content) && tok->vocab.bytes == tok->vocab.text)
+            st = vocab_put(&tok->vocab, a->id, s, 0, err);
     }
     buf_free(&text[0]);
     buf_free(&text[1]);

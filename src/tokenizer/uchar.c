@@ -8,6 +8,27 @@ unsigned uchar_category(uint32_t c)
     return c > LAST ? GC_CN : unicode_gc_block[unicode_gc_index[c / UNICODE_BLOCK] * UNICODE_BLOCK + c % UNICODE_BLOCK];
 }
 
+unsigned uchar_category_8(uint32_t c)
+{
+    switch (c) {
+    case 0x166D:
+    case 0x111C9:
+        return GC_PO;
+    case 0x1734:
+    case 0x1171E:
+        return GC_MN;
+    case 0x1885:
+    case 0x1886:
+        return GC_LO;
+    case 0x1CF2:
+    case 0x1CF3:
+    case 0xA9BD:
+        return GC_MC;
+    default:
+        return uchar_category(c);
+    }
+}
+
 unsigned uchar_break(uint32_t c)
 {
     return c > LAST ? GCB_OTHER
