@@ -27,8 +27,8 @@ size_t str_find(struct str s, struct str needle, size_t from)
 {
     if (from > s.len || needle.len > s.len - from)
         return SIZE_MAX;
-    if (needle.len == 0)
-        return from;
+    if (needle.len == 0 || s.len == from)
+        return needle.len ? SIZE_MAX : from;
     const char *hit = memmem(s.ptr + from, s.len - from, needle.ptr, needle.len);
     return hit ? (size_t)(hit - s.ptr) : SIZE_MAX;
 }

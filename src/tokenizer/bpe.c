@@ -245,32 +245,45 @@ static size_t symbols_of_characters(const struct tokenizer *tok, uint32_t *ids, 
 static size_t merge_short(const struct tokenizer *tok, uint32_t *ids, size_t n)
 {
     uint32_t rank[SHORT_MAX], merged[SHORT_MAX];
-    for (size_t i = 0; i + 1 < n; i++) {
-        const struct pair_slot *s = pair_find(tok, ids[i], ids[i + 1]);
+    uint8_t previous[SHORT_MAX], next[SHORT_MAX + 1];
+    for (size_t i = 0; i < n; i++) {
+        const struct pair_slot *s = i + 1 < n ? pair_find(tok, ids[i], ids[i + 1]) : NULL;
         rank[i] = s ? s->rank : NO_RANK;
         merged[i] = s ? s->merged : 0;
+        previous[i] = (uint8_t)(i - 1);
+        next[i] = (uint8_t)(i + 1);
     }
-    while (n > 1) {
+    for (;;) {
         size_t best = 0;
-        for (size_t i = 1; i + 1 < n; i++)
-            if (rank[i] < rank[best])
-                best = i;
-        if (rank[best] == NO_RANK)
-            break;
-        ids[best] = merged[best];
-        memmove(ids + best + 1, ids + best + 2, (n - best - 2) * sizeof *ids);
-        if (best + 2 < n) {
-            memmove(rank + best, rank + best + 1, (n - best - 2) * sizeof *rank);
-            memmove(merged + best, merged + best + 1, (n - best - 2) * sizeof *merged);
+        uint32_t least = NO_RANK;
+        for (size_t i = 0; i < n; i++) {
+            best = rank[i] < least ? i : best;
+            least = rank[i] < least ? rank[i] : least;
         }
-        n--;
-        for (size_t i = best ? best - 1 : 0; i <= best && i + 1 < n; i++) {
-            const struct pair_slot *s = pair_find(tok, ids[i], ids[i + 1]);
-            rank[i] = s ? s->rank : NO_RANK;
-            merged[i] = s ? s->merged : 0;
+        if (least == NO_RANK)
+            break;
+        size_t gone = next[best], after = next[gone], left = previous[best];
+        ids[best] = merged[best];
+        rank[gone] = rank[best] = NO_RANK;
+        next[best] = (uint8_t)after;
+        if (after < n) {
+            previous[after] = (uint8_t)best;
+            const struct pair_slot *s = pair_find(tok, ids[best], ids[after]);
+            if (s) {
+                rank[best] = s->rank;
+                merged[best] = s->merged;
+            }
+        }
+        if (best) {
+            const struct pair_slot *s = pair_find(tok, ids[left], ids[best]);
+            rank[left] = s ? s->rank : NO_RANK;
+            merged[left] = s ? s->merged : 0;
         }
     }
-    return n;
+    size_t count = 0;
+    for (size_t i = 0; i < n; i = next[i])
+        ids[count++] = ids[i];
+    return count;
 }
 
 /* A heap of rank << 32 | position, smallest on top, four children a node. A position's entry is stale when the rank
@@ -411,18 +424,26 @@ static inline void key_of(uint64_t key[2], const char *piece, size_t n, const ch
     key[1] |= (uint64_t)n << 56;
 }
 
+/* Two entries a set, side by side in one cache line; the one used last stands first. */
 static bool encode_cached(const struct tokenizer *tok, struct scratch *s, struct ids *out, const char *piece, size_t n,
                           const char *readable_end)
 {
     uint64_t key[2];
     key_of(key, piece, n, readable_end);
     uint64_t h = (key[0] * 0x9E3779B97F4A7C15u) ^ (key[1] * 0xC2B2AE3D27D4EB4Fu);
-    struct cache_entry *e = &s->cache[(h ^ h >> 32) * 0x9E3779B97F4A7C15u >> 49];
-    if (e->n && e->key[0] == key[0] && e->key[1] == key[1]) {
-        if (!ids_reserve(out, 3))
-            return false;
-        memcpy(out->ids + out->count, e->ids, sizeof e->ids);
-        out->count += e->n;
+    struct cache_entry *set = &s->cache[2 * ((h ^ h >> 32) * 0x9E3779B97F4A7C15u >> (64 - CACHE_SET_BITS))];
+    if (!ids_reserve(out, 3))
+        return false;
+    for (int way = 0; way < 2; way++) {
+        struct cache_entry e = set[way];
+        if (e.key[0] != key[0] || e.key[1] != key[1])
+            continue;
+        if (way == 1) {
+            set[1] = set[0];
+            set[0] = e;
+        }
+        memcpy(out->ids + out->count, e.ids, sizeof e.ids);
+        out->count += e.n;
         return true;
     }
     size_t before = out->count;
@@ -430,12 +451,12 @@ static bool encode_cached(const struct tokenizer *tok, struct scratch *s, struct
         return false;
     size_t made = out->count - before;
     if (made >= 1 && made <= 3) {
-        *e = (struct cache_entry){{key[0], key[1]}, (uint32_t)made, {0}};
-        memcpy(e->ids, out->ids + before, made * sizeof *e->ids);
+        set[1] = set[0];
+        set[0] = (struct cache_entry){{key[0], key[1]}, (uint32_t)made, {0}};
+        memcpy(set[0].ids, out->ids + before, made * sizeof *set[0].ids);
     }
     return true;
 }
-_Static_assert(CACHE_ENTRIES == 1 << (64 - 49), "the hash's top bits index the cache");
 
 bool bpe_encode(const struct tokenizer *tok, struct scratch *s, struct ids *out, const char *piece, size_t n,
                 const char *readable_end)

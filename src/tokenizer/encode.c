@@ -43,7 +43,7 @@ struct scratch *scratch_acquire(const struct tokenizer *tok)
     }
     struct scratch *s = mem_alloc_zero(1, sizeof *s);
     if (s && tok->model == MODEL_BPE)
-        s->cache = mem_alloc_zero(CACHE_ENTRIES, sizeof *s->cache);
+        s->cache = mem_alloc_aligned(CACHE_ENTRIES * sizeof *s->cache);
     return s;
 }
 

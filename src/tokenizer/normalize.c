@@ -85,19 +85,10 @@ static void compose(struct code_points *l)
     l->count = n;
 }
 
-static enum status unicode_form(struct buf *out, struct str text, bool compatibility, bool composed, struct error *err)
+static bool unicode_form(struct buf *out, struct str text, bool compatibility, bool composed)
 {
     struct code_points l = {0};
     bool ok = true;
-    /* Bytes below 0xCC begin only characters below U+0300, which NFC leaves as they are; the other forms leave ASCII.
-     */
-    unsigned char limit = composed && !compatibility ? 0xCC : 0x80, most = 0;
-    for (size_t i = 0; i < text.len; i++)
-        most = (unsigned char)text.ptr[i] > most ? (unsigned char)text.ptr[i] : most;
-    if (most < limit) {
-        buf_append_str(out, text);
-        return ST_OK;
-    }
     for (const char *p = text.ptr, *end = p + text.len; ok && p < end;) {
         int len;
         ok = decompose(&l, uchar_at(p, end, &len), compatibility);
@@ -114,7 +105,52 @@ static enum status unicode_form(struct buf *out, struct str text, bool compatibi
     for (size_t i = 0; ok && i < l.count; i++)
         append_char(out, l.items[i]);
     mem_free(l.items);
-    return ok ? ST_OK : fail_nomem(err, "a text to normalize");
+    return ok;
+}
+
+/* End of the longest run of characters that the form leaves as they are, whatever their neighbours; *last is where its
+ * last character begins. */
+static const char *safe_run(const char *p, const char *end, bool ascii_only, const char **last)
+{
+    while (p < end) {
+        uint64_t eight;
+        if (end - p >= 8 && (memcpy(&eight, p, 8), !(eight & 0x8080808080808080u))) {
+            *last = p + 7;
+            p += 8;
+            continue;
+        }
+        int len;
+        uint32_t c = uchar_at(p, end, &len);
+        if (c >= 0x80 && (ascii_only || !uchar_nfc_safe(c)))
+            break;
+        *last = p;
+        p += len;
+    }
+    return p;
+}
+
+/* Only stretches with a character that may change are worked on, from the safe one before to the safe one after. */
+static enum status normal_form(struct buf *out, struct str text, bool compatibility, bool composed, struct error *err)
+{
+    bool ascii_only = compatibility || !composed;
+    for (const char *p = text.ptr, *end = p + text.len; p < end;) {
+        const char *last = p, *q = safe_run(p, end, ascii_only, &last);
+        if (q == end) {
+            buf_append(out, p, (size_t)(q - p));
+            break;
+        }
+        buf_append(out, p, (size_t)(last - p)); /* the last safe one may combine with what follows */
+        p = last;
+        for (int len; q < end; q += len) {
+            uint32_t c = uchar_at(q, end, &len);
+            if (c < 0x80 || (!ascii_only && uchar_nfc_safe(c)))
+                break;
+        }
+        if (!unicode_form(out, str_n(p, (size_t)(q - p)), compatibility, composed))
+            return fail_nomem(err, "a text to normalize");
+        p = q;
+    }
+    return ST_OK;
 }
 
 /* ---- character by character ---- */
@@ -158,7 +194,7 @@ static enum status bert(const struct norm_step *step, struct buf *out, struct st
             buf_append_char(&clean, ' ');
     }
     if (step->strip_accents)
-        st = unicode_form(&apart, buf_str(&clean), false, false, err);
+        st = normal_form(&apart, buf_str(&clean), false, false, err);
     struct str s = step->strip_accents ? buf_str(&apart) : buf_str(&clean);
     for (const char *p = s.ptr, *end = p + s.len; st == ST_OK && p < end;) {
         int len;
@@ -411,8 +447,8 @@ enum status norm_apply(const struct norm_step *step, struct buf *out, struct str
     case NORM_NFD:
     case NORM_NFKC:
     case NORM_NFKD:
-        return unicode_form(out, text, step->type == NORM_NFKC || step->type == NORM_NFKD,
-                            step->type == NORM_NFC || step->type == NORM_NFKC, err);
+        return normal_form(out, text, step->type == NORM_NFKC || step->type == NORM_NFKD,
+                           step->type == NORM_NFC || step->type == NORM_NFKC, err);
     case NORM_LOWERCASE:
     case NORM_STRIP_ACCENTS:
     case NORM_NMT:

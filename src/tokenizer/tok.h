@@ -216,7 +216,7 @@ struct cache_entry { /* what a piece of at most 15 bytes became */
     uint32_t n; /* 0 = empty */
     int32_t ids[3];
 };
-enum { CACHE_ENTRIES = 1 << 15, CACHE_PIECE_MAX = 15 };
+enum { CACHE_SET_BITS = 15, CACHE_ENTRIES = 2 << CACHE_SET_BITS, CACHE_PIECE_MAX = 15 };
 struct path_node { /* unigram: the best way to reach a position */
     double score;
     uint32_t start;
@@ -266,6 +266,10 @@ MUST_USE enum status load_gguf(struct tokenizer *tok, const struct gguf *gguf, s
 /* tokenizer_config.json: names of BOS and EOS, chat template. Either may be absent (ptr NULL). */
 MUST_USE enum status load_config(struct tokenizer *tok, struct str config, struct error *err);
 
+/* Any tokenizer file but GGUF, from memory; the name tells tiktoken encodings apart. folder NULL: no files beside it.
+ */
+MUST_USE enum status tok_open_bytes(struct tokenizer **out, struct str bytes, const char *path, const char *folder,
+                                    struct error *err);
 MUST_USE enum status tok_add(struct tokenizer *tok, const struct added *a, unsigned flags, struct error *err);
 MUST_USE enum status tok_finish(struct tokenizer *tok, struct error *err); /* tries of added tokens, BOS and EOS */
 MUST_USE enum status tok_norm(struct tokenizer *tok, struct norm_step **step, enum norm_type type, struct error *err);

@@ -48,14 +48,11 @@ enum status tok_add(struct tokenizer *tok, const struct added *a, unsigned flags
         tok->added = more;
     if (!more || !copy.content.ptr)
         return fail_nomem(err, "the added tokens");
-    bool aliased = v->bytes == v->text;
     if (!present) {
         if (v->index && v->bytes != v->text)
             return fail(err, ST_CORRUPT, "tokenizer: added token \"%.*s\" has id %d, beyond the vocabulary",
                         STR_ARG(a->content), a->id);
         TRY(vocab_put(v, a->id, a->content, flags | TOKEN_ADDED, err));
-        if (aliased)
-            v->bytes = v->text;
     } else {
         v->flags[a->id] |= (uint8_t)flags;
     }
@@ -219,6 +216,8 @@ static enum status load_sides(struct tokenizer *tok, const char *folder, struct 
 static enum status load_vocab_json(struct tokenizer *tok, const char *folder, struct str vocab, struct error *err)
 {
     struct buf merges = {0}, config = {0};
+    if (!folder)
+        return fail(err, ST_NOT_FOUND, "a vocab.json needs a merges.txt beside it");
     enum status st = read_side(&merges, folder, "merges.txt", err);
     if (st == ST_OK)
         st = read_side(&config, folder, "tokenizer_config.json", err);
@@ -261,6 +260,24 @@ static enum status load_bytes(struct tokenizer *tok, struct str bytes, const cha
         path);
 }
 
+enum status tok_open_bytes(struct tokenizer **out, struct str bytes, const char *path, const char *folder,
+                           struct error *err)
+{
+    struct tokenizer *tok = tokenizer_new();
+    *out = NULL;
+    enum status st = tok ? load_bytes(tok, bytes, path, folder, err) : fail_nomem(err, "the tokenizer");
+    if (st == ST_OK && folder)
+        st = load_sides(tok, folder, err);
+    if (st == ST_OK)
+        st = tok_finish(tok, err);
+    if (st != ST_OK) {
+        tokenizer_close(tok);
+        return fail_context(err, "%s", path);
+    }
+    *out = tok;
+    return ST_OK;
+}
+
 static enum status open_file(struct tokenizer **out, const char *path, struct error *err)
 {
     struct mapping map;
@@ -278,19 +295,9 @@ static enum status open_file(struct tokenizer **out, const char *path, struct er
     struct str base = path_base(str_of(path));
     size_t n = (size_t)(base.ptr - path);
     snprintf(folder, sizeof folder, "%.*s", (int)(n < SIDE_PATH ? n : SIDE_PATH - 1), n ? path : "");
-    struct tokenizer *tok = tokenizer_new();
-    enum status st = tok ? load_bytes(tok, bytes, path, n ? folder : ".", err) : fail_nomem(err, "the tokenizer");
+    enum status st = tok_open_bytes(out, bytes, path, n ? folder : ".", err);
     file_unmap(&map);
-    if (st == ST_OK)
-        st = load_sides(tok, n ? folder : ".", err);
-    if (st == ST_OK)
-        st = tok_finish(tok, err);
-    if (st != ST_OK) {
-        tokenizer_close(tok);
-        return fail_context(err, "%s", path);
-    }
-    *out = tok;
-    return ST_OK;
+    return st;
 }
 
 static enum status open_folder(struct tokenizer **out, const char *folder, struct error *err)

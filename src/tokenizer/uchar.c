@@ -3,9 +3,21 @@
 
 enum { LAST = 0x10FFFF, HANGUL = 0xAC00, HANGUL_COUNT = 11172, JAMO_L = 0x1100, JAMO_V = 0x1161, JAMO_T = 0x11A7 };
 
-unsigned uchar_category(uint32_t c)
+enum { GC_MASK = 0x1F, NFC_UNSAFE = 0x80 };
+
+static inline unsigned category_byte(uint32_t c)
 {
     return c > LAST ? GC_CN : unicode_gc_block[unicode_gc_index[c / UNICODE_BLOCK] * UNICODE_BLOCK + c % UNICODE_BLOCK];
+}
+
+unsigned uchar_category(uint32_t c)
+{
+    return category_byte(c) & GC_MASK;
+}
+
+bool uchar_nfc_safe(uint32_t c)
+{
+    return !(category_byte(c) & NFC_UNSAFE);
 }
 
 unsigned uchar_category_8(uint32_t c)

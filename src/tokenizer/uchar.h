@@ -24,6 +24,8 @@ enum uchar_break { GCB_OTHER, GCB_CR, GCB_LF, GCB_CONTROL, GCB_EXTEND, GCB_ZWJ, 
 /* clang-format on */
 
 unsigned uchar_category(uint32_t c);
+/* Text of characters that are all safe is in NFC, and what stands before a safe one never combines with it. */
+bool uchar_nfc_safe(uint32_t c);
 /* As in Unicode 8, which Hugging Face's BERT and StripAccents steps still follow: nine characters have moved since. */
 unsigned uchar_category_8(uint32_t c);
 unsigned uchar_break(uint32_t c);

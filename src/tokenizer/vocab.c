@@ -76,8 +76,10 @@ enum status vocab_reserve(struct vocab *v, size_t size, struct error *err)
     size_t capacity = v->capacity + v->capacity / 2;
     capacity = size > capacity ? size : capacity;
     struct span *text = mem_realloc(v->text, capacity, sizeof *text);
-    if (text)
+    if (text) {
+        v->bytes = v->bytes == v->text ? text : v->bytes;
         v->text = text;
+    }
     uint8_t *flags = mem_realloc(v->flags, capacity, 1);
     if (flags)
         v->flags = flags;

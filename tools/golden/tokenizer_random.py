@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Random strings against the original tokenizers: PyPI's tokenizers 0.23.3, tiktoken 0.14.0 and sentencepiece 0.2.3.
 
-  tools/golden/tokenizer_random.py golden ../shared/data tests/golden/tokenizer/random.jsonl        (200 strings a vocabulary)
+  tools/golden/tokenizer_random.py golden ../shared/data tests/golden/tokenizer/random.jsonl        (60 strings a vocabulary)
   tools/golden/tokenizer_random.py compare ../shared/data build/release/ingot [count=100000] [name ...]
 
 `compare` encodes and decodes `count` strings of code points assigned by Unicode 8 with each vocabulary, here and with
@@ -160,7 +160,7 @@ def golden(data, path):
     old, _ = ages()
     with open(path, "w", encoding="utf-8") as f:
         for n, (name, file, encode, decode) in enumerate(originals(data)):
-            for s in strings(200, old, 1000 + n):
+            for s in strings(60, old, 1000 + n):
                 ids = encode(s)
                 f.write(json.dumps({"file": os.path.relpath(file, data), "text": s, "ids": ids, "decoded": decode(ids)},
                                    ensure_ascii=False, separators=(",", ":")) + "\n")
