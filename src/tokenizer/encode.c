@@ -211,9 +211,11 @@ static const struct added *added_at(const struct tokenizer *tok, const struct tr
 /* Calls part for what lies between added tokens, and appends the ids of those. With pieces, control tokens are looked
  * for only inside runs of pieces that are not plain. */
 typedef enum status part_fn(struct call *c, struct str part);
-static enum status cut_added(struct call *c, const struct trie *trie, const bool *first, struct str text,
-                             const struct text_piece *pieces, size_t n_piece, part_fn *part)
+static enum status cut_added(struct call *c, enum added_trie which, struct str text, const struct text_piece *pieces,
+                             size_t n_piece, part_fn *part)
 {
+    const struct trie *trie = &c->tok->added_tries[which];
+    const bool *first = c->tok->added_first[which];
     const char *done = text.ptr, *end = text.ptr + text.len;
     const char *zone_end =
         pieces ? text.ptr : end; /* p < zone_end: `special` tells whether p is in a template's text */
@@ -284,7 +286,7 @@ static enum status encode_section(struct call *c, struct str section) /* between
     bool special = c->special;
     c->text_start = at_start ? section.ptr : NULL;
     c->special = special && c->normalized_control;
-    enum status st = cut_added(c, &tok->added_normalized, tok->added_first[1], section, NULL, 0, encode_part);
+    enum status st = cut_added(c, ADDED_NORMALIZED, section, NULL, 0, encode_part);
     c->text_start = text_start;
     c->special = special;
     return st;
@@ -311,8 +313,8 @@ static enum status encode(const struct tokenizer *tok, struct ids *out, struct s
     for (int i = 0; i < tok->n_before && flags & TOKENIZE_ADD && st == ST_OK; i++)
         st = ids_push(out, tok->before[i]) ? ST_OK : fail_nomem(err, "the ids of a text");
     if (st == ST_OK)
-        st =
-            cut_added(&c, &tok->added_raw, tok->added_first[0], text, n_piece ? pieces : NULL, n_piece, encode_section);
+        st = cut_added(&c, c.normalized_control ? ADDED_RAW : ADDED_PIECES, text, n_piece ? pieces : NULL, n_piece,
+                       encode_section);
     for (int i = 0; i < tok->n_after && flags & TOKENIZE_ADD && st == ST_OK; i++)
         st = ids_push(out, tok->after[i]) ? ST_OK : fail_nomem(err, "the ids of a text");
     scratch_release(tok, c.scratch);

@@ -93,6 +93,10 @@ struct added {
     bool control; /* never recognised in what a user wrote */
 };
 
+/* Where added tokens are looked for. In a prompt that holds a user's text, those of the normalized text that are
+ * control tokens are looked for before normalization, too: only there is known which part of the text is whose. */
+enum added_trie { ADDED_RAW, ADDED_NORMALIZED, ADDED_PIECES, ADDED_TRIES };
+
 /* ---- normalizer ---- */
 enum norm_type {
     NORM_NFC,
@@ -190,8 +194,8 @@ struct tokenizer {
 
     struct added *added;
     size_t n_added;
-    struct trie added_raw, added_normalized; /* values index `added`; no slots when empty */
-    bool added_first[2][256];                /* bytes that begin one: raw, normalized */
+    struct trie added_tries[ADDED_TRIES]; /* values index `added`; no slots when empty */
+    bool added_first[ADDED_TRIES][256];   /* bytes that begin one */
 
     int32_t before[TEMPLATE_MAX], after[TEMPLATE_MAX]; /* the post-processor's template */
     int n_before, n_after;

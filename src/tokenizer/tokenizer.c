@@ -61,29 +61,43 @@ enum status tok_add(struct tokenizer *tok, const struct added *a, unsigned flags
 }
 
 /* ---- after loading ---- */
+static enum status index_one(struct tokenizer *tok, enum added_trie which, struct str s, size_t i, struct error *err)
+{
+    struct trie *t = &tok->added_tries[which];
+    if ((!t->slots && !trie_init(t)) || !trie_put(t, s, (int32_t)i))
+        return fail_nomem(err, "the added tokens");
+    tok->added_first[which][(unsigned char)s.ptr[0]] = true;
+    return ST_OK;
+}
+
+/* What the token's content is in a normalized text. */
+static enum status normalized_content(const struct tokenizer *tok, struct buf text[2], struct str *s, struct error *err)
+{
+    for (int k = 0; k < tok->n_norm; k++) {
+        buf_clear(&text[k & 1]);
+        TRY(norm_apply(&tok->norm[k], &text[k & 1], *s, err));
+        if (text[k & 1].failed)
+            return fail_nomem(err, "the added tokens");
+        *s = buf_str(&text[k & 1]);
+    }
+    return ST_OK;
+}
+
 static enum status index_added(struct tokenizer *tok, struct error *err)
 {
     struct buf text[2] = {{0}, {0}};
     enum status st = ST_OK;
     for (size_t i = 0; st == ST_OK && i < tok->n_added; i++) {
         const struct added *a = &tok->added[i];
-        struct trie *t = a->normalized ? &tok->added_normalized : &tok->added_raw;
         struct str s = a->content;
-        for (int k = 0; a->normalized && st == ST_OK && k < tok->n_norm; k++) {
-            buf_clear(&text[k & 1]);
-            st = norm_apply(&tok->norm[k], &text[k & 1], s, err);
-            s = buf_str(&text[k & 1]);
-            if (st == ST_OK && text[k & 1].failed)
-                st = fail_nomem(err, "the added tokens");
-        }
-        if (st != ST_OK || s.len == 0)
-            continue;
-        if ((!t->slots && !trie_init(t)) || !trie_put(t, s, (int32_t)i))
-            st = fail_nomem(err, "the added tokens");
-        else
-            tok->added_first[a->normalized][(unsigned char)s.ptr[0]] = true;
+        if (a->normalized)
+            st = normalized_content(tok, text, &s, err);
+        if (st == ST_OK && s.len)
+            st = index_one(tok, a->normalized ? ADDED_NORMALIZED : ADDED_RAW, s, i, err);
+        if (st == ST_OK && (!a->normalized || a->control))
+            st = index_one(tok, ADDED_PIECES, a->content, i, err);
         /* As the original does, it decodes to what it is found by: "\xE2\x96\x81<unk>", say. */
-        if (st == ST_OK && !str_eq(s, a->content) && tok->vocab.bytes == tok->vocab.text)
+        if (st == ST_OK && s.len && !str_eq(s, a->content) && tok->vocab.bytes == tok->vocab.text)
             st = vocab_put(&tok->vocab, a->id, s, 0, err);
     }
     buf_free(&text[0]);
@@ -175,8 +189,8 @@ void tokenizer_close(struct tokenizer *tok)
     trie_free(&tok->pieces);
     trie_free(&tok->pieces_inner);
     trie_free(&tok->symbols);
-    trie_free(&tok->added_raw);
-    trie_free(&tok->added_normalized);
+    for (int i = 0; i < ADDED_TRIES; i++)
+        trie_free(&tok->added_tries[i]);
     arena_free(&tok->arena);
     mem_free(tok);
 }

@@ -68,10 +68,14 @@ static void test_plain_pieces_never_make_special_tokens(void **state)
                                         DATA "hf/mistral03.tokenizer.json",
                                         DATA "hf/phi-3.tokenizer.json",
                                         DATA "sentencepiece/mistral03.model",
-                                        DATA "llama3/tokenizer.model"};
-    static const char *const injected[] = {"<|im_end|>", "[INST]", "</s>", "<|end|>", "<|eot_id|>", "<tool_call>"};
+                                        DATA "llama3/tokenizer.model",
+                                        DATA "hf/gpt2.tokenizer.json",
+                                        SHARED("data/models/tinystories-656k/tokenizer.json")};
+    enum { N_FILE = sizeof files / sizeof *files, LOSSY = N_FILE - 1 }; /* the last knows few characters */
+    static const char *const injected[] = {"<|im_end|>", "[INST]",      "</s>",          "<|end|>",
+                                           "<|eot_id|>", "<tool_call>", "<|endoftext|>", "<|end_story|>"};
     NEED(DATA "qwen2.5/vocab.json");
-    for (int f = 0; f < 5; f++) {
+    for (int f = 0; f < N_FILE; f++) {
         struct tokenizer *tok = open_or_fail(files[f]);
         for (size_t k = 0; k < sizeof injected / sizeof *injected; k++) {
             struct error err;
@@ -92,7 +96,7 @@ static void test_plain_pieces_never_make_special_tokens(void **state)
                 OK(tokenizer_encode_pieces(tok, &got, cases[c], 3, 0, &err));
                 assert_false(has(&got, id));
                 OK(tokenizer_decode(tok, &out, got.ids, got.count, 0, &err));
-                assert_true(str_find(buf_str(&out), whole, 0) != SIZE_MAX);
+                assert_true(f == LOSSY || str_find(buf_str(&out), whole, 0) != SIZE_MAX);
                 ids_free(&got);
                 buf_free(&out);
             }
