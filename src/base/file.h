@@ -35,6 +35,7 @@ void file_writer_abort(struct file_writer *w); /* removes the temporary file; ha
 
 enum file_kind { FILE_ABSENT, FILE_REGULAR, FILE_FOLDER, FILE_OTHER };
 enum file_kind file_kind(const char *path);
+bool file_same(const char *a, const char *b); /* two names of one existing file or folder */
 MUST_USE enum status file_make_folders(const char *path, struct error *err); /* like mkdir -p */
 MUST_USE enum status file_remove(const char *path, struct error *err);
 /* Calls fn with each entry's name (not . and ..), sorted; stops at the first status that is not ST_OK. */

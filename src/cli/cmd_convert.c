@@ -37,6 +37,19 @@ static enum status side_files_copy(const char *from, const char *to, struct erro
     return st;
 }
 
+/* Writing over what is read would lose it for ever, and usually to fewer bits. */
+static enum status check_apart(const struct checkpoint *ck, const char *out, bool gguf, struct error *err)
+{
+    char folder[4096];
+    bool same = file_same(out, ck->path) || (!gguf && ck->kind != CHECKPOINT_GGUF && file_same(out, ck->folder));
+    if (gguf && ck->kind == CHECKPOINT_GGUF && file_kind(ck->path) == FILE_FOLDER && file_kind(out) == FILE_REGULAR) {
+        struct str base = path_base(str_of(out)); /* IN is a folder: its one GGUF file is what was read */
+        snprintf(folder, sizeof folder, "%.*s", (int)(base.ptr - out), out);
+        same |= file_same(*folder ? folder : ".", ck->folder);
+    }
+    return same ? fail(err, ST_INVALID, "OUT %s is the model that is read: name another", out) : ST_OK;
+}
+
 enum status cmd_convert(int argc, char **argv, struct error *err)
 {
     const char *type = NULL;
@@ -69,6 +82,8 @@ enum status cmd_convert(int argc, char **argv, struct error *err)
     struct checkpoint *ck = NULL;
     struct model *model = NULL;
     enum status st = checkpoint_open(&ck, in, err);
+    if (st == ST_OK)
+        st = check_apart(ck, out, gguf, err);
     if (st == ST_OK)
         st = model_load(&model, ck, &load, err);
     if (st == ST_OK)

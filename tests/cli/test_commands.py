@@ -169,6 +169,16 @@ class Models(Case):
         self.assertEqual(logits(gguf), logits(self.model))
         self.bad("invalid", "q9_9", "convert", self.model, self.path("x.gguf"), "--type", "q9_9")
         self.bad("unsupported", "tokenizer.json", "convert", self.model, self.path("x.gguf"))
+        alone = self.path("alone")
+        os.mkdir(alone)
+        os.rename(gguf, os.path.join(alone, "one.gguf"))
+        gguf = os.path.join(alone, "one.gguf")
+        for source, target in ((gguf, gguf), (alone, gguf), (folder, folder), (self.path("copy/model.safetensors"), folder)):
+            with open(gguf, "rb") as a, open(self.path("copy/model.safetensors"), "rb") as b:
+                before = a.read(), b.read()
+            self.bad("invalid", "is the model that is read", "convert", source, target)
+            with open(gguf, "rb") as a, open(self.path("copy/model.safetensors"), "rb") as b:
+                self.assertEqual(before, (a.read(), b.read()))
 
     def test_bench_measures(self):
         b = self.good_json("bench", self.model, "--prompt", "16", "--gen", "4", "--json")
