@@ -312,7 +312,7 @@ static enum status open_server(struct gateway *g, struct error *err)
     static const struct http_handler handler = {on_head, on_request, on_fault};
     const struct gateway_options *o = &g->options;
     if (!o->tls_cert != !o->tls_key)
-        return fail(err, ST_INVALID, "serve: --tls-cert and --tls-key go together");
+        return fail(err, ST_INVALID, "--tls-cert and --tls-key go together");
     if (o->tls_cert)
         TRY(tls_open(&g->tls, o->tls_cert, o->tls_key, err));
     struct http_server_options server = {

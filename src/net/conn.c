@@ -245,18 +245,17 @@ static enum status bind_at(struct listener *li, const struct addrinfo *a, const 
 {
     int one = 1;
     if (where->loopback_only && !is_loopback(a))
-        return fail(err, ST_DENIED,
-                    "serve: %s can be reached from other machines: set an API key first, or use 127.0.0.1",
+        return fail(err, ST_DENIED, "%s can be reached from other machines: set an API key first, or use 127.0.0.1",
                     where->host);
     li->fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (li->fd < 0)
-        return fail(err, ST_IO, "serve: no socket: %s", strerror(errno));
+        return fail(err, ST_IO, "no socket: %s", strerror(errno));
     setsockopt(li->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     struct sockaddr_in6 bound = {0}; /* larger than sockaddr_in, whose port lies at the same place */
     socklen_t len = sizeof bound;
     if (bind(li->fd, a->ai_addr, a->ai_addrlen) != 0 || listen(li->fd, 1024) != 0 ||
         getsockname(li->fd, (struct sockaddr *)&bound, &len) != 0)
-        return fail(err, ST_IO, "serve: cannot listen at %s port %d: %s", where->host, where->port, strerror(errno));
+        return fail(err, ST_IO, "cannot listen at %s port %d: %s", where->host, where->port, strerror(errno));
     _Static_assert(offsetof(struct sockaddr_in, sin_port) == offsetof(struct sockaddr_in6, sin6_port), "one place");
     li->port = ntohs(bound.sin6_port);
     return ST_OK;
@@ -266,12 +265,12 @@ static enum status resolve_and_bind(struct listener *li, const struct listen_at 
 {
     char port[16];
     if (where->port < 0 || where->port > 65535)
-        return fail(err, ST_INVALID, "serve: port %d: expected 0 to 65535", where->port);
+        return fail(err, ST_INVALID, "port %d: expected 0 to 65535", where->port);
     snprintf(port, sizeof port, "%d", where->port);
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *found;
     int rc = getaddrinfo(where->host, port, &hints, &found);
     if (rc != 0)
-        return fail(err, ST_INVALID, "serve: host %s: %s", where->host, gai_strerror(rc));
+        return fail(err, ST_INVALID, "host %s: %s", where->host, gai_strerror(rc));
     enum status st = bind_at(li, found, where, err);
     freeaddrinfo(found);
     return st;
