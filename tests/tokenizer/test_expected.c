@@ -342,12 +342,97 @@ static void test_expected_ids_of_many_languages(void **state)
     arena_free(&arena);
 }
 
+/* ---- cases of several models; decoded by transformers, which cleans blanks up for all but Llama 2 ---- */
+static void check_decoded(const struct tokenizer *tok, const char *what, size_t n, const struct ids *ids,
+                          unsigned flags, bool clean, struct str want)
+{
+    struct error err;
+    struct buf out = {0};
+    OK(tokenizer_decode(tok, &out, ids->ids, ids->count, flags, &err));
+    if (clean) {
+        struct buf cleaned = transformers_cleanup(buf_str(&out));
+        buf_free(&out);
+        out = cleaned;
+    }
+    same_text(what, n, buf_str(&out), want);
+    buf_free(&out);
+}
+
+static void check_encoded(const struct tokenizer *tok, const char *what, size_t n, struct str text,
+                          const struct json *want_ids, struct ids *want)
+{
+    struct error err;
+    struct ids got = {0};
+    ids_of(want, want_ids);
+    OK(tokenizer_encode(tok, &got, text, TOKENIZE_SPECIAL | TOKENIZE_ADD, &err));
+    same_ids(what, n, &got, want);
+    ids_free(&got);
+}
+
+static void test_expected_ids_of_several_models(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *file; /* a .json name is a file with one long case; else a key of tokenizer_tests.json */
+        bool clean;
+    } models[] = {
+        {"bert-base-uncased", DATA "hf/gte.tokenizer.json", true},
+        {"google-bert/bert-base-uncased", DATA "hf/gte.tokenizer.json", true},
+        {"distilgpt2", DATA "hf/gpt2.tokenizer.json", true},
+        {"coreml-projects/Llama-2-7b-chat-coreml", DATA "hf/llama2.tokenizer.json", false},
+        {"tiiuae/falcon-7b", DATA "ggml-vocab/ggml-vocab-falcon.gguf", true},
+        {"t5-base", DATA "hf/t5-small.tokenizer.json", true},
+        {"pcuenq/Llama-3.2-1B-Instruct-tokenizer", DATA "llama3/tokenizer.model", true},
+        {"bert_uncased_encoded.json", DATA "hf/gte.tokenizer.json", true},
+        {"gpt2_encoded_tokens.json", DATA "hf/gpt2.tokenizer.json", false},
+        {"llama_3.2_encoded.json", DATA "llama3/tokenizer.model", false},
+        {"llama_encoded.json", DATA "hf/llama2.tokenizer.json", false},
+        {"t5_base_encoded.json", DATA "hf/t5-small.tokenizer.json", false},
+    };
+    NEED(DATA "expected/swift/tokenizer_tests.json");
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
+        char path[600];
+        struct error err;
+        struct arena arena;
+        struct tokenizer *tok;
+        const struct json *doc;
+        struct ids want = {0};
+        size_t n = 0;
+        bool one = strstr(models[m].name, ".json") != NULL;
+        arena_init(&arena, 0);
+        snprintf(path, sizeof path, DATA "expected/swift/%s", one ? models[m].name : "tokenizer_tests.json");
+        struct buf text = read_file(path);
+        OK(json_parse(&doc, &arena, buf_str(&text), 0, &err));
+        OK(tokenizer_open(&tok, models[m].file, &err));
+        if (one) {
+            check_encoded(tok, models[m].name, 0, json_str(json_get(doc, "text")), json_get(doc, "token_ids"), &want);
+            check_decoded(tok, models[m].name, 0, &want, 0, models[m].clean, json_str(json_get(doc, "decoded_text")));
+            n = 18;
+        }
+        JSON_EACH (row, one ? NULL : json_get(doc, models[m].name)) {
+            check_encoded(tok, models[m].name, n, json_str(json_get(row, "input")),
+                          json_get(json_get(row, "encoded"), "input_ids"), &want);
+            check_decoded(tok, models[m].name, n, &want, 0, models[m].clean,
+                          json_str(json_get(row, "decoded_with_special")));
+            check_decoded(tok, models[m].name, n, &want, DETOKENIZE_SKIP_SPECIAL, models[m].clean,
+                          json_str(json_get(row, "decoded_without_special")));
+            n++;
+        }
+        assert_true(n >= 18);
+        tokenizer_close(tok);
+        ids_free(&want);
+        buf_free(&text);
+        arena_free(&arena);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_expected_ids_of_three_families),
         cmocka_unit_test(test_expected_ids_of_gguf_vocabularies),
         cmocka_unit_test(test_expected_ids_of_many_languages),
+        cmocka_unit_test(test_expected_ids_of_several_models),
     };
     return RUN(tests);
 }
