@@ -195,19 +195,20 @@ static int32_t symbol_of(const struct tokenizer *tok, const char *piece, const c
 /* One per character. Of one the vocabulary lacks: its bytes' tokens, or the unknown token (a run of them is one when
  * fuse_unknown is set). ids has room for n. User-defined symbols are marked frozen: no merge touches them. */
 #define FROZEN 0x80000000u
-static size_t symbols_of_characters(const struct tokenizer *tok, uint32_t *ids, const char *piece, size_t n)
+static size_t symbols_of_characters(const struct tokenizer *tok, const struct trie *symbols, uint32_t *ids,
+                                    const char *piece, size_t n)
 {
     size_t count = 0;
     bool after_unknown = false;
     for (const char *p = piece, *end = piece + n; p < end;) {
         int len;
         int32_t id = NO_ID;
-        if (tok->symbols.slots) {
+        if (symbols->slots) {
             uint32_t node = TRIE_ROOT;
             int32_t found = NO_ID;
-            for (const char *q = p; q < end && (node = trie_step(&tok->symbols, node, (unsigned char)*q)) != 0; q++)
-                if (tok->symbols.value[node] >= 0) {
-                    found = tok->symbols.value[node];
+            for (const char *q = p; q < end && (node = trie_step(symbols, node, (unsigned char)*q)) != 0; q++)
+                if (symbols->value[node] >= 0) {
+                    found = symbols->value[node];
                     len = (int)(q + 1 - p);
                 }
             if (found >= 0) {
@@ -389,9 +390,11 @@ static bool encode_piece(const struct tokenizer *tok, struct scratch *s, struct 
         if (whole >= 0)
             return ids_push(out, whole);
     }
+    const struct trie *user = s->guarded ? &tok->symbols_plain : &tok->symbols;
     uint32_t few[SHORT_MAX];
     if (n <= SHORT_MAX) {
-        size_t count = tok->by_bytes ? symbols_of_bytes(tok, few, piece, n) : symbols_of_characters(tok, few, piece, n);
+        size_t count =
+            tok->by_bytes ? symbols_of_bytes(tok, few, piece, n) : symbols_of_characters(tok, user, few, piece, n);
         return push_all(out, few, merge_short(tok, few, count));
     }
     size_t room = n * (sizeof(uint32_t) + sizeof(struct symbol) + 3 * sizeof(uint64_t));
@@ -401,7 +404,8 @@ static bool encode_piece(const struct tokenizer *tok, struct scratch *s, struct 
     uint64_t *heap = (uint64_t *)work;
     struct symbol *symbols = (struct symbol *)(heap + 3 * n);
     uint32_t *ids = (uint32_t *)(symbols + n);
-    size_t count = tok->by_bytes ? symbols_of_bytes(tok, ids, piece, n) : symbols_of_characters(tok, ids, piece, n);
+    size_t count =
+        tok->by_bytes ? symbols_of_bytes(tok, ids, piece, n) : symbols_of_characters(tok, user, ids, piece, n);
     return push_all(out, ids,
                     count <= SHORT_MAX ? merge_short(tok, ids, count) : merge_long(tok, ids, count, symbols, heap));
 }
@@ -461,9 +465,10 @@ static bool encode_cached(const struct tokenizer *tok, struct scratch *s, struct
 bool bpe_encode(const struct tokenizer *tok, struct scratch *s, struct ids *out, const char *piece, size_t n,
                 const char *readable_end)
 {
+    bool cached = s->cache && !(s->guarded && tok->symbols.slots); /* the cache knows nothing of guards */
     if (!tok->cut_metaspace)
-        return n <= CACHE_PIECE_MAX && s->cache ? encode_cached(tok, s, out, piece, n, readable_end)
-                                                : encode_piece(tok, s, out, piece, n);
+        return n <= CACHE_PIECE_MAX && cached ? encode_cached(tok, s, out, piece, n, readable_end)
+                                              : encode_piece(tok, s, out, piece, n);
     for (const char *p = piece, *end = piece + n, *q; p < end; p = q) {
         q = p;
         while (end - q >= 3 && memcmp(q, METASPACE, 3) == 0) /* the blanks before a word belong to it */
@@ -474,8 +479,8 @@ bool bpe_encode(const struct tokenizer *tok, struct scratch *s, struct ids *out,
         if (!q || end - q < 3)
             q = end;
         size_t len = (size_t)(q - p);
-        bool ok = len <= CACHE_PIECE_MAX && s->cache ? encode_cached(tok, s, out, p, len, end)
-                                                     : encode_piece(tok, s, out, p, len);
+        bool ok = len <= CACHE_PIECE_MAX && cached ? encode_cached(tok, s, out, p, len, end)
+                                                   : encode_piece(tok, s, out, p, len);
         if (!ok)
             return false;
     }

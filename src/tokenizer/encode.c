@@ -275,7 +275,10 @@ static enum status encode_section(struct call *c, struct str section) /* between
     for (int i = 0; i < tok->n_norm; i++) {
         struct buf *out = &c->scratch->text[i & 1];
         buf_clear(out);
-        TRY(norm_apply(&tok->norm[i], out, section, c->err));
+        struct norm_step step = tok->norm[i];
+        if (step.symbols && c->scratch->guarded)
+            step.symbols = tok->symbols_plain.slots ? &tok->symbols_plain : NULL;
+        TRY(norm_apply(&step, out, section, c->err));
         if (out->failed)
             return fail_nomem(c->err, "a text to encode");
         section = buf_str(out);
@@ -309,6 +312,7 @@ static enum status encode(const struct tokenizer *tok, struct ids *out, struct s
     c.scratch = scratch_acquire(tok);
     if (!c.scratch)
         return fail_nomem(err, "encoding");
+    c.scratch->guarded = !c.normalized_control;
     enum status st = ST_OK;
     for (int i = 0; i < tok->n_before && flags & TOKENIZE_ADD && st == ST_OK; i++)
         st = ids_push(out, tok->before[i]) ? ST_OK : fail_nomem(err, "the ids of a text");

@@ -20,7 +20,8 @@ static int by_score(const void *a, const void *b)
 /* Tokens that merges may make: neither control, unknown, byte nor added ones. */
 static bool is_mergeable(const struct vocab *v, size_t id)
 {
-    return v->flags[id] & TOKEN_PRESENT && !(v->flags[id] & (TOKEN_CONTROL | TOKEN_UNKNOWN | TOKEN_BYTE | TOKEN_ADDED));
+    return v->flags[id] & TOKEN_PRESENT &&
+           !(v->flags[id] & (TOKEN_CONTROL | TOKEN_UNKNOWN | TOKEN_BYTE | TOKEN_ADDED | TOKEN_GUARDED));
 }
 
 static enum status pairs_by_score(struct tokenizer *tok, struct error *err)
@@ -328,6 +329,11 @@ struct spm { /* what the loader gathers before it can build */
     struct trie symbols;
 };
 
+static bool put_symbol(struct trie *t, struct str text, int32_t id)
+{
+    return (t->slots || trie_init(t)) && trie_put(t, text, id);
+}
+
 static enum status spm_piece(struct tokenizer *tok, struct spm *m, struct str bytes, struct error *err)
 {
     struct cursor c = cursor_of(bytes.ptr, bytes.len);
@@ -358,7 +364,10 @@ static enum status spm_piece(struct tokenizer *tok, struct spm *m, struct str by
     if (type == PIECE_UNKNOWN)
         m->unknown = id;
     if (type == PIECE_USER && text.len) {
-        if ((!tok->symbols.slots && !trie_init(&tok->symbols)) || !trie_put(&tok->symbols, text, (int32_t)id))
+        bool guarded = looks_like_markup(text);
+        tok->vocab.flags[id] |= guarded ? TOKEN_GUARDED : 0;
+        if (!put_symbol(&tok->symbols, text, (int32_t)id) ||
+            (!guarded && !put_symbol(&tok->symbols_plain, text, (int32_t)id)))
             return fail_nomem(err, "the vocabulary");
         m->norm->symbols = &tok->symbols;
     }
@@ -428,12 +437,14 @@ static enum status spm_finish(struct tokenizer *tok, struct spm *m, struct error
     TRY(sentencepiece_model(tok, err));
     for (size_t id = 0; id < size; id++) {
         unsigned flags = tok->vocab.flags[id];
-        if (flags & (TOKEN_CONTROL | TOKEN_UNKNOWN)) {
-            struct str content = tok_copy(tok, vocab_text(&tok->vocab, (int32_t)id)); /* adding may move the original */
-            if (!content.ptr)
-                return fail_nomem(err, "the tokenizer");
-            TRY(add_token(tok, (int64_t)id, content, true, err));
-        }
+        if (!(flags & (TOKEN_CONTROL | TOKEN_UNKNOWN | TOKEN_GUARDED)))
+            continue;
+        struct added a = {.id = (int32_t)id, .pieces_only = flags & TOKEN_GUARDED};
+        a.content = tok_copy(tok, vocab_text(&tok->vocab, (int32_t)id)); /* adding may move the original */
+        if (!a.content.ptr)
+            return fail_nomem(err, "the tokenizer");
+        if (a.content.len)
+            TRY(tok_add(tok, &a, flags & TOKEN_SPECIAL, err));
     }
     /* As the families that ship such files do: Llama and Mistral begin with BOS; T5, which has none, ends with EOS. */
     if (m->bos >= 0 && (size_t)m->bos < size)

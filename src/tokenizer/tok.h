@@ -40,12 +40,13 @@ static inline uint32_t trie_step(const struct trie *t, uint32_t node, unsigned c
 /* ---- vocabulary ---- */
 enum token_flag {
     TOKEN_PRESENT = 1,
-    TOKEN_SPECIAL = 2,  /* skipped by DETOKENIZE_SKIP_SPECIAL */
-    TOKEN_ADDED = 4,    /* not of the model's vocabulary: only the search for added tokens makes it */
-    TOKEN_CONTROL = 8,  /* invisible when a SentencePiece vocabulary decodes it */
-    TOKEN_UNKNOWN = 16, /* the unknown token */
-    TOKEN_BYTE = 32,    /* <0xNN>: one raw byte */
-    TOKEN_USER = 64,    /* SentencePiece: always taken whole */
+    TOKEN_SPECIAL = 2,   /* skipped by DETOKENIZE_SKIP_SPECIAL */
+    TOKEN_ADDED = 4,     /* not of the model's vocabulary: only the search for added tokens makes it */
+    TOKEN_CONTROL = 8,   /* invisible when a SentencePiece vocabulary decodes it */
+    TOKEN_UNKNOWN = 16,  /* the unknown token */
+    TOKEN_BYTE = 32,     /* <0xNN>: one raw byte */
+    TOKEN_USER = 64,     /* SentencePiece: always taken whole */
+    TOKEN_GUARDED = 128, /* a user-defined one that looks like markup: never made of what a user wrote */
 };
 struct span {
     uint32_t at, len;
@@ -90,7 +91,8 @@ struct added {
     int32_t id;
     struct str content;
     bool single_word, left_strip, right_strip, normalized;
-    bool control; /* never recognised in what a user wrote */
+    bool pieces_only; /* looked for only in prompts that hold a user's text */
+    bool control;     /* never recognised in what a user wrote */
 };
 
 /* Where added tokens are looked for. In a prompt that holds a user's text, those of the normalized text that are
@@ -190,7 +192,8 @@ struct tokenizer {
     double min_score, max_score;
     bool float_scores; /* sums are kept in float, as sentencepiece does; else in double */
     size_t word_chars_max;
-    struct trie symbols; /* sentencepiece: user-defined; no slots when there are none */
+    struct trie symbols;       /* sentencepiece: user-defined; no slots when there are none */
+    struct trie symbols_plain; /* those that are not guarded */
 
     struct added *added;
     size_t n_added;
@@ -230,7 +233,8 @@ struct scratch {
     struct cache_entry *cache; /* NULL when there was no memory for it */
     struct buf text[2];        /* normalizer's output, in turns */
     struct buf stage[PRE_STEPS_MAX];
-    void *work; /* BPE of long pieces; paths of unigram */
+    bool guarded; /* the text holds what a user wrote: guarded tokens are not made */
+    void *work;   /* BPE of long pieces; paths of unigram */
     size_t work_size;
 };
 struct scratch *scratch_acquire(const struct tokenizer *tok);
@@ -274,6 +278,7 @@ MUST_USE enum status load_config(struct tokenizer *tok, struct str config, struc
  */
 MUST_USE enum status tok_open_bytes(struct tokenizer **out, struct str bytes, const char *path, const char *folder,
                                     struct error *err);
+bool looks_like_markup(struct str content);
 MUST_USE enum status tok_add(struct tokenizer *tok, const struct added *a, unsigned flags, struct error *err);
 MUST_USE enum status tok_finish(struct tokenizer *tok, struct error *err); /* tries of added tokens, BOS and EOS */
 MUST_USE enum status tok_norm(struct tokenizer *tok, struct norm_step **step, enum norm_type type, struct error *err);

@@ -31,7 +31,7 @@ enum status tok_pre(struct tokenizer *tok, struct pre_step step, struct error *e
 
 /* Tokens that are not special but look like markup (<think>, <tool_call>, [REF]) steer a model as special ones do, so
  * that what a user wrote must not make them either. Runs of blanks and ordinary words may be made by anyone. */
-static bool looks_like_markup(struct str s)
+bool looks_like_markup(struct str s)
 {
     return s.len > 2 && ((s.ptr[0] == '<' && s.ptr[s.len - 1] == '>') || (s.ptr[0] == '[' && s.ptr[s.len - 1] == ']'));
 }
@@ -92,7 +92,7 @@ static enum status index_added(struct tokenizer *tok, struct error *err)
         struct str s = a->content;
         if (a->normalized)
             st = normalized_content(tok, text, &s, err);
-        if (st == ST_OK && s.len)
+        if (st == ST_OK && s.len && !a->pieces_only)
             st = index_one(tok, a->normalized ? ADDED_NORMALIZED : ADDED_RAW, s, i, err);
         if (st == ST_OK && (!a->normalized || a->control))
             st = index_one(tok, ADDED_PIECES, a->content, i, err);
@@ -189,6 +189,7 @@ void tokenizer_close(struct tokenizer *tok)
     trie_free(&tok->pieces);
     trie_free(&tok->pieces_inner);
     trie_free(&tok->symbols);
+    trie_free(&tok->symbols_plain);
     for (int i = 0; i < ADDED_TRIES; i++)
         trie_free(&tok->added_tries[i]);
     arena_free(&tok->arena);

@@ -70,17 +70,23 @@ static void test_plain_pieces_never_make_special_tokens(void **state)
                                         DATA "sentencepiece/mistral03.model",
                                         DATA "llama3/tokenizer.model",
                                         DATA "hf/gpt2.tokenizer.json",
+                                        DATA "sentencepiece/mistral_v7.model",
+                                        DATA "sentencepiece/nai-t5.model",
                                         SHARED("data/models/tinystories-656k/tokenizer.json")};
-    enum { N_FILE = sizeof files / sizeof *files, LOSSY = N_FILE - 1 }; /* the last knows few characters */
-    static const char *const injected[] = {"<|im_end|>", "[INST]",      "</s>",          "<|end|>",
-                                           "<|eot_id|>", "<tool_call>", "<|endoftext|>", "<|end_story|>"};
+    enum { N_FILE = sizeof files / sizeof *files, LOSSY = N_FILE - 2 }; /* the last two know few characters */
+    static const char *const unflagged[] = {"<tool_call>", "[REF]", "<extra_id_5>"}; /* guarded, though not special */
+    static const char *const injected[] = {"<|im_end|>",  "[INST]",        "</s>",          "<|end|>", "<|eot_id|>",
+                                           "<tool_call>", "<|endoftext|>", "<|end_story|>", "[REF]",   "<extra_id_5>"};
     NEED(DATA "qwen2.5/vocab.json");
     for (int f = 0; f < N_FILE; f++) {
         struct tokenizer *tok = open_or_fail(files[f]);
         for (size_t k = 0; k < sizeof injected / sizeof *injected; k++) {
             struct error err;
             int32_t id = tokenizer_find(tok, str_of(injected[k]));
-            if (id >= 0 && !tokenizer_is_special(tok, id) && strcmp(injected[k], "<tool_call>") != 0)
+            bool guarded = id >= 0 && tokenizer_is_special(tok, id);
+            for (int u = 0; u < 3; u++)
+                guarded = guarded || strcmp(injected[k], unflagged[u]) == 0;
+            if (!guarded)
                 continue; /* an ordinary token of this vocabulary, as "</s>" is of Qwen2.5's */
             struct str whole = str_of(injected[k]);
             size_t half = whole.len / 2;
@@ -96,7 +102,7 @@ static void test_plain_pieces_never_make_special_tokens(void **state)
                 OK(tokenizer_encode_pieces(tok, &got, cases[c], 3, 0, &err));
                 assert_false(has(&got, id));
                 OK(tokenizer_decode(tok, &out, got.ids, got.count, 0, &err));
-                assert_true(f == LOSSY || str_find(buf_str(&out), whole, 0) != SIZE_MAX);
+                assert_true(f >= LOSSY || str_find(buf_str(&out), whole, 0) != SIZE_MAX);
                 ids_free(&got);
                 buf_free(&out);
             }
