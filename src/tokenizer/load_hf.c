@@ -298,6 +298,35 @@ static enum status load_vocab_object(struct tokenizer *tok, const struct json *v
     return ST_OK;
 }
 
+/* tokenizers reads a number as all its digits, an integer, divided by a power of ten, which can be off in the last bit;
+ * which of two paths of nearly equal score wins hangs on that bit. Its JSON is written with the shortest digits. */
+static double score_as_read(double score, struct buf *digits)
+{
+    static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                    1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    struct json_writer w;
+    uint64_t whole = 0;
+    size_t decimals = 0;
+    bool point = false;
+    buf_clear(digits);
+    json_writer_init(&w, digits);
+    json_write_real(&w, score);
+    for (size_t i = 0; i < digits->len; i++) {
+        char c = digits->ptr[i];
+        if (c == 'e' || c == 'E' || whole > UINT64_MAX / 10 - 1)
+            return score; /* so small or so long that no vocabulary has it */
+        point = point || c == '.';
+        if (c < '0' || c > '9')
+            continue;
+        whole = whole * 10 + (uint64_t)(c - '0');
+        decimals += point;
+    }
+    if (digits->failed || decimals >= sizeof powers / sizeof *powers)
+        return score;
+    double value = (double)whole / powers[decimals];
+    return score < 0 ? -value : value;
+}
+
 static enum status load_unigram(struct tokenizer *tok, const struct json *model, struct error *err)
 {
     const struct json *vocab = json_get(model, "vocab");
@@ -305,19 +334,26 @@ static enum status load_unigram(struct tokenizer *tok, const struct json *model,
     tok->model = MODEL_UNIGRAM;
     tok->unknown = (int32_t)json_int(json_get(model, "unk_id"), NO_ID);
     tok->byte_fallback = json_bool(json_get(model, "byte_fallback"), false);
-    tok->min_score = 0;
-    TRY(vocab_reserve(&tok->vocab, json_count(vocab), err));
+    struct buf digits = {0};
+    enum status st = vocab_reserve(&tok->vocab, json_count(vocab), err);
     JSON_EACH (row, vocab) {
         struct str piece = json_str(json_at(row, 0));
         const struct json *score = json_at(row, 1);
-        if (!piece.ptr || (!json_is(score, JSON_REAL) && !json_is(score, JSON_INT)))
-            return fail(err, ST_CORRUPT, "tokenizer.json: unigram entry %lld is not [text, score]", (long long)id);
-        TRY(vocab_put(&tok->vocab, id, piece, 0, err));
-        tok->vocab.score[id] = json_real(score, 0);
+        if (st == ST_OK && (!piece.ptr || (!json_is(score, JSON_REAL) && !json_is(score, JSON_INT))))
+            st = fail(err, ST_CORRUPT, "tokenizer.json: unigram entry %lld is not [text, score]", (long long)id);
+        if (st == ST_OK)
+            st = vocab_put(&tok->vocab, id, piece, 0, err);
+        if (st != ST_OK)
+            break;
+        tok->vocab.score[id] = score_as_read(json_real(score, 0), &digits);
         if (id == 0 || tok->vocab.score[id] < tok->min_score)
             tok->min_score = tok->vocab.score[id];
         id++;
     }
+    if (st == ST_OK && digits.failed)
+        st = fail_nomem(err, "the vocabulary");
+    buf_free(&digits);
+    TRY(st);
     if (tok->unknown >= id)
         return fail(err, ST_CORRUPT, "tokenizer.json: \"unk_id\" is %d, but there are %lld pieces", tok->unknown,
                     (long long)id);
