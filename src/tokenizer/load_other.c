@@ -358,7 +358,6 @@ static enum status spm_piece(struct tokenizer *tok, struct spm *m, struct str by
     tok->vocab.score[id] = (double)score;
     if (type == PIECE_NORMAL) {
         tok->min_score = !m->any_normal || (double)score < tok->min_score ? (double)score : tok->min_score;
-        tok->max_score = !m->any_normal || (double)score > tok->max_score ? (double)score : tok->max_score;
         m->any_normal = true;
     }
     if (type == PIECE_UNKNOWN)

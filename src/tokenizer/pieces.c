@@ -45,11 +45,10 @@ static bool unknown_push(const struct tokenizer *tok, struct ids *out, const cha
     return true;
 }
 
-static double piece_score(const struct tokenizer *tok, int32_t id, size_t len)
+/* A user-defined piece scores 0: no sum of logarithms is greater, so that it always wins. */
+static double piece_score(const struct tokenizer *tok, int32_t id)
 {
-    if (tok->vocab.flags[id] & TOKEN_USER) /* always preferred, also to any sum of parts */
-        return (double)((float)len * (float)tok->max_score) - 0.1;
-    return tok->vocab.score[id];
+    return tok->vocab.flags[id] & TOKEN_USER ? 0 : tok->vocab.score[id];
 }
 
 /* sentencepiece sums in float, Hugging Face in double: which of two equal paths wins hangs on it. */
@@ -78,7 +77,7 @@ bool unigram_encode(const struct tokenizer *tok, struct scratch *s, struct ids *
             int32_t id = tok->pieces.value[node];
             if (id < 0 || (s->guarded && tok->vocab.flags[id] & TOKEN_GUARDED))
                 continue;
-            double score = add(tok, here, piece_score(tok, id, end + 1 - at));
+            double score = add(tok, here, piece_score(tok, id));
             struct path_node *to = &best[end + 1];
             if (to->start == UINT32_MAX || score > to->score)
                 *to = (struct path_node){score, (uint32_t)at, id};

@@ -189,7 +189,7 @@ struct tokenizer {
     /* unigram and word pieces */
     struct trie pieces; /* word pieces: those that begin a word */
     struct trie pieces_inner;
-    double min_score, max_score;
+    double min_score;
     bool float_scores; /* sums are kept in float, as sentencepiece does; else in double */
     size_t word_chars_max;
     struct trie symbols;       /* sentencepiece: user-defined; no slots when there are none */
