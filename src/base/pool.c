@@ -13,10 +13,9 @@
 #include "base/pool.h"
 
 #include "base/clock.h"
-#include "base/fault.h"
 #include "base/mem.h"
+#include "base/thread.h"
 
-#include <errno.h>
 #include <linux/futex.h>
 #include <limits.h>
 #include <pthread.h>
@@ -191,7 +190,7 @@ enum status pool_create(struct pool **out, int n_thread, struct error *err)
     for (int i = 1; i < n_thread; i++) {
         struct worker *w = &p->workers[p->n_started];
         *w = (struct worker){.pool = p, .index = i};
-        int e = fault_hit(FAULT_THREAD) ? EAGAIN : pthread_create(&w->thread, NULL, worker_main, w);
+        int e = thread_start(&w->thread, worker_main, w);
         if (e) {
             pool_destroy(p);
             return fail(err, ST_LIMIT, "cannot start thread %d of %d: %s; try fewer threads", i + 1, n_thread,

@@ -3,8 +3,12 @@
 #include "base/mem.h"
 #include "cli/cli.h"
 
+#include "base/unicode.h"
+
 #include <histedit.h>
 #include <locale.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -17,6 +21,7 @@ struct editor {
     History *history;
     char history_path[4096];
     struct buf line;
+    sigset_t open_mask; /* with SIGINT let in: only while waiting for a key */
 };
 
 static char *show_prompt(EditLine *edit)
@@ -44,6 +49,39 @@ static void history_find(struct editor *e)
         path_join(e->history_path, sizeof e->history_path, folder, "history");
 }
 
+/* One key. SIGINT is blocked while a line is edited and let in only inside ppoll: an interrupt can never fall between
+ * looking at the flag and waiting, where it would go unseen until the next key. -1 ends el_gets. */
+static int read_key(EditLine *edit, wchar_t *out)
+{
+    struct editor *e = NULL;
+    char bytes[4];
+    int n = 0, len = 1;
+    el_get(edit, EL_CLIENTDATA, (void **)&e);
+    while (n < len) {
+        struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+        if (cli_interrupted || ppoll(&input, 1, NULL, &e->open_mask) < 0)
+            return -1;
+        ssize_t got = read(STDIN_FILENO, bytes + n, 1);
+        if (got <= 0)
+            return (int)got;
+        if (n++ == 0)
+            len = (bytes[0] & 0xE0) == 0xC0 ? 2 : (bytes[0] & 0xF0) == 0xE0 ? 3 : (bytes[0] & 0xF8) == 0xF0 ? 4 : 1;
+    }
+    *out = (wchar_t)utf8_decode(bytes, (size_t)n, &len, NULL);
+    return 1;
+}
+
+static const char *edit_line(struct editor *e, int *n)
+{
+    sigset_t interrupt;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    sigprocmask(SIG_BLOCK, &interrupt, &e->open_mask);
+    const char *line = el_gets(e->edit, n);
+    sigprocmask(SIG_SETMASK, &e->open_mask, NULL);
+    return line;
+}
+
 static enum status edit_open(struct editor *e, struct error *err)
 {
     HistEvent event;
@@ -59,6 +97,7 @@ static enum status edit_open(struct editor *e, struct error *err)
         history(e->history, &event, H_LOAD, e->history_path);
     el_set(e->edit, EL_CLIENTDATA, e);
     el_set(e->edit, EL_PROMPT, show_prompt);
+    el_set(e->edit, EL_GETCFN, read_key);
     el_set(e->edit, EL_EDITOR, "emacs");
     el_set(e->edit, EL_HIST, history, e->history);
     el_source(e->edit, NULL); /* ~/.editrc: people's own keys */
@@ -96,7 +135,7 @@ struct str editor_next(struct editor *e)
     int n = 0;
     if (!e->edit)
         return next_plain(e);
-    const char *line = el_gets(e->edit, &n);
+    const char *line = edit_line(e, &n);
     if (cli_interrupted) { /* Ctrl-C at the prompt: drop the line */
         cli_interrupted = 0;
         fputs("\n", stdout);

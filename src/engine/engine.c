@@ -11,9 +11,9 @@
 #include "engine/engine_private.h"
 
 #include "base/clock.h"
-#include "base/fault.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/thread.h"
 
 #include <pthread.h>
 #include <unistd.h>
@@ -138,7 +138,7 @@ enum status engine_create_on(struct engine **out, const struct executor *x, cons
     pthread_mutex_init(&e->lock, NULL);
     pthread_cond_init(&e->wake, NULL);
     pthread_cond_init(&e->idle, NULL);
-    if (fault_hit(FAULT_THREAD) || pthread_create(&e->thread, NULL, engine_main, e) != 0) {
+    if (thread_start(&e->thread, engine_main, e) != 0) {
         engine_destroy(e);
         return fail(err, ST_LIMIT, "cannot start the engine's thread");
     }

@@ -1,10 +1,8 @@
 /* Worker threads and their bounded queue: first come, first served. */
 #include "gateway/private.h"
 
-#include "base/fault.h"
 #include "base/mem.h"
-
-#include <errno.h>
+#include "base/thread.h"
 
 enum { WORKERS_MAX = 16, QUEUE_MAX = 1024 };
 
@@ -51,7 +49,7 @@ enum status workers_create(struct worker_queue **out, int n_thread, struct error
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->news, NULL);
     for (int i = 0; i < n_thread && i < WORKERS_MAX; i++) {
-        int rc = fault_hit(FAULT_THREAD) ? EAGAIN : pthread_create(&w->threads[i], NULL, work, w);
+        int rc = thread_start(&w->threads[i], work, w);
         if (rc != 0) {
             workers_destroy(w);
             return fail(err, ST_NOMEM, "gateway: a worker thread cannot be started: %s", strerror(rc));
