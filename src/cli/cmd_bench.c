@@ -1,9 +1,10 @@
 /* ingot bench MODEL - tokens per second of prefill and decode, beside what this machine can do at most
  *
  * The clock holds model_forward alone: no sampling, no tokenizer. Prefill: one prompt in chunks, logits of its last
- * row. Decode: one row a sequence a step, after that prompt. Share of bandwidth: (weight bytes + KV read) x steps per
- * second over the read bandwidth probed in the same run; share of peak: 2 x weights met x tokens per second over the
- * peak of the instruction that type uses. Medians of the repetitions.
+ * row. Decode: one row a sequence a step, after that prompt. Share of bandwidth: (weights and keys and values that a
+ * step reads) x steps per second over the read bandwidth probed in the same run, of a batch's experts those of one row;
+ * share of peak: 2 x body weights met x tokens per second, the head for the last row alone, attention not counted, over
+ * the peak of the instruction that type uses. Medians of the repetitions.
  */
 #include "base/clock.h"
 #include "base/file.h"
@@ -132,8 +133,8 @@ static void report(struct buf *out, const struct bench *b, bool json)
     struct model_plan plan;
     model_plan_of(&plan, b->model, b->chunk);
     double kv_read = (double)plan.kv_bytes_per_token * ((double)b->prompt + (double)b->gen / 2) * (double)b->batch;
-    double gb_s = ((double)plan.weight_bytes + kv_read) * b->decode_tok_s / (double)b->batch / 1e9;
-    double gop_s = (double)plan.flops_per_token * b->prefill_tok_s / 1e9;
+    double gb_s = ((double)plan.step_bytes + kv_read) * b->decode_tok_s / (double)b->batch / 1e9;
+    double gop_s = ((double)plan.body_flops + (double)plan.head_flops / (double)b->prompt) * b->prefill_tok_s / 1e9;
     double peak = dtype_is_block(c->type) ? b->limits.int8_gop_s
                   : c->type == DT_BF16    ? b->limits.bf16_gop_s
                                           : b->limits.f32_gflop_s;

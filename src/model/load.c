@@ -234,8 +234,11 @@ void model_plan_of(struct model_plan *out, const struct model *m, int max_rows)
         out->weight_bytes += is_vector(p) ? (uint64_t)p->count * sizeof(real) : p->weight.bytes;
         bool met = !is_vector(p) && p->role != W_POSITION && (p->role != W_EMBED || c->tied);
         bool expert = role_rows[p->role].expert; /* a token meets n_expert_used of n_expert */
-        if (met && !(expert && p->expert >= c->n_expert_used))
-            out->flops_per_token += 2 * (uint64_t)(p->n_out * p->n_in);
+        bool head = p->role == W_HEAD || p->role == W_EMBED;
+        if (!met || (expert && p->expert >= c->n_expert_used))
+            continue;
+        *(head ? &out->head_flops : &out->body_flops) += 2 * (uint64_t)(p->n_out * p->n_in);
+        out->step_bytes += p->weight.bytes;
     }
 }
 

@@ -56,7 +56,9 @@ const struct model_config *model_config(const struct model *m);
 /* What it will take, before it is taken. */
 struct model_plan {
     uint64_t weight_bytes, kv_bytes_per_token, run_bytes; /* run: for max_rows rows */
-    uint64_t flops_per_token;                             /* 2 x weights met, attention excluded */
+    uint64_t body_flops,
+        head_flops;      /* 2 x weights that one row meets, attention excluded; the head: rows with logits */
+    uint64_t step_bytes; /* weights that one row reads, its experts alone, no row of an embedding */
     struct model_config config;
 };
 MUST_USE enum status model_plan(struct model_plan *out, const struct checkpoint *ck,

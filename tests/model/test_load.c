@@ -219,7 +219,10 @@ static void test_plan_is_what_is_taken(void **state)
     /* per token: 2 layers of attention (q, o 20x20, k, v 4x20), router 3x20, 2 of 3 experts, shared expert and its
      * gate, and the head; the embedding is gathered */
     int64_t layer = 2 * 400 + 2 * 80 + 3 * 20 + 2 * 3 * 120 + 3 * 200 + 20;
-    assert_int_equal(before.flops_per_token, 2 * (2 * layer + 17 * 20));
+    assert_int_equal(before.body_flops, 2 * 2 * layer);
+    assert_int_equal(before.head_flops, 2 * 17 * 20);
+    assert_true(before.step_bytes > 4 * (uint64_t)(2 * layer + 17 * 20)); /* f32, rows of panels padded to 16 */
+    assert_true(before.step_bytes < before.weight_bytes);
     model_free(m);
 }
 
