@@ -43,6 +43,35 @@ static void q8_0_read(float *out, const uint8_t *in)
         out[j] = d * (float)(int8_t)in[2 + j];
 }
 
+/* ---- reading: nibbles that are indices of a table ---- */
+
+const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+const int8_t fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+float e8m0_half(uint8_t e)
+{
+    uint32_t u = e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23; /* 2^(e - 128), below 2 a subnormal */
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+
+static void table_read(float *out, const uint8_t *q, float d, const int8_t *values)
+{
+    for (int j = 0; j < 32; j++)
+        out[j] = d * (float)values[j < 16 ? q[j] & 15 : q[j - 16] >> 4];
+}
+
+/* Eight sub-blocks of 32; a scale is 6 bits: four in a nibble, two in the 16-bit word before. */
+static void iq4_xs_read(float *out, const uint8_t *in)
+{
+    float d = scale_at(in);
+    for (int s = 0; s < 8; s++) {
+        int low = in[4 + s / 2] >> s % 2 * 4 & 15, high = in[2 + s / 4] >> s % 4 * 2 & 3;
+        table_read(out + 32 * s, in + 8 + 16 * s, d * (float)((low | high << 4) - 32), iq4_values);
+    }
+}
+
 /* ---- reading: 256 elements ---- */
 
 static void q2_k_read(float *out, const uint8_t *in)
@@ -145,6 +174,15 @@ void block_read(float *out, enum dtype t, const uint8_t *in)
         break;
     case DT_Q6_K:
         q6_k_read(out, in);
+        break;
+    case DT_IQ4_NL:
+        table_read(out, in + 2, d, iq4_values);
+        break;
+    case DT_IQ4_XS:
+        iq4_xs_read(out, in);
+        break;
+    case DT_MXFP4:
+        table_read(out, in + 1, e8m0_half(in[0]), fp4_values);
         break;
     default:
         break;

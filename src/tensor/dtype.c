@@ -19,6 +19,8 @@ static const struct dtype_row rows[DT_COUNT] = {
     [DT_Q2_K] = {"q2_k", 256, 84, 10, NULL},  [DT_Q3_K] = {"q3_k", 256, 110, 11, NULL},
     [DT_Q4_K] = {"q4_k", 256, 144, 12, NULL}, [DT_Q5_K] = {"q5_k", 256, 176, 13, NULL},
     [DT_Q6_K] = {"q6_k", 256, 210, 14, NULL},
+    [DT_IQ4_NL] = {"iq4_nl", 32, 18, 20, NULL}, [DT_IQ4_XS] = {"iq4_xs", 256, 136, 23, NULL},
+    [DT_MXFP4] = {"mxfp4", 32, 17, 39, NULL},
     /* clang-format on */
 };
 

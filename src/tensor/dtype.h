@@ -32,6 +32,9 @@ enum dtype {
     DT_Q4_K,
     DT_Q5_K,
     DT_Q6_K,
+    DT_IQ4_NL,
+    DT_IQ4_XS,
+    DT_MXFP4,
     DT_COUNT
 };
 

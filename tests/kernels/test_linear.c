@@ -240,8 +240,8 @@ static void check_gather(enum dtype t, enum dtype kept)
 static void test_rows_come_back_as_they_were(void **unused)
 {
     (void)unused;
-    static const enum dtype all[] = {DT_F32,  DT_F16,  DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1, DT_Q5_0,
-                                     DT_Q5_1, DT_Q2_K, DT_Q3_K, DT_Q4_K, DT_Q5_K, DT_Q6_K};
+    static const enum dtype all[] = {DT_F32,  DT_F16,  DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1,   DT_Q5_0,   DT_Q5_1,
+                                     DT_Q2_K, DT_Q3_K, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_IQ4_NL, DT_IQ4_XS, DT_MXFP4};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         check_gather(all[i], weight_type(all[i]));
         check_gather(all[i], DT_F32);
