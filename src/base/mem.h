@@ -31,4 +31,20 @@ static inline bool size_mul(size_t *out, size_t a, size_t b)
 bool mem_grow(void **items, size_t *capacity, size_t count, size_t item_size);
 #define MEM_GROW(items, capacity, count) mem_grow((void **)&(items), &(capacity), (count), sizeof *(items))
 
+/* What one thread may hold in blocks it has taken since begin, so that a small file cannot make a reader take much:
+ *
+ *   struct mem_budget b;  mem_budget_begin(&b, 8 * size + (16 << 20));  st = load();  if (mem_budget_end(&b)) ...
+ *
+ * What would go beyond is not allocated: the function returns NULL, as out of memory. A block freed is given back.
+ * Budgets nest: what an inner one takes counts for the outer one, too. The struct lives until end.
+ */
+struct mem_budget {
+    size_t limit, live, peak; /* bytes; of these, peak is what a test reads afterwards */
+    bool exceeded;
+    struct mem_budget *outer;
+};
+void mem_budget_begin(struct mem_budget *b, size_t limit);
+void mem_budget_grant(size_t bytes);       /* raises the innermost limit: another file is read with it */
+bool mem_budget_end(struct mem_budget *b); /* true when something was refused */
+
 #endif

@@ -92,7 +92,7 @@ enum status bpe_pair_parse(struct tokenizer *tok, struct str left, struct str ri
 enum status bpe_pairs_from_tokens(struct tokenizer *tok, const uint32_t *rank_of, struct error *err)
 {
     const struct vocab *v = &tok->vocab;
-    struct pair_slot *list = NULL;
+    uint64_t *list = NULL; /* id << 16 | cut: half the size of the pairs themselves, which are looked up again */
     size_t n = 0, capacity = 0;
     enum status st = ST_OK;
     for (size_t id = 0; st == ST_OK && id < v->size; id++) {
@@ -107,13 +107,17 @@ enum status bpe_pairs_from_tokens(struct tokenizer *tok, const uint32_t *rank_of
             if (!MEM_GROW(list, capacity, n))
                 st = fail_nomem(err, "the merges");
             else
-                list[n++] = (struct pair_slot){(uint32_t)left, (uint32_t)right, rank_of[id], (uint32_t)id};
+                list[n++] = id << 16 | cut;
         }
     }
     if (st == ST_OK)
         st = bpe_pairs_init(tok, n, err);
-    for (size_t i = 0; st == ST_OK && i < n; i++)
-        bpe_pair_put(tok, list[i].left, list[i].right, list[i].rank, list[i].merged);
+    for (size_t i = 0; st == ST_OK && i < n; i++) {
+        size_t id = list[i] >> 16, cut = list[i] & 0xFFFF;
+        struct str s = vocab_bytes(v, (int32_t)id);
+        bpe_pair_put(tok, (uint32_t)vocab_find(v, str_n(s.ptr, cut)), (uint32_t)vocab_find(v, str_from(s, cut)),
+                     rank_of[id], (uint32_t)id);
+    }
     mem_free(list);
     return st;
 }

@@ -57,6 +57,7 @@ struct vocab {
     uint8_t *flags;
     double *score; /* unigram, SentencePiece; else NULL */
     size_t size, capacity;
+    size_t n_id_max; /* ids are below this: what a file of this size can mean */
     uint64_t *index; /* hash << 32 | id + 1, of the bytes of all tokens the model itself may produce */
     size_t index_mask;
     uint64_t seed;

@@ -4,7 +4,9 @@
 
 #include <stdio.h>
 
-enum { FILE_MAX = 1 << 28 }; /* no vocabulary comes near 256 MiB */
+/* A load may take 8 bytes of memory for each byte read and SLACK beside; arrays indexed by id take 64 bytes an id.
+ * Real vocabularies stay far below: tests/tokenizer/test_damage.c prints their shares. */
+enum { MEMORY_SHARE = 8, MEMORY_SLACK = 16 << 20, BYTES_AN_ID = 64 };
 
 /* ---- helpers of the loaders ---- */
 struct str tok_copy(struct tokenizer *tok, struct str s)
@@ -167,13 +169,15 @@ enum status load_config(struct tokenizer *tok, struct str text, struct error *er
 }
 
 /* ---- opening ---- */
-static struct tokenizer *tokenizer_new(void)
+static struct tokenizer *tokenizer_new(uint64_t file_bytes)
 {
     struct tokenizer *tok = mem_alloc_zero(1, sizeof *tok);
     if (!tok)
         return NULL;
     arena_init(&tok->arena, 0);
     tok->unknown = tok->bos = tok->eos = NO_ID;
+    uint64_t n_id_max = MEMORY_SLACK / BYTES_AN_ID + file_bytes / (BYTES_AN_ID / MEMORY_SHARE);
+    tok->vocab.n_id_max = n_id_max < INT32_MAX ? (size_t)n_id_max : INT32_MAX;
     return tok;
 }
 
@@ -198,50 +202,61 @@ void tokenizer_close(struct tokenizer *tok)
 
 enum { SIDE_PATH = 4096 };
 
-/* Reads folder/name when it is there; *out stays empty when not. */
-static enum status read_side(struct buf *out, const char *folder, const char *name, struct error *err)
+/* Maps folder/name when it is there, else *out is empty with data NULL. What it holds may be taken memory for, too. */
+static enum status map_side(struct mapping *out, const char *folder, const char *name, struct error *err)
 {
     char path[SIDE_PATH];
     path_join(path, sizeof path, folder, name);
-    return file_kind(path) == FILE_REGULAR ? file_read_all(out, path, FILE_MAX, err) : ST_OK;
+    *out = (struct mapping){0};
+    if (file_kind(path) != FILE_REGULAR)
+        return ST_OK;
+    TRY(file_map(out, path, err));
+    mem_budget_grant(MEMORY_SHARE * out->size);
+    return ST_OK;
 }
 
-static struct str str_if(const struct buf *b) /* ptr NULL when nothing was read */
+static void unmap_side(struct mapping *m)
 {
-    return (struct str){b->ptr, b->len};
+    if (m->data)
+        file_unmap(m);
+}
+
+static struct str side_str(const struct mapping *m) /* ptr NULL when there is no such file */
+{
+    return str_n(m->data, m->size);
 }
 
 static enum status load_sides(struct tokenizer *tok, const char *folder, struct error *err)
 {
-    struct buf config = {0}, template = {0};
-    enum status st = read_side(&template, folder, "chat_template.jinja", err);
-    if (st == ST_OK && template.ptr) {
-        tok->chat_template = tok_copy(tok, buf_str(&template));
+    struct mapping config = {0}, template = {0};
+    enum status st = map_side(&template, folder, "chat_template.jinja", err);
+    if (st == ST_OK && template.data) {
+        tok->chat_template = tok_copy(tok, side_str(&template));
         st = tok->chat_template.ptr ? ST_OK : fail_nomem(err, "the chat template");
     }
     if (st == ST_OK)
-        st = read_side(&config, folder, "tokenizer_config.json", err);
-    if (st == ST_OK && config.ptr)
-        st = load_config(tok, buf_str(&config), err);
-    buf_free(&config);
-    buf_free(&template);
+        st = map_side(&config, folder, "tokenizer_config.json", err);
+    if (st == ST_OK && config.data)
+        st = load_config(tok, side_str(&config), err);
+    unmap_side(&config);
+    unmap_side(&template);
     return st;
 }
 
 static enum status load_vocab_json(struct tokenizer *tok, const char *folder, struct str vocab, struct error *err)
 {
-    struct buf merges = {0}, config = {0};
+    struct mapping merges = {0}, config = {0};
     if (!folder)
         return fail(err, ST_NOT_FOUND, "a vocab.json needs a merges.txt beside it");
-    enum status st = read_side(&merges, folder, "merges.txt", err);
+    enum status st = map_side(&merges, folder, "merges.txt", err);
     if (st == ST_OK)
-        st = read_side(&config, folder, "tokenizer_config.json", err);
-    if (st == ST_OK && !merges.ptr)
+        st = map_side(&config, folder, "tokenizer_config.json", err);
+    if (st == ST_OK && !merges.data)
         st = fail(err, ST_NOT_FOUND, "%s: a vocab.json without a merges.txt beside it", folder);
     if (st == ST_OK)
-        st = load_vocab_merges(tok, vocab, buf_str(&merges), str_if(&config), err);
-    buf_free(&merges);
-    buf_free(&config);
+        st = load_vocab_merges(tok, vocab, side_str(&merges), side_str(&config), err);
+    unmap_side(&merges);
+    unmap_side(&config);
     return st;
 }
 
@@ -275,22 +290,46 @@ static enum status load_bytes(struct tokenizer *tok, struct str bytes, const cha
         path);
 }
 
-enum status tok_open_bytes(struct tokenizer **out, struct str bytes, const char *path, const char *folder,
-                           struct error *err)
+/* Fills a new tokenizer within the memory that what is read can justify, and finishes it. */
+struct source {
+    struct str bytes;        /* of a file; else */
+    const struct gguf *gguf; /* this */
+    const char *path, *folder;
+};
+
+static enum status load_source(struct tokenizer *tok, const struct source *from, struct error *err)
 {
-    struct tokenizer *tok = tokenizer_new();
+    TRY(from->gguf ? load_gguf(tok, from->gguf, err) : load_bytes(tok, from->bytes, from->path, from->folder, err));
+    if (from->folder)
+        TRY(load_sides(tok, from->folder, err));
+    return tok_finish(tok, err);
+}
+
+static enum status open_source(struct tokenizer **out, const struct source *from, uint64_t file_bytes,
+                               struct error *err)
+{
+    struct mem_budget memory;
     *out = NULL;
-    enum status st = tok ? load_bytes(tok, bytes, path, folder, err) : fail_nomem(err, "the tokenizer");
-    if (st == ST_OK && folder)
-        st = load_sides(tok, folder, err);
-    if (st == ST_OK)
-        st = tok_finish(tok, err);
+    mem_budget_begin(&memory, MEMORY_SHARE * file_bytes + MEMORY_SLACK);
+    struct tokenizer *tok = tokenizer_new(file_bytes);
+    enum status st = tok ? load_source(tok, from, err) : fail_nomem(err, "the tokenizer");
+    if (mem_budget_end(&memory) && st == ST_NOMEM)
+        st = fail(err, ST_CORRUPT,
+                  "tokenizer: a vocabulary from %llu bytes may take %zu bytes of memory, and this one needs more: the "
+                  "file is damaged",
+                  (unsigned long long)file_bytes, memory.limit);
     if (st != ST_OK) {
         tokenizer_close(tok);
-        return fail_context(err, "%s", path);
+        return fail_context(err, "%s", from->path);
     }
     *out = tok;
     return ST_OK;
+}
+
+enum status tok_open_bytes(struct tokenizer **out, struct str bytes, const char *path, const char *folder,
+                           struct error *err)
+{
+    return open_source(out, &(struct source){.bytes = bytes, .path = path, .folder = folder}, bytes.len, err);
 }
 
 static enum status open_file(struct tokenizer **out, const char *path, struct error *err)
@@ -343,16 +382,7 @@ enum status tokenizer_from_checkpoint(struct tokenizer **out, const struct check
     if (ck->kind != CHECKPOINT_GGUF || !gguf_find(ck->gguf, "tokenizer.ggml.tokens"))
         return ck->folder && *ck->folder ? open_folder(out, ck->folder, err)
                                          : fail(err, ST_NOT_FOUND, "%s: the model has no tokenizer", ck->path);
-    struct tokenizer *tok = tokenizer_new();
-    enum status st = tok ? load_gguf(tok, ck->gguf, err) : fail_nomem(err, "the tokenizer");
-    if (st == ST_OK)
-        st = tok_finish(tok, err);
-    if (st != ST_OK) {
-        tokenizer_close(tok);
-        return fail_context(err, "%s", ck->path);
-    }
-    *out = tok;
-    return ST_OK;
+    return open_source(out, &(struct source){.gguf = ck->gguf, .path = ck->path}, ck->file_bytes, err);
 }
 
 /* ---- questions ---- */

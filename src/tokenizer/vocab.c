@@ -2,8 +2,6 @@
 #include "tokenizer/uchar.h"
 #include "base/rng.h"
 
-enum { VOCAB_MAX = 1 << 24 }; /* ids above this are a damaged file's: the arrays are indexed by id */
-
 /* ---- GPT-2's printable bytes: the 188 printable Latin-1 bytes stand for themselves, the others for U+0100 on ---- */
 static bool byte_is_printable(unsigned b)
 {
@@ -71,10 +69,11 @@ enum status vocab_reserve(struct vocab *v, size_t size, struct error *err)
 {
     if (size <= v->capacity)
         return ST_OK;
-    if (size > VOCAB_MAX)
-        return fail(err, ST_CORRUPT, "tokenizer: %zu tokens; at most %d are plausible", size, VOCAB_MAX);
+    if (size > v->n_id_max)
+        return fail(err, ST_CORRUPT, "tokenizer: %zu tokens, but a file of this size holds at most %zu: it is damaged",
+                    size, v->n_id_max);
     size_t capacity = v->capacity + v->capacity / 2;
-    capacity = size > capacity ? size : capacity;
+    capacity = size > capacity ? size : capacity > v->n_id_max ? v->n_id_max : capacity;
     struct span *text = mem_realloc(v->text, capacity, sizeof *text);
     if (text) {
         v->bytes = v->bytes == v->text ? text : v->bytes;
@@ -97,9 +96,10 @@ enum status vocab_reserve(struct vocab *v, size_t size, struct error *err)
 
 enum status vocab_put(struct vocab *v, int64_t id, struct str text, unsigned flags, struct error *err)
 {
-    if (id < 0 || id >= VOCAB_MAX)
-        return fail(err, ST_CORRUPT, "tokenizer: token \"%.*s\" has id %lld; expected 0 to %d", STR_ARG(text),
-                    (long long)id, VOCAB_MAX - 1);
+    if (id < 0 || (uint64_t)id >= v->n_id_max)
+        return fail(err, ST_CORRUPT,
+                    "tokenizer: token \"%.*s\" has id %lld; in a file of this size ids are 0 to %zu: it is damaged",
+                    STR_ARG(text), (long long)id, v->n_id_max - 1);
     TRY(vocab_reserve(v, (size_t)id + 1, err));
     if (v->blob.len + text.len > UINT32_MAX)
         return fail(err, ST_LIMIT, "tokenizer: the vocabulary's text is over 4 GiB");
