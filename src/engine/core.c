@@ -164,6 +164,8 @@ bool core_step(struct core *c)
     end_canceled(c, &c->sched.running);
     const struct batch *b = sched_next(&c->sched);
     if (b->model.n_row) {
+        if (c->on_scheduled)
+            c->on_scheduled(c->ctx);
         c->x.forward(c->x.ctx, &b->model, c->logits);
         fill_inputs(c, b);
         pool_run(c->x.pool, sample_item, c, b->model.n_logit);

@@ -90,6 +90,14 @@ static void publish_stats(struct engine *e) /* under the lock */
     e->stats.last_step_ns = clock_ns();
 }
 
+static void on_scheduled(void *ctx)
+{
+    struct engine *e = ctx;
+    pthread_mutex_lock(&e->lock);
+    publish_stats(e);
+    pthread_mutex_unlock(&e->lock);
+}
+
 static void *engine_main(void *arg)
 {
     struct engine *e = arg;
@@ -131,6 +139,7 @@ enum status engine_create_on(struct engine **out, const struct executor *x, cons
     }
     e->core.ctx = e;
     e->core.on_end = on_end;
+    e->core.on_scheduled = on_scheduled;
     e->live_max = e->core.sched.max_sequences + (o->queue_max > 0 ? o->queue_max : 1024);
     e->next_id = 1;
     e->stats.n_ctx = seq_context(x);
@@ -278,7 +287,8 @@ static enum status enqueue(struct engine *e, struct seq *s, struct error *err)
     if (e->live)
         e->live->live_prev = s;
     e->live = s;
-    e->n_live++;
+    if (e->n_live++ == 0)
+        e->stats.last_step_ns = clock_ns(); /* its time before does not count as standing still */
     *(e->inbox_last ? &e->inbox_last->next : &e->inbox_first) = s;
     e->inbox_last = s;
     e->n_inbox++;

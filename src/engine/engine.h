@@ -94,7 +94,9 @@ struct engine_stats {
     int running, waiting, blocks_total, blocks_free;
     int n_ctx; /* tokens one request may have in all: --ctx, or what the KV blocks hold if fewer */
     uint64_t steps, prompt_tokens, output_tokens, finished[5]; /* by enum finish */
-    uint64_t last_step_ns; /* clock_ns() at the end of the last step: health is its age while work waits */
+    /* clock_ns() when the engine last moved: a step began or ended, or work came to an idle engine. Its age while
+     * something runs or waits is the engine's health: a step that hangs is seen, the first one of a request too. */
+    uint64_t last_step_ns;
 };
 void engine_stats(const struct engine *e, struct engine_stats *out);
 

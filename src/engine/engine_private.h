@@ -147,6 +147,7 @@ struct core {
     struct sample *samples;    /* [logits_max] */
     struct sampler_in *inputs; /* [logits_max] */
     void *ctx;
+    void (*on_scheduled)(void *ctx); /* a step is about to run; may be NULL */
     void (*on_end)(void *ctx, struct seq *s,
                    const struct finish_event *end); /* s left the scheduler; the callee frees it */
     uint64_t steps, prompt_tokens, output_tokens;

@@ -121,16 +121,13 @@ static void route_ready(struct gateway *g, struct http_exchange *x)
     answer_state(g, x, !g->draining, g->draining ? "draining" : "ready");
 }
 
-/* Healthy = the engine moves: while work waits, its last step, or the oldest request's arrival, is not too long ago. */
+/* Healthy = the engine moves while it has work. */
 static void route_health(struct gateway *g, struct http_exchange *x)
 {
     struct engine_stats s;
     engine_stats(g->engine, &s);
-    uint64_t since = s.last_step_ns;
-    for (const struct job *j = g->jobs; j; j = j->next)
-        if (!j->next && j->begin_ns > since)
-            since = j->begin_ns;
-    bool stalled = s.running + s.waiting > 0 && clock_ns() > since + (uint64_t)g->options.health_ms * 1000000;
+    bool busy = s.running + s.waiting > 0;
+    bool stalled = busy && clock_ns() > s.last_step_ns + (uint64_t)g->options.health_ms * 1000000;
     answer_state(g, x, !stalled, stalled ? "stalled" : "ok");
 }
 

@@ -304,6 +304,51 @@ static void test_engine_cancel_in_every_state(void **state)
     free(g);
 }
 
+/* A step that hangs must be seen, also when it is the first after a long rest: what runs, and since when. */
+static void test_engine_first_step_is_seen_while_it_runs(void **state)
+{
+    (void)state;
+    struct gate *g = malloc(sizeof *g);
+    struct job *a = calloc(1, sizeof *a), *b = calloc(1, sizeof *b);
+    struct engine *e = make_gated(g, 0);
+    struct engine_stats s;
+    uint64_t rest_ns = 3600000000000;
+    plain_job(a, 20, 1); /* two chunks */
+    plain_job(b, 5, 1);
+    clock_jump((int64_t)rest_ns, 0);
+    uint64_t begin_ns = clock_ns();
+    OK(engine_submit(e, &a->r, &err));
+    engine_stats(e, &s);
+    assert_int_equal(s.running + s.waiting, 1);
+    assert_true(s.last_step_ns >= begin_ns); /* not the hour before */
+    wait_entered(g, 1);
+    engine_stats(e, &s);
+    assert_int_equal(s.running, 1);
+    assert_int_equal(s.waiting, 0);
+    assert_int_equal(s.blocks_total - s.blocks_free, 1);
+    assert_int_equal(s.steps, 0);
+    uint64_t hung_ns = s.last_step_ns;
+    OK(engine_submit(e, &b->r, &err)); /* nobody who comes makes a hanging step younger */
+    clock_jump(2 * (int64_t)rest_ns, 0);
+    engine_stats(e, &s);
+    assert_int_equal(s.running, 1);
+    assert_int_equal(s.waiting, 1);
+    assert_true(s.last_step_ns == hung_ns);
+    open_gate(g, 1);
+    wait_entered(g, 2);
+    engine_stats(e, &s);
+    assert_int_equal(s.steps, 1);
+    assert_true(s.last_step_ns >= hung_ns + rest_ns);
+    open_gate(g, 100);
+    job_wait(a);
+    job_wait(b);
+    engine_destroy(e);
+    clock_jump(0, 0);
+    free(a);
+    free(b);
+    free(g);
+}
+
 static void test_engine_queue_is_bounded(void **state)
 {
     (void)state;
@@ -506,6 +551,7 @@ int main(void)
         cmocka_unit_test(test_engine_same_bits_everywhere),
         cmocka_unit_test(test_engine_many_clients),
         cmocka_unit_test(test_engine_cancel_in_every_state),
+        cmocka_unit_test(test_engine_first_step_is_seen_while_it_runs),
         cmocka_unit_test(test_engine_queue_is_bounded),
         cmocka_unit_test(test_engine_drain_finishes_and_refuses),
         cmocka_unit_test(test_engine_destroy_cancels),
