@@ -24,7 +24,7 @@ static void on_token(void *ctx, const struct token_event *event)
         if (fwrite(event->text.ptr, 1, event->text.len, stdout) != event->text.len || fflush(stdout))
             g->write_failed = true;
     }
-    if (cli_interrupted || g->write_failed)
+    if (g->write_failed)
         engine_cancel(g->engine, g->request->id); /* set before the first event */
 }
 
@@ -94,6 +94,7 @@ static enum status generate_run(struct bundle *bundle, struct pool *pool, const 
         request->n_prompt = (int)ids.count;
         request->ctx = &g;
         request->on_token = on_token;
+        request->interrupt = &cli_interrupted;
         cli_catch_interrupt();
         st = engine_generate(g.engine, request, &end, err);
     }

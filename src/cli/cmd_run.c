@@ -29,7 +29,7 @@ static void on_token(void *ctx, const struct token_event *event)
     buf_append_str(&r->answer, event->text);
     if (event->text.len && (fwrite(event->text.ptr, 1, event->text.len, stdout) != event->text.len || fflush(stdout)))
         r->write_failed = true;
-    if (cli_interrupted || r->write_failed)
+    if (r->write_failed)
         engine_cancel(r->engine, r->request.id);
 }
 
@@ -79,6 +79,7 @@ static enum status turn_generate(struct chat_run *r, struct str text, struct err
         r->request.n_prompt = (int)ids.count;
         r->request.ctx = r;
         r->request.on_token = on_token;
+        r->request.interrupt = &cli_interrupted;
         st = engine_generate(r->engine, &r->request, &r->last, err);
     }
     ids_free(&ids);
@@ -86,7 +87,7 @@ static enum status turn_generate(struct chat_run *r, struct str text, struct err
         st = fail(err, r->last.status, "%s", r->last.message);
     if (st == ST_OK && r->write_failed)
         st = fail(err, ST_IO, "standard output: the reader is gone");
-    if (st == ST_OK)
+    if (st == ST_OK && (r->last.finish != FINISH_CANCELED || r->answer.len))
         put_message(&r->messages, "assistant", str_trim(buf_str(&r->answer)));
     else if (r->messages.ptr)
         r->messages.ptr[r->messages.len = before] = 0;

@@ -107,7 +107,9 @@ static const struct str no_stop = {NULL, 0};
 
 static bool is_canceled(struct seq *s)
 {
-    return __atomic_load_n(&s->canceled, __ATOMIC_RELAXED);
+    const volatile int *interrupt = s->r->interrupt;
+    return __atomic_load_n(&s->canceled, __ATOMIC_RELAXED) ||
+           (interrupt && __atomic_load_n(interrupt, __ATOMIC_RELAXED));
 }
 
 /* The last sample of an item is the new id's when the item reached the newest id; those before are prompt ids'. */
@@ -117,6 +119,7 @@ static void commit_item(struct core *c, const struct batch_item *item)
     struct str stop_text;
     const struct sample *samples = c->samples + item->logit0;
     s->n_done += item->n_row;
+    seq_read_prompt(s, &c->x);
     bool reached = s->n_done == s->n_ids;
     int n_echo = item->n_logit - reached;
     if (is_canceled(s)) /* its blocks return at the end of this very step */

@@ -64,9 +64,10 @@ struct request { /* filled by the caller; ids, stops and callbacks must live unt
     struct sampling sampling;
     struct str stops[REQUEST_STOPS_MAX];
     int n_stop;
-    int choice;         /* index of this sequence in an n > 1 request: part of the random counter */
-    bool echo_logprobs; /* prompt log-probabilities too (evaluation) */
-    int priority;       /* larger goes first; 0 is usual */
+    int choice;                    /* index of this sequence in an n > 1 request: part of the random counter */
+    bool echo_logprobs;            /* prompt log-probabilities too (evaluation) */
+    int priority;                  /* larger goes first; 0 is usual */
+    const volatile int *interrupt; /* NULL, or: not 0 = cancel, within one step. A signal handler may set it. */
     void *ctx;
     void (*on_token)(void *ctx, const struct token_event *event);
     void (*on_finish)(void *ctx, const struct finish_event *event); /* exactly once */

@@ -90,6 +90,7 @@ struct seq {
     int n_prompt, n_ids, n_limit; /* n_limit: ids in all when it ends by length */
     int n_done;                   /* ids whose keys and values are in the cache */
     int n_echoed;                 /* prompt ids whose log-probability was reported */
+    int n_read;                   /* prompt ids the decoder has read */
     struct kv_blocks blocks;
     struct decoder decoder;
     struct stopper stop;
@@ -103,6 +104,7 @@ static inline bool seq_wants_echo(const struct seq *s, int position) /* are this
 {
     return s->r->echo_logprobs && position + 1 < s->n_prompt && position + 1 >= s->n_echoed;
 }
+void seq_read_prompt(struct seq *s, const struct executor *x); /* the decoder catches up with n_done */
 /* Reports prompt ids: the first has no log-probability, the next is `sample`'s. */
 void seq_echo(struct seq *s, const struct sample *sample);
 /* Takes a sampled id: appends, emits text, decides the end. FINISH_NONE = go on. *stop_text as in finish_event. */

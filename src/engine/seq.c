@@ -1,7 +1,8 @@
 /* seq - one request's ids, text and end
  *
  * Text goes decoder -> stopper -> event: the decoder holds back incomplete characters, the stopper what may become a
- * stop string. The decoder has read the prompt, so that the first word of a continuation keeps its leading space.
+ * stop string. The decoder reads the prompt too, so that the first word of a continuation keeps its leading space: on
+ * the engine thread, chunk by chunk as they are computed, because whoever submits may be a thread that must not wait.
  */
 #include "engine/engine_private.h"
 
@@ -58,18 +59,6 @@ static bool allocate(struct seq *s)
     return s->blocks.ids && s->ids && buf_reserve(&s->piece, 500) && buf_reserve(&s->stop.held, 1000);
 }
 
-static void read_prompt(struct seq *s, const struct executor *x)
-{
-    if (!x->tokenizer)
-        return;
-    decoder_init(&s->decoder, x->tokenizer, DETOKENIZE_SKIP_SPECIAL);
-    for (int i = 0; i < s->n_prompt; i++) {
-        buf_clear(&s->piece);
-        if (s->ids[i] < tokenizer_vocab_size(x->tokenizer))
-            decoder_next(&s->decoder, s->ids[i], &s->piece);
-    }
-}
-
 int seq_context(const struct executor *x)
 {
     int64_t pool = (int64_t)x->n_block * KV_BLOCK;
@@ -95,7 +84,8 @@ enum status seq_create(struct seq **out, struct request *r, const struct executo
         return fail_nomem(err, "sequence");
     }
     memcpy(s->ids, r->prompt, (size_t)s->n_prompt * sizeof *s->ids);
-    read_prompt(s, x);
+    if (x->tokenizer)
+        decoder_init(&s->decoder, x->tokenizer, DETOKENIZE_SKIP_SPECIAL);
     if (!r->sampling.has_seed)
         r->sampling.seed = rng_entropy() >> 11; /* 53 bits: what a JSON number carries without loss */
     s->submit_ns = clock_ns();
@@ -110,6 +100,16 @@ void seq_free(struct seq *s)
     buf_free(&s->piece);
     buf_free(&s->stop.held);
     mem_free(s);
+}
+
+void seq_read_prompt(struct seq *s, const struct executor *x)
+{
+    int end = s->n_done < s->n_prompt ? s->n_done : s->n_prompt;
+    for (; x->tokenizer && s->n_read < end; s->n_read++) {
+        buf_clear(&s->piece); /* its text is known; only what the decoder remembers matters */
+        if (s->ids[s->n_read] < tokenizer_vocab_size(x->tokenizer))
+            decoder_next(&s->decoder, s->ids[s->n_read], &s->piece);
+    }
 }
 
 /* ---- events ---- */

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 
-from support import INGOT, Case, main, tiny_model
+from support import INGOT, ROOT, Case, main, tiny_model
 
 
 class Terminal:
@@ -74,6 +74,20 @@ class Chat(Case):
         t.wait_for(b"> ")
         t.type(b"/exit\n")
         self.assertEqual(t.close(), 0)
+
+    def test_an_interrupt_acts_while_a_prompt_is_read(self):
+        # The reference kernels need some fifteen seconds for this prompt, and milliseconds for one chunk of it.
+        model = os.path.join(ROOT, "models", "storyteller.gguf")
+        prompt = "Once upon a time there was a little dog who went to the wood. " * 110
+        for command in (["generate", model, "--raw", "-p", prompt], ["run", model, "-p", prompt]):
+            t = Terminal(*command, "--exact", "-t", "1", "--prefill-chunk", "8", "--ctx", "2048", "-n", "1",
+                         env={"INGOT_ISA": "ref"})
+            time.sleep(1)
+            begin = time.monotonic()
+            os.kill(t.process.pid, signal.SIGINT)
+            self.assertEqual(t.process.wait(60), 130)  # said by the program itself, not killed by the signal
+            self.assertLess(time.monotonic() - begin, 5)
+            os.close(t.master)
 
     def test_progress_and_statistics_stay_off_stdout(self):
         model = tiny_model(self.folder)

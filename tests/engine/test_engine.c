@@ -349,6 +349,41 @@ static void test_engine_first_step_is_seen_while_it_runs(void **state)
     free(g);
 }
 
+static volatile int interrupt;
+
+static void interrupt_now(void *ctx)
+{
+    (void)ctx;
+    interrupt = 1; /* what a signal handler would do */
+}
+
+/* An interrupt in the middle of a prompt: no further chunk of it is computed. */
+static void test_engine_interrupt_acts_within_a_chunk(void **state)
+{
+    (void)state;
+    struct fake *f = malloc(sizeof *f);
+    struct finish_event end;
+    struct job *j = calloc(1, sizeof *j);
+    struct engine_stats s;
+    for (int at = 0; at < 2; at++) {
+        struct engine *e = make(f, 1, 16, 16, NULL);
+        plain_job(j, 200, 10);
+        j->r.on_finish = NULL;
+        j->r.interrupt = &interrupt;
+        interrupt = at == 0; /* before it begins, or in its first chunk */
+        f->during = interrupt_now;
+        OK(engine_generate(e, &j->r, &end, &err));
+        assert_int_equal(end.finish, FINISH_CANCELED);
+        assert_int_equal(end.n_output, 0);
+        check_all_free(e);
+        engine_stats(e, &s);
+        assert_int_equal(s.steps, at);
+        engine_destroy(e);
+    }
+    free(j);
+    free(f);
+}
+
 static void test_engine_queue_is_bounded(void **state)
 {
     (void)state;
@@ -552,6 +587,7 @@ int main(void)
         cmocka_unit_test(test_engine_many_clients),
         cmocka_unit_test(test_engine_cancel_in_every_state),
         cmocka_unit_test(test_engine_first_step_is_seen_while_it_runs),
+        cmocka_unit_test(test_engine_interrupt_acts_within_a_chunk),
         cmocka_unit_test(test_engine_queue_is_bounded),
         cmocka_unit_test(test_engine_drain_finishes_and_refuses),
         cmocka_unit_test(test_engine_destroy_cancels),

@@ -253,6 +253,60 @@ static void test_text_choices_differ_and_repeat(void **state)
         answer_free(&a[i]);
 }
 
+static const struct executor *reader;
+static struct seq *read_by; /* the one sequence of test_text_the_prompt_is_read_as_it_is_computed */
+
+static void zero_forward(void *ctx, const struct model_batch *b, real *logits)
+{
+    (void)ctx;
+    memset(logits, 0, sizeof *logits * (size_t)b->n_logit * (size_t)reader->n_vocab);
+}
+
+static void free_ended(void *ctx, struct seq *s, const struct finish_event *end)
+{
+    (void)ctx, (void)end;
+    seq_free(s);
+    read_by = NULL;
+}
+
+/* Submitting costs no decoding, whatever the prompt's length: the thread that does it may serve a thousand others. */
+static void test_text_the_prompt_is_read_as_it_is_computed(void **state)
+{
+    (void)state;
+    NEED(MODEL);
+    enum { N = 100, CHUNK = 16 };
+    int32_t prompt[N];
+    struct pool *pool;
+    struct core core;
+    struct engine_options o = {.max_sequences = 2, .prefill_chunk = CHUNK};
+    OK(pool_create(&pool, 1, &err));
+    struct executor x = {.forward = zero_forward,
+                         .n_vocab = model_config(bundle->model)->n_vocab,
+                         .n_ctx = 512,
+                         .n_block = 8,
+                         .tokenizer = bundle->tokenizer,
+                         .pool = pool};
+    reader = &x;
+    for (int i = 0; i < N; i++)
+        prompt[i] = 300 + i;
+    struct request r = greedy(prompt, N, 2);
+    OK(core_init(&core, &x, &o, &err));
+    core.on_end = free_ended;
+    OK(seq_create(&read_by, &r, &x, &err));
+    assert_int_equal(read_by->decoder.n_seen, 0);
+    sched_add(&core.sched, read_by);
+    for (int done = CHUNK; done < N; done += CHUNK) {
+        assert_true(core_step(&core));
+        assert_int_equal(read_by->decoder.n_seen, done);
+    }
+    assert_true(core_step(&core)); /* the rest of the prompt, and the first answer token */
+    assert_int_equal(read_by->decoder.n_seen, N + 1);
+    assert_true(core_step(&core));
+    assert_null(read_by);
+    core_free(&core);
+    pool_destroy(pool);
+}
+
 static void test_text_a_prompt_too_long_is_refused(void **state)
 {
     (void)state;
@@ -325,6 +379,7 @@ int main(void)
         cmocka_unit_test(test_text_ends_at_eos),
         cmocka_unit_test(test_text_of_random_bytes),
         cmocka_unit_test(test_text_choices_differ_and_repeat),
+        cmocka_unit_test(test_text_the_prompt_is_read_as_it_is_computed),
         cmocka_unit_test(test_text_a_prompt_too_long_is_refused),
         cmocka_unit_test(test_engine_create_survives_every_fault),
         cmocka_unit_test(test_engine_kv_bytes_bound_the_context),
