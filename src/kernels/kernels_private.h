@@ -90,8 +90,9 @@ void panel_widen_lane(real *out, ptrdiff_t stride, const struct weight *w, int64
  *
  * ACT_BF16   rows of bf16 pairs (k = 2i, 2i+1), zero after n_in; an odd number of cache lines apart, so that the rows
  *            of a tile do not fall into one set of the first-level cache
- * ACT_INT8   tiles of 16 rows, the last of n_row % 16: [n_block][rows of the tile][32] int8; f32 scales and int32
- *            sums likewise, [n_block][rows of the tile]; a tile of products reads one stream at fixed offsets
+ * ACT_INT8   tiles of 16 rows, the last of n_row % 16: [n_block][rows of the tile][32] int8; f32 scales, int32
+ *            sums and pairs of int16 sums likewise, [n_block][rows of the tile]; a tile of products reads one stream at
+ * fixed offsets
  */
 enum { TILE_ROWS = 16 };
 static inline size_t act_row_bytes(int64_t n_in) /* ACT_BF16 */
@@ -100,12 +101,13 @@ static inline size_t act_row_bytes(int64_t n_in) /* ACT_BF16 */
 }
 /* Below this the scale amax/127 would be subnormal: the block counts as zero. */
 #define ACT_AMAX_MIN (127.0f * 0x1p-126f)
-/* One row: block b lies at q + b * rows * 32, scale + b * rows, minus + b * rows. */
+/* One row: block b lies at q + b * rows * 32, scale + b * rows, minus + b * rows, halves + b * rows * 2. */
 struct act_int8 {
     int8_t *q;
     float *scale;
-    int32_t *minus; /* the negated sum of the block's int8: what kernels want */
-    int64_t rows;   /* of the tile */
+    int32_t *minus;  /* the negated sum of the block's int8: what kernels want */
+    int16_t *halves; /* the same for the first and the last 16: types with a scale for 16 k; one word for vpdpwssd */
+    int64_t rows;    /* of the tile */
 };
 static inline struct act_int8 act_int8_row(const struct act *a, int64_t row)
 {
@@ -113,9 +115,11 @@ static inline struct act_int8 act_int8_row(const struct act *a, int64_t row)
     int8_t *q = a->storage;
     float *scale = (float *)(q + a->n_row * a->n_in);
     int32_t *minus = (int32_t *)(scale + a->n_row * n_block);
+    int16_t *halves = (int16_t *)(minus + a->n_row * n_block);
     return (struct act_int8){.q = q + tile * a->n_in + in_tile * BLOCK,
                              .scale = scale + tile * n_block + in_tile,
                              .minus = minus + tile * n_block + in_tile,
+                             .halves = halves + 2 * (tile * n_block + in_tile),
                              .rows = a->n_row - tile < TILE_ROWS ? a->n_row - tile : TILE_ROWS};
 }
 

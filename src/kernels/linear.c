@@ -29,7 +29,7 @@ size_t act_bytes(enum act_type type, int64_t n_row, int64_t n_in)
     size_t n = (size_t)n_row;
     if (type == ACT_BF16)
         return act_row_bytes(n_in) * n;
-    return n * ((size_t)n_in + (size_t)(n_in / BLOCK) * (sizeof(float) + sizeof(int32_t)));
+    return n * ((size_t)n_in + (size_t)(n_in / BLOCK) * (sizeof(float) + sizeof(int32_t) + 2 * sizeof(int16_t)));
 }
 
 enum { ACT_ITEM_ROWS = 8 };

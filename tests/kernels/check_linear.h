@@ -167,6 +167,7 @@ static inline void check_act(struct sink *s, struct pool *pool, enum act_type ty
             sink_bytes(s, v.q + b * v.rows * BLOCK, BLOCK);
             sink_reals(s, &scale, 1);
             sink_bytes(s, &v.minus[b * v.rows], sizeof *v.minus);
+            sink_bytes(s, &v.halves[b * v.rows * 2], 2 * sizeof *v.halves);
         }
     }
     free(x), free(storage);

@@ -23,7 +23,7 @@ static uint32_t bits_of(float f)
 
 /* One block; returns its scale. The largest magnitude is found on the bits, where Inf and NaN are the largest of all.
  */
-static float quantize_block(int8_t q[BLOCK], int32_t *minus, const real *x)
+static float quantize_block(int8_t q[BLOCK], int32_t *minus, int16_t halves[2], const real *x)
 {
     uint32_t top = 0;
     for (int k = 0; k < BLOCK; k++) {
@@ -33,7 +33,7 @@ static float quantize_block(int8_t q[BLOCK], int32_t *minus, const real *x)
     float amax;
     memcpy(&amax, &top, 4);
     bool finite = top < 0x7f800000u;
-    *minus = 0;
+    *minus = halves[0] = halves[1] = 0;
     if (!finite || amax < ACT_AMAX_MIN) {
         memset(q, 0, BLOCK);
         return finite ? 0.0f : NAN;
@@ -41,8 +41,9 @@ static float quantize_block(int8_t q[BLOCK], int32_t *minus, const real *x)
     float inverse = 127.0f / amax;
     for (int k = 0; k < BLOCK; k++) {
         q[k] = (int8_t)rintf((float)x[k] * inverse);
-        *minus -= q[k];
+        halves[k / (BLOCK / 2)] -= q[k];
     }
+    *minus = halves[0] + halves[1];
     return amax / 127.0f;
 }
 
@@ -51,7 +52,7 @@ void act_int8__ref(const struct act *a, int64_t row0, int64_t row1)
     for (int64_t r = row0; r < row1; r++) {
         const struct act_int8 v = act_int8_row(a, r);
         for (int64_t b = 0; b < a->n_in / BLOCK; b++)
-            v.scale[b * v.rows] =
-                quantize_block(v.q + b * v.rows * BLOCK, v.minus + b * v.rows, a->x + r * a->n_in + b * BLOCK);
+            v.scale[b * v.rows] = quantize_block(v.q + b * v.rows * BLOCK, v.minus + b * v.rows,
+                                                 v.halves + b * v.rows * 2, a->x + r * a->n_in + b * BLOCK);
     }
 }
