@@ -6,17 +6,22 @@ const log = $('log'), prompt = $('prompt');
 let messages = [];     // {role, content}, as sent
 let running = null;    // the AbortController of the answer being written
 
-// ---- what the browser remembers ----
+// ---- what the browser remembers: the key in this tab alone and until it is closed, because localStorage outlives the
+// visit on disk and is open to every later page of this origin (whatever serves at this port next) ----
 const saved = (() => { try { return JSON.parse(localStorage.ingot || '{}'); } catch { return {}; } })();
 const fields = { system: '', temperature: '', 'max-tokens': '', seed: '', key: '' };
+try { saved.key = sessionStorage.ingotKey; } catch { /* no storage: typed anew each time */ }
 for (const id in fields) {
   $(id).value = saved[id] ?? fields[id];
   $(id).addEventListener('input', remember);
 }
 function remember() {
   const all = { messages };
-  for (const id in fields) all[id] = $(id).value;
-  try { localStorage.ingot = JSON.stringify(all); } catch { /* a private window: nothing is kept */ }
+  for (const id in fields) if (id !== 'key') all[id] = $(id).value;
+  try {
+    localStorage.ingot = JSON.stringify(all);
+    sessionStorage.ingotKey = $('key').value;
+  } catch { /* a private window: nothing is kept */ }
 }
 
 // ---- text with the little markup that models write; built from nodes, so that no answer can inject any ----

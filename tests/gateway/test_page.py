@@ -102,6 +102,11 @@ def test_page_asks_for_the_key():
         assert B.run("!document.getElementById('settings').hidden")
         B.run("document.getElementById('key').value = 'k3y'; document.getElementById('max-tokens').value = 5; send('hello')")
         B.wait("document.querySelector('.turn.assistant:not(.error):not(.waiting):not(.writing)')", 30)
+        # Remembered through a reload of this tab, and nowhere else.
+        assert "k3y" not in B.run("JSON.stringify(localStorage)")
+        B.open(S.url("/"))
+        B.open(s.url("/"))
+        assert B.run("document.getElementById('key').value") == "k3y"
 
 
 try:
