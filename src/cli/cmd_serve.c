@@ -30,7 +30,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
     struct gateway_options g = {.signals = true};
     int64_t port = 8080, drain_s = 0;
     double temperature = (double)__builtin_nanf(""), top_p = temperature;
-    const char *level = "info";
+    const char *level = "info", *policy = "fcfs";
     const struct cli_option options[] = {
         {"host", 'H', CLI_TEXT, &g.host, "H", "address to listen at (default 127.0.0.1; others need --api-key)"},
         {"port", 'p', CLI_INT, &port, "N", "port (default 8080; 0 takes a free one)"},
@@ -45,6 +45,8 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         {"log-level", 0, CLI_TEXT, &level, "L", "debug, info, warn, error or off (default info)"},
         CLI_MODEL_OPTIONS(m),
     };
+        {"scheduling-policy", 0, CLI_TEXT, &policy, "P",
+         "fcfs: as requests come (default); priority: smaller \"priority\" first, for clients that trust each other"},
     const struct cli_spec spec = {
         "ingot serve MODEL [--port 8080] [options]",
         "Serves a model over HTTP: OpenAI's chat and completions, tokenize, metrics, and a "
@@ -72,6 +74,9 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
     if (log_level_parse(level) < 0)
         return fail(err, ST_INVALID, "--log-level %s: expected debug, info, warn, error or off", level);
     log_set_level((enum log_level)log_level_parse(level));
+    g.by_priority = !strcmp(policy, "priority");
+    if (!g.by_priority && strcmp(policy, "fcfs"))
+        return fail(err, ST_INVALID, "--scheduling-policy %s: expected fcfs or priority", policy);
     g.port = (int)port;
     g.drain_ms = (int)drain_s * 1000;
     struct bundle *bundle;

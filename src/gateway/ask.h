@@ -28,8 +28,8 @@ struct ask {
     struct sampling sampling;
     struct str stops[REQUEST_STOPS_MAX];
     int n_stop;
-    int n; /* choices a prompt */
-    int priority;
+    int n;        /* choices a prompt */
+    int priority; /* smaller goes first */
     /* how to answer */
     bool stream, include_usage, echo;
 };

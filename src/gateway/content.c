@@ -151,6 +151,10 @@ static bool answer_detokenize(struct job *j)
     const struct ask_prompt *p = &j->ask.prompts[0];
     enum status st = tokenizer_decode(j->g->bundle->tokenizer, &text, p->ids, p->n_id, 0, &err);
     if (st == ST_OK) {
+    if (j->ask.priority && !j->g->options.by_priority)
+        return refuse(&j->why, 400, "invalid_value", "priority",
+                      "priority: only 0, because this server takes requests as they come; --scheduling-policy priority "
+                      "lets every client choose");
         json_writer_init(&w, &j->answer);
         json_begin_object(&w);
         json_put_str(&w, "prompt", buf_str(&text));

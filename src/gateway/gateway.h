@@ -26,6 +26,7 @@ struct gateway_options {            /* 0 or NULL = the default in brackets */
     int write_stall_ms;             /* a reader who takes no byte so long is dropped [30,000] */
     int drain_ms;                   /* streams still running after it are cut when draining [120,000] */
     int health_ms;                  /* /health fails when work waits and no step ended for so long [60,000] */
+    bool by_priority;               /* requests may name a priority; else only 0, so that nobody jumps the queue */
     bool signals;                   /* SIGTERM and SIGINT drain; a second one stops at once */
 };
 

@@ -144,7 +144,7 @@ static void fill_request(struct job *j, struct choice *c, int n_ctx)
                           .sampling = j->ask.sampling,
                           .n_stop = j->ask.n_stop,
                           .choice = c->index % j->ask.n,
-                          .priority = j->ask.priority,
+                          .priority = -j->ask.priority,
                           .ctx = c,
                           .on_token = on_token,
                           .on_finish = on_finish};

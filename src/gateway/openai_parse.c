@@ -397,7 +397,7 @@ static const struct field fields[] = {
     NUMBER("n", GEN, READ_INT, n, 1, ASK_CHOICES_MAX),
     SHAPED("best_of", TEXT, read_best_of),
     SWITCH("echo", TEXT, echo),
-    NUMBER("priority", GEN, READ_INT, priority, -1000, 1000),
+    NUMBER("priority", GEN, READ_INT, priority, -1000000, 1000000), /* vLLM's: smaller goes first */
     SWITCH("stream", GEN, stream),
     SHAPED("stream_options", GEN, read_stream_options),
 

@@ -34,6 +34,7 @@ struct engine {
 };
 static struct {
     int hold, delay_us, queue_max, frozen; /* frozen: the last step seems two minutes old */
+    int priority;                          /* of the last request */
 } fake = {.queue_max = 1000};
 
 static struct bundle fake_bundle = {.id = "fake",
@@ -158,6 +159,7 @@ enum status engine_submit(struct engine *e, struct request *r, struct error *err
     s->ends = fake_prompt_has(r, "END");
     s->r = r;
     pthread_mutex_lock(&e->lock);
+    fake.priority = r->priority;
     for (struct fake_seq *other = e->seqs; other; other = other->next)
         n++;
     bool full = n >= fake_get(&fake.queue_max);

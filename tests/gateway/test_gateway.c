@@ -253,6 +253,27 @@ static void test_gateway_refuses_by_name(void **state)
     }
 }
 
+/* Who may say what is urgent: nobody, unless the server was started so. */
+static void test_gateway_priority_is_the_operators_to_grant(void **state)
+{
+    struct http1 a;
+    (void)state;
+    for (int granted = 0; granted < 2; granted++) {
+        start_with(&(struct gateway_options){.host = "127.0.0.1", .by_priority = granted});
+        fake.priority = 0;
+        const struct json *doc = ask(&a, "POST", "/v1/chat/completions", CHAT(",\"priority\":-7"), NULL);
+        assert_int_equal(a.status, granted ? 200 : 400);
+        if (!granted)
+            assert_true(str_is(text_at(json_get(doc, "error"), "param"), "priority"));
+        assert_int_equal(fake.priority, granted ? 7 : 0); /* on the wire smaller goes first, in the engine larger */
+        http1_free(&a);
+        ask(&a, "POST", "/v1/chat/completions", CHAT(",\"priority\":0"), NULL);
+        assert_int_equal(a.status, 200);
+        http1_free(&a);
+        stop(NULL);
+    }
+}
+
 static void test_gateway_takes_harmless_fields(void **state)
 {
     struct http1 a;
@@ -645,6 +666,7 @@ int main(void)
         ON_SERVER(test_gateway_completions),
         ON_SERVER(test_gateway_tokenize_and_users_cannot_write_special_tokens),
         ON_SERVER(test_gateway_refuses_by_name),
+        cmocka_unit_test(test_gateway_priority_is_the_operators_to_grant),
         ON_SERVER(test_gateway_takes_harmless_fields),
         ON_SERVER(test_gateway_context_is_a_limit),
         ON_SERVER(test_gateway_routes),
