@@ -8,6 +8,7 @@ struct inspect {
     struct checkpoint *ck;
     struct tokenizer *tokenizer; /* NULL when there is none */
     struct error no_tokenizer;   /* why not */
+    struct error template_error; /* why its chat template cannot be used; ST_OK: it can, or there is none */
     struct model_plan plan;
     uint64_t type_bytes[DT_COUNT];
     int type_count[DT_COUNT];
@@ -30,6 +31,10 @@ static enum status inspect_open(struct inspect *i, const char *path, const struc
     }
     if (tokenizer_from_checkpoint(&i->tokenizer, i->ck, &i->no_tokenizer) != ST_OK)
         i->tokenizer = NULL;
+    struct template *template = NULL;
+    struct str source = i->tokenizer ? tokenizer_chat_template(i->tokenizer) : STR("");
+    i->template_error.status = source.len ? template_parse(&template, source, &i->template_error) : ST_OK;
+    template_free(template);
     struct pool *pool;
     struct model_options options;
     TRY(cli_model_options(&options, &pool, m, err));
@@ -78,8 +83,12 @@ static void print_text(struct buf *out, const struct inspect *i)
     buf_printf(out, "weights\n");
     print_types(out, i);
     if (i->tokenizer)
-        buf_printf(out, "tokenizer    %s, %d ids, template: %s\n", tokenizer_kind(i->tokenizer),
-                   (int)tokenizer_vocab_size(i->tokenizer), tokenizer_chat_template(i->tokenizer).len ? "yes" : "none");
+        buf_printf(out, "tokenizer    %s, %d ids, template: %s%s\n", tokenizer_kind(i->tokenizer),
+                   (int)tokenizer_vocab_size(i->tokenizer),
+                   i->template_error.status != ST_OK               ? "cannot be used, "
+                   : tokenizer_chat_template(i->tokenizer).len > 0 ? "yes"
+                                                                   : "none",
+                   i->template_error.text);
     else
         buf_printf(out, "tokenizer    none (%s)\n", i->no_tokenizer.text);
     buf_printf(out, "memory plan\n");
@@ -163,6 +172,7 @@ static void print_json(struct buf *out, const struct inspect *i, bool tensors)
     else
         json_write_null(&w);
     json_put_bool(&w, "chat_template", i->tokenizer && tokenizer_chat_template(i->tokenizer).len);
+    json_put_str(&w, "chat_template_error", str_of(i->template_error.text));
     json_key(&w, "plan");
     json_begin_object(&w);
     json_put_int(&w, "weight_bytes", (int64_t)i->plan.weight_bytes);

@@ -262,6 +262,10 @@ static enum status engine_start(struct chat_run *r, struct pool *pool, const str
     if (!r->bundle->tokenizer)
         return fail(err, ST_INVALID, "%s has no tokenizer: text cannot become tokens; `ingot logits` takes ids",
                     r->bundle->id);
+    if (r->bundle->template_error.status != ST_OK)
+        return fail(err, r->bundle->template_error.status,
+                    "the chat template of %s cannot be used (%s); `ingot generate --raw` continues text without one",
+                    r->bundle->id, r->bundle->template_error.text);
     TRY(cli_engine_options(&options, m, pool, err));
     options.max_sequences = 1;
     return engine_create(&r->engine, r->bundle, &options, err);

@@ -13,6 +13,9 @@ static enum status serve(struct bundle *bundle, struct pool *pool, const struct 
     struct gateway *gateway = NULL;
     TRY(cli_engine_options(&engine_options, m, pool, err));
     TRY(engine_create(&engine, bundle, &engine_options, err));
+    if (bundle->template_error.status != ST_OK)
+        log_warnf("serve", "chats will be refused, completions work: the chat template cannot be used: %s",
+                  bundle->template_error.text);
     enum status st = gateway_create(&gateway, engine, options, err);
     if (st == ST_OK) {
         fprintf(stderr, "ingot: ready %s model=%s\n", gateway_url(gateway), bundle->id);
@@ -42,11 +45,11 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
          "for requests that name none (default: the model's own, else 1)"},
         {"top-p", 0, CLI_REAL, &top_p, "P", "likewise"},
         {"drain-timeout", 0, CLI_INT, &drain_s, "S", "seconds that running answers get after SIGTERM (default 120)"},
+        {"scheduling-policy", 0, CLI_TEXT, &policy, "P",
+         "fcfs: as requests come (default); priority: smaller \"priority\" first, for clients that trust each other"},
         {"log-level", 0, CLI_TEXT, &level, "L", "debug, info, warn, error or off (default info)"},
         CLI_MODEL_OPTIONS(m),
     };
-        {"scheduling-policy", 0, CLI_TEXT, &policy, "P",
-         "fcfs: as requests come (default); priority: smaller \"priority\" first, for clients that trust each other"},
     const struct cli_spec spec = {
         "ingot serve MODEL [--port 8080] [options]",
         "Serves a model over HTTP: OpenAI's chat and completions, tokenize, metrics, and a "
@@ -71,12 +74,12 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         return fail(err, ST_INVALID, "--top-p %g: expected more than 0, at most 1", top_p);
     if (drain_s < 0 || drain_s > 86400)
         return fail(err, ST_INVALID, "--drain-timeout %lld: expected seconds, 0 to 86400", (long long)drain_s);
-    if (log_level_parse(level) < 0)
-        return fail(err, ST_INVALID, "--log-level %s: expected debug, info, warn, error or off", level);
-    log_set_level((enum log_level)log_level_parse(level));
     g.by_priority = !strcmp(policy, "priority");
     if (!g.by_priority && strcmp(policy, "fcfs"))
         return fail(err, ST_INVALID, "--scheduling-policy %s: expected fcfs or priority", policy);
+    if (log_level_parse(level) < 0)
+        return fail(err, ST_INVALID, "--log-level %s: expected debug, info, warn, error or off", level);
+    log_set_level((enum log_level)log_level_parse(level));
     g.port = (int)port;
     g.drain_ms = (int)drain_s * 1000;
     struct bundle *bundle;

@@ -7,18 +7,11 @@
 enum status cli_chat_ids(struct ids *out, const struct bundle *b, struct str messages, struct error *err)
 {
     struct arena arena;
-    struct chat_prompt rendered = {0};
-    struct chat_options options = {
-        .bos_token = tokenizer_token(b->tokenizer, tokenizer_bos(b->tokenizer)),
-        .eos_token = tokenizer_token(b->tokenizer, tokenizer_eos(b->tokenizer)),
-    };
+    struct chat_options options = {0};
     arena_init(&arena, 0);
     enum status st = json_parse(&options.messages, &arena, messages, 0, err);
     if (st == ST_OK)
-        st = chat_render(b->template, &rendered, &options, err);
-    if (st == ST_OK)
-        st = tokenizer_encode_pieces(b->tokenizer, out, rendered.pieces, rendered.n_piece, TOKENIZE_SPECIAL, err);
-    chat_prompt_free(&rendered);
+        st = bundle_chat_ids(out, b, &options, err);
     arena_free(&arena);
     return st;
 }
@@ -27,7 +20,7 @@ enum status cli_prompt_ids(struct ids *out, const struct bundle *b, struct str p
 {
     if (!b->tokenizer)
         return fail(err, ST_INVALID, "%s has no tokenizer: text cannot become tokens; `ingot logits` takes ids", b->id);
-    if (raw || !b->template)
+    if (raw || (!b->template && b->template_error.status == ST_OK))
         return tokenizer_encode(b->tokenizer, out, prompt, TOKENIZE_ADD | (raw ? TOKENIZE_SPECIAL : 0), err);
     struct buf json = {0};
     struct json_writer w;

@@ -27,27 +27,13 @@ bool refuse_status(struct refusal *r, const struct error *err, const char *param
     return refuse(r, http, NULL, param, "%s", err->text);
 }
 
-/* The prompt of a chat: only the template's own text can become special tokens (struct text_piece). */
 static bool render(struct job *j, struct ids *out)
 {
-    const struct bundle *b = j->g->bundle;
-    const struct tokenizer *tok = b->tokenizer;
-    int32_t bos = tokenizer_bos(tok), eos = tokenizer_eos(tok);
     struct chat_options o = {.messages = j->ask.messages,
                              .extra = j->ask.template_vars,
-                             .bos_token = bos >= 0 ? tokenizer_token(tok, bos) : STR(""),
-                             .eos_token = eos >= 0 ? tokenizer_token(tok, eos) : STR(""),
                              .no_generation_prompt = j->ask.no_generation_prompt};
-    struct chat_prompt prompt = {0};
     struct error err;
-    /* A template writes its own BOS; the built-in form leaves it to the tokenizer. */
-    unsigned flags = TOKENIZE_SPECIAL | (b->template ? 0 : TOKENIZE_ADD);
-    enum status st = chat_render(b->template, &prompt, &o, &err);
-    if (st == ST_OK) {
-        st = tokenizer_encode_pieces(tok, out, prompt.pieces, prompt.n_piece, flags, &err);
-        chat_prompt_free(&prompt);
-    }
-    return st == ST_OK || refuse_status(&j->why, &err, "messages");
+    return bundle_chat_ids(out, j->g->bundle, &o, &err) == ST_OK || refuse_status(&j->why, &err, "messages");
 }
 
 static bool encode(struct job *j, const struct ask_prompt *p, struct ids *out)
@@ -151,10 +137,6 @@ static bool answer_detokenize(struct job *j)
     const struct ask_prompt *p = &j->ask.prompts[0];
     enum status st = tokenizer_decode(j->g->bundle->tokenizer, &text, p->ids, p->n_id, 0, &err);
     if (st == ST_OK) {
-    if (j->ask.priority && !j->g->options.by_priority)
-        return refuse(&j->why, 400, "invalid_value", "priority",
-                      "priority: only 0, because this server takes requests as they come; --scheduling-policy priority "
-                      "lets every client choose");
         json_writer_init(&w, &j->answer);
         json_begin_object(&w);
         json_put_str(&w, "prompt", buf_str(&text));
@@ -169,6 +151,10 @@ static bool make(struct job *j)
 {
     if (!openai_parse(&j->ask, j->kind, buf_str(&j->body), j->g->bundle, &j->arena, &j->why))
         return false;
+    if (j->ask.priority && !j->g->options.by_priority)
+        return refuse(&j->why, 400, "invalid_value", "priority",
+                      "priority: only 0, because this server takes requests as they come; --scheduling-policy priority "
+                      "lets every client choose");
     if (!j->g->bundle->tokenizer)
         return refuse(&j->why, 400, "unsupported_value", NULL,
                       "this model has no tokenizer: it cannot be asked in text");

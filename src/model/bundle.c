@@ -49,8 +49,13 @@ static enum status open_parts(struct bundle *b, const struct checkpoint *ck, con
         config_add_eos(c, tokenizer_eos(b->tokenizer));
         b->template_source = tokenizer_chat_template(b->tokenizer);
     }
-    if (b->template_source.ptr)
-        TRY(template_parse(&b->template, b->template_source, err));
+    if (b->template_source.ptr) {
+        /* A template beyond our subset takes nothing from the model but its chat. */
+        st = template_parse(&b->template, b->template_source, &b->template_error);
+        if (st == ST_NOMEM)
+            return fail_nomem(err, "chat template");
+        b->template_error.status = st;
+    }
     read_generation_config(b, ck->folder);
     return ST_OK;
 }

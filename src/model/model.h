@@ -113,7 +113,8 @@ struct bundle {
     char id[128]; /* folder's or file's name without extension */
     struct model *model;
     struct tokenizer *tokenizer; /* NULL when the model has none */
-    struct template *template;   /* NULL when it has none */
+    struct template *template;   /* NULL when it has none, or one that cannot be used: */
+    struct error template_error; /* why; status ST_OK when there is nothing wrong */
     struct str template_source;
     /* generation_config.json's defaults; NaN or -1 = not given */
     double temperature, top_p, repetition_penalty;
@@ -123,5 +124,9 @@ MUST_USE enum status bundle_open(struct bundle **out, const char *path, const st
                                  struct error *err);
 void bundle_close(struct bundle *b);
 bool bundle_is_eos(const struct bundle *b, int32_t id);
+/* A chat as token ids: rendered by the model's template, else by the built-in form. The options' bos_token and
+ * eos_token are filled in. ST_UNSUPPORTED or ST_CORRUPT, saying what the template needs, when it cannot be used. */
+MUST_USE enum status bundle_chat_ids(struct ids *out, const struct bundle *b, struct chat_options *options,
+                                     struct error *err);
 
 #endif

@@ -289,6 +289,23 @@ class Templates(Case):
         self.assertEqual((code, out), (0, b"User: Hi\nAssistant:"))
         self.assertIn("no chat template", err)
 
+    def test_a_model_whose_template_cannot_be_used_still_continues_text(self):
+        folder = self.path("odd")
+        tiny_model(self.folder, vocab=300)
+        self.good("convert", self.path("tiny.bin"), folder, "--type", "f32")
+        os.remove(os.path.join(folder, "tokenizer.bin"))
+        corpus = self.path("corpus.txt", "the cat and the hat sat on the mat with the other cat\n" * 200)
+        self.good("tokenizer", "train", corpus, "--vocab-size", "300", "--out", folder)
+        run = ["generate", folder, "-p", "the", "-n", "4", "--temperature", "0", "--json"]
+        for status, source, says in (("unsupported", "{% include 'x' %}", "the tag 'include'"), ("corrupt", "{% if x %}", "line 1")):
+            config = {"chat_template": source, "tokenizer_class": "PreTrainedTokenizerFast"}
+            self.path("odd/tokenizer_config.json", json.dumps(config))
+            self.assertEqual(self.good_json(*run, "--raw")["usage"]["completion_tokens"], 4)
+            self.assertIn(says, self.bad(status, "chat template of odd", *run))
+            self.assertIn(says, self.bad(status, "chat template of odd", "run", folder, "-p", "the"))
+            self.assertIn("template: cannot be used, ", self.good("inspect", folder).decode())
+            self.assertIn(says, self.good_json("inspect", folder, "--json")["chat_template_error"])
+
     def test_failures_say_why_and_where(self):
         c = self.path("c.json", "{}")
         rows = [

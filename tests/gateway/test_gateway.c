@@ -274,6 +274,25 @@ static void test_gateway_priority_is_the_operators_to_grant(void **state)
     }
 }
 
+/* A template that is not understood: chats are refused with the reason, everything else works. */
+static void test_gateway_serves_without_a_usable_template(void **state)
+{
+    struct http1 a;
+    (void)state;
+    fake_bundle.template_error = (struct error){ST_UNSUPPORTED, "template: line 3: the tag 'include' is not offered"};
+    const struct json *doc = ask(&a, "POST", "/v1/chat/completions", CHAT(""), NULL);
+    assert_int_equal(a.status, 400);
+    assert_true(str_find(text_at(json_get(doc, "error"), "message"), STR("the tag 'include'"), 0) != SIZE_MAX);
+    http1_free(&a);
+    ask(&a, "POST", "/v1/completions", "{\"prompt\":\"x\"}", NULL);
+    assert_int_equal(a.status, 200);
+    http1_free(&a);
+    ask(&a, "POST", "/v1/tokenize", "{\"prompt\":\"x\"}", NULL);
+    assert_int_equal(a.status, 200);
+    http1_free(&a);
+    fake_bundle.template_error = (struct error){0};
+}
+
 static void test_gateway_takes_harmless_fields(void **state)
 {
     struct http1 a;
@@ -667,6 +686,7 @@ int main(void)
         ON_SERVER(test_gateway_tokenize_and_users_cannot_write_special_tokens),
         ON_SERVER(test_gateway_refuses_by_name),
         cmocka_unit_test(test_gateway_priority_is_the_operators_to_grant),
+        ON_SERVER(test_gateway_serves_without_a_usable_template),
         ON_SERVER(test_gateway_takes_harmless_fields),
         ON_SERVER(test_gateway_context_is_a_limit),
         ON_SERVER(test_gateway_routes),
