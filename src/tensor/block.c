@@ -285,3 +285,178 @@ bool block_write(uint8_t *out, enum dtype t, const float *in)
         return false;
     }
 }
+
+/* ---- packing what a fit found: each the reverse of its reader ---- */
+
+static void u16_put(uint8_t *out, unsigned v)
+{
+    uint16_t h = (uint16_t)v;
+    memcpy(out, &h, 2);
+}
+
+/* Two bits of element i of 256: 128 elements share 32 bytes. */
+static void pairs_put(uint8_t *q, int i, int v)
+{
+    q[i / 128 * 32 + i % 32] |= (uint8_t)(v << i % 128 / 32 * 2);
+}
+
+static void q2_k_pack(uint8_t *out, const struct fit *f)
+{
+    for (int g = 0; g < 16; g++)
+        out[g] = (uint8_t)(f->scale[g] | f->min[g] << 4);
+    for (int i = 0; i < 256; i++)
+        pairs_put(out + 16, i, f->level[i]);
+    scale_put(out + 80, f->d);
+    scale_put(out + 82, f->dmin);
+}
+
+static void q3_k_pack(uint8_t *out, const struct fit *f)
+{
+    for (int i = 0; i < 256; i++) {
+        int v = f->level[i] + 4;
+        out[i % 32] |= (uint8_t)((v >> 2) << i / 32);
+        pairs_put(out + 32, i, v & 3);
+    }
+    for (int g = 0; g < 16; g++) {
+        int v = f->scale[g] + 32;
+        out[96 + g % 8] |= (uint8_t)((v & 15) << g / 8 * 4);
+        out[104 + g % 4] |= (uint8_t)((v >> 4) << g / 4 * 2);
+    }
+    scale_put(out + 108, f->d);
+}
+
+static void scale_min_put(uint8_t *b, int s, int scale, int min)
+{
+    if (s < 4) {
+        b[s] |= (uint8_t)scale;
+        b[s + 4] |= (uint8_t)min;
+    } else {
+        b[s + 4] |= (uint8_t)((scale & 15) | (min & 15) << 4);
+        b[s - 4] |= (uint8_t)(scale >> 4 << 6);
+        b[s] |= (uint8_t)(min >> 4 << 6);
+    }
+}
+
+static void q45_k_pack(uint8_t *out, uint8_t *high, uint8_t *q, const struct fit *f)
+{
+    scale_put(out, f->d);
+    scale_put(out + 2, f->dmin);
+    for (int s = 0; s < 8; s++)
+        scale_min_put(out + 4, s, f->scale[s], f->min[s]);
+    for (int i = 0; i < 256; i++) {
+        int s = i / 32, l = i % 32;
+        q[s / 2 * 32 + l] |= (uint8_t)((f->level[i] & 15) << s % 2 * 4);
+        if (high)
+            high[l] |= (uint8_t)((f->level[i] >> 4) << s);
+    }
+}
+
+static void q6_k_pack(uint8_t *out, const struct fit *f)
+{
+    for (int i = 0; i < 256; i++) {
+        int half = i / 128, r = i % 128, v = f->level[i] + 32;
+        out[half * 64 + r % 64] |= (uint8_t)((v & 15) << r / 64 * 4);
+        out[128 + half * 32 + r % 32] |= (uint8_t)((v >> 4) << r / 32 * 2);
+    }
+    for (int g = 0; g < 16; g++)
+        out[192 + g] = (uint8_t)f->scale[g];
+    scale_put(out + 208, f->d);
+}
+
+static void iq4_xs_pack(uint8_t *out, const struct fit *f)
+{
+    unsigned high = 0;
+    scale_put(out, f->d);
+    for (int s = 0; s < 8; s++) {
+        int v = f->scale[s] + 32;
+        out[4 + s / 2] |= (uint8_t)((v & 15) << s % 2 * 4);
+        high |= (unsigned)(v >> 4) << 2 * s;
+        nibbles_put(out + 8 + 16 * s, f->level + 32 * s);
+    }
+    u16_put(out + 2, high);
+}
+
+static void mxfp4_pack(uint8_t *out, const struct fit *f)
+{
+    int codes[32], e = 0;
+    if (f->d > 0)
+        frexpf(f->d, &e); /* d = 2^(e - 1) = 2^(byte - 128) */
+    out[0] = f->d > 0 ? (uint8_t)(e + 127) : 0;
+    for (int j = 0; j < 32; j++) /* levels ascend from -12 to 12 */
+        codes[j] = f->level[j] >= 7 ? f->level[j] - 7 : 15 - f->level[j];
+    nibbles_put(out + 1, codes);
+}
+
+static void q8_0_pack(uint8_t *out, const struct fit *f)
+{
+    scale_put(out, f->d);
+    for (int j = 0; j < 32; j++)
+        out[2 + j] = (uint8_t)f->level[j];
+}
+
+/* 32 nibbles behind d, perhaps the minimum and the fifth bits; `zero` is the code of level 0. */
+static void small_pack(uint8_t *out, const struct fit *f, bool min, bool fifth, int zero)
+{
+    int codes[32];
+    for (int j = 0; j < 32; j++)
+        codes[j] = f->level[j] + zero;
+    scale_put(out, f->d);
+    out += 2;
+    if (min) {
+        scale_put(out, f->dmin);
+        out += 2;
+    }
+    if (fifth) {
+        fifth_put(out, codes);
+        out += 4;
+    }
+    nibbles_put(out, codes);
+}
+
+void block_pack(uint8_t *out, enum dtype t, const struct fit *f)
+{
+    memset(out, 0, (size_t)dtype_row(t)->bytes);
+    switch (t) {
+    case DT_Q4_0:
+        small_pack(out, f, false, false, 8);
+        break;
+    case DT_Q4_1:
+        small_pack(out, f, true, false, 0);
+        break;
+    case DT_Q5_0:
+        small_pack(out, f, false, true, 16);
+        break;
+    case DT_Q5_1:
+        small_pack(out, f, true, true, 0);
+        break;
+    case DT_Q8_0:
+        q8_0_pack(out, f);
+        break;
+    case DT_Q2_K:
+        q2_k_pack(out, f);
+        break;
+    case DT_Q3_K:
+        q3_k_pack(out, f);
+        break;
+    case DT_Q4_K:
+        q45_k_pack(out, NULL, out + 16, f);
+        break;
+    case DT_Q5_K:
+        q45_k_pack(out, out + 16, out + 48, f);
+        break;
+    case DT_Q6_K:
+        q6_k_pack(out, f);
+        break;
+    case DT_IQ4_NL:
+        small_pack(out, f, false, false, 0);
+        break;
+    case DT_IQ4_XS:
+        iq4_xs_pack(out, f);
+        break;
+    case DT_MXFP4:
+        mxfp4_pack(out, f);
+        break;
+    default:
+        break;
+    }
+}
