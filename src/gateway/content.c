@@ -57,7 +57,7 @@ static bool check_length(struct job *j, const struct ids *ids)
     engine_stats(j->g->engine, &s);
     if (ids->count == 0)
         return refuse(&j->why, 400, "invalid_value", param, "the prompt is empty");
-    if (ids->count >= (size_t)s.n_ctx)
+    if (ids->count + (j->ask.sampling.max_tokens >= 0) > (size_t)s.n_ctx)
         return refuse(&j->why, 400, "context_length_exceeded", param,
                       "the prompt has %zu tokens; this model's context of %d must hold it and an answer", ids->count,
                       s.n_ctx);
@@ -78,10 +78,51 @@ static bool make_prompts(struct job *j)
     return true;
 }
 
+static struct str prompt_echo(const struct job *j, int i)
+{
+    size_t start = i ? j->echo_end[i - 1] : 0;
+    return str_n(j->echo.ptr + start, j->echo_end[i] - start);
+}
+
+struct str job_echo(const struct job *j, const struct choice *c)
+{
+    return prompt_echo(j, c->index / j->ask.n);
+}
+
+/* Where each token of prompt i begins in the echoed text, in characters: the legacy logprobs' text_offset. */
+static bool make_offsets(struct job *j, int i, struct str echo)
+{
+    const struct tokenizer *tok = j->g->bundle->tokenizer;
+    const struct ids *ids = &j->prompts[i];
+    struct decoder decoder;
+    struct buf piece = {0};
+    size_t n = 0, most = text_chars(echo);
+    int32_t *at = j->echo_offsets[i] = arena_alloc_zero(&j->arena, ids->count, sizeof *at);
+    if (!at)
+        return refuse(&j->why, 503, NULL, NULL, "out of memory");
+    decoder_init(&decoder, tok, 0);
+    for (size_t k = 0; k < ids->count; k++) {
+        at[k] = (int32_t)(n < most ? n : most); /* a normalizer may have made the tokens' text longer than the user's */
+        bool added = k == 0 && !j->ask.prompts[i].ids && ids->ids[0] == tokenizer_bos(tok) &&
+                     !str_starts(echo, tokenizer_token(tok, ids->ids[0]));
+        buf_clear(&piece);
+        if (!added)
+            decoder_next(&decoder, ids->ids[k], &piece);
+        n += text_chars(buf_str(&piece));
+    }
+    bool failed = piece.failed;
+    buf_free(&piece);
+    return !failed || refuse(&j->why, 503, NULL, NULL, "out of memory");
+}
+
 /* Completions with "echo": each answer begins with its prompt's text. */
 static bool make_echo(struct job *j)
 {
     struct error err;
+    bool offsets = j->ask.echo && j->ask.sampling.n_logprobs >= 0;
+    j->echo_offsets = arena_alloc_zero(&j->arena, (size_t)j->n_prompt, sizeof *j->echo_offsets);
+    if (!j->echo_offsets)
+        return refuse(&j->why, 503, NULL, NULL, "out of memory");
     for (int i = 0; i < j->n_prompt && j->ask.echo; i++) {
         const struct ask_prompt *p = &j->ask.prompts[i];
         if (!p->ids)
@@ -90,14 +131,12 @@ static bool make_echo(struct job *j)
             return refuse_status(&j->why, &err, "prompt");
         j->echo_end[i] = j->echo.len;
     }
-    return !j->echo.failed || refuse(&j->why, 503, NULL, NULL, "out of memory");
-}
-
-struct str job_echo(const struct job *j, const struct choice *c)
-{
-    int prompt = c->index / j->ask.n;
-    size_t start = prompt ? j->echo_end[prompt - 1] : 0;
-    return str_n(j->echo.ptr + start, j->echo_end[prompt] - start);
+    if (j->echo.failed)
+        return refuse(&j->why, 503, NULL, NULL, "out of memory");
+    for (int i = 0; i < j->n_prompt && offsets; i++)
+        if (!make_offsets(j, i, prompt_echo(j, i)))
+            return false;
+    return true;
 }
 
 static bool answer_tokenize(struct job *j)

@@ -21,8 +21,8 @@ static void on_token(void *ctx, const struct token_event *e)
 {
     struct choice *c = ctx;
     struct gateway *g = c->job->g;
-    struct mail m = {e->id, e->logprob, (uint32_t)e->text.len, (uint32_t)e->n_top};
-    if (e->id >= 0)
+    struct mail m = {e->id, e->logprob, (uint32_t)e->text.len, (uint32_t)e->n_top, e->is_prompt};
+    if (e->id >= 0 && !e->is_prompt)
         telemetry_token(g, c, clock_ns());
     pthread_mutex_lock(&g->mail_lock);
     if (c->inbox.len > MAIL_MAX || c->inbox.failed) {
@@ -117,19 +117,28 @@ static void send_event(struct job *j, struct buf *out)
     j->write_ns = clock_ns();
 }
 
+/* The prompt's text, as a stream's first event; with logprobs that waits until the prompt's are all there. */
+static void send_echo(struct job *j, struct choice *c, struct buf *out)
+{
+    if (!j->ask.echo || c->said_echo)
+        return;
+    c->said_echo = true;
+    openai_chunk_echo(j, c, out);
+    send_event(j, out);
+}
+
 static void begin_stream(struct job *j)
 {
     struct buf out = {0};
     add_timing(j);
     sse_begin(j->x);
     for (int i = 0; i < j->n_choice; i++) {
-        if (j->kind == ASK_CHAT)
+        if (j->kind == ASK_CHAT) {
             openai_chunk_role(j, &j->choices[i], &out);
-        else if (j->ask.echo)
-            openai_chunk_echo(j, &j->choices[i], &out);
-        else
-            continue;
-        send_event(j, &out);
+            send_event(j, &out);
+        } else if (j->ask.sampling.n_logprobs < 0) {
+            send_echo(j, &j->choices[i], &out);
+        }
     }
     buf_free(&out);
 }
@@ -144,6 +153,8 @@ static void fill_request(struct job *j, struct choice *c, int n_ctx)
                           .sampling = j->ask.sampling,
                           .n_stop = j->ask.n_stop,
                           .choice = c->index % j->ask.n,
+                          .echo_logprobs =
+                              j->ask.echo && (j->ask.sampling.n_logprobs >= 0 || j->ask.sampling.max_tokens < 0),
                           .priority = -j->ask.priority,
                           .ctx = c,
                           .on_token = on_token,
@@ -172,6 +183,8 @@ void generate_start(struct job *j)
         j->choices[i].index = i;
         if (j->ask.echo && !j->ask.stream) /* now: an answer that ends at once brings no token */
             buf_append_str(&j->choices[i].text, job_echo(j, &j->choices[i]));
+        if (j->ask.echo && j->ask.sampling.n_logprobs >= 0)
+            j->choices[i].n_char = text_chars(job_echo(j, &j->choices[i]));
         fill_request(j, &j->choices[i], s.n_ctx);
         enum status st = engine_submit(j->g->engine, &j->choices[i].request, &err);
         if (st != ST_OK) {
@@ -216,9 +229,12 @@ static void write_next(struct job *j, struct choice *c, struct buf *out)
         m.n_top = REQUEST_LOGPROBS_MAX;
     memcpy(top, text.ptr + text.len, m.n_top * sizeof *top);
     c->at += sizeof m + m.n_text + m.n_top * sizeof *top;
-    if (!j->ask.stream) {
+    if (!j->ask.stream || m.is_prompt) {
         openai_keep_token(j, c, &m, text, top);
-    } else if (text.len > 0 || j->ask.sampling.n_logprobs >= 0) {
+        return;
+    }
+    send_echo(j, c, out);
+    if (text.len > 0 || j->ask.sampling.n_logprobs >= 0) {
         openai_chunk_token(j, c, &m, text, top, out);
         send_event(j, out);
     }
@@ -248,6 +264,7 @@ static bool pump_choice(struct job *j, struct choice *c, struct buf *out)
     if (last && !c->said_end) {
         c->said_end = true;
         if (j->ask.stream && c->end.finish != FINISH_ERROR && c->end.finish != FINISH_CANCELED) {
+            send_echo(j, c, out);
             openai_chunk_end(j, c, out);
             send_event(j, out);
         }

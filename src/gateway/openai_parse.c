@@ -385,7 +385,8 @@ static const struct field fields[] = {
     NUMBER("repetition_penalty", GEN, READ_REAL, sampling.repetition_penalty, 0.01, 100),
     NUMBER("presence_penalty", GEN, READ_REAL, sampling.presence_penalty, -2, 2),
     NUMBER("frequency_penalty", GEN, READ_REAL, sampling.frequency_penalty, -2, 2),
-    NUMBER("max_tokens", GEN, READ_INT, sampling.max_tokens, 1, INT_MAX),
+    NUMBER("max_tokens", CHAT, READ_INT, sampling.max_tokens, 1, INT_MAX),
+    NUMBER("max_tokens", TEXT, READ_INT, sampling.max_tokens, 0, INT_MAX), /* 0: the prompt alone, with echo */
     NUMBER("max_completion_tokens", CHAT, READ_INT, sampling.max_tokens, 1, INT_MAX),
     NUMBER("min_tokens", GEN, READ_INT, sampling.min_tokens, 0, INT_MAX),
     SWITCH("ignore_eos", GEN, sampling.ignore_eos),
@@ -552,8 +553,12 @@ static bool check_whole(struct parse *p)
     if (a->n * a->n_prompt > ASK_SEQUENCES_MAX)
         return refuse(p->why, 400, "invalid_value", "n", "n times the number of prompts is more than %d",
                       ASK_SEQUENCES_MAX);
-    if (a->echo && a->sampling.n_logprobs >= 0)
-        return refuse(p->why, 400, "unsupported_parameter", "echo", "echo together with logprobs is not offered");
+    if (a->kind == ASK_COMPLETION && a->sampling.max_tokens == 0) {
+        if (!a->echo)
+            return refuse(p->why, 400, "invalid_value", "max_tokens",
+                          "max_tokens: 0 asks for nothing, unless echo is true");
+        a->sampling.max_tokens = -1; /* the engine's word for it */
+    }
     if (a->sampling.top_k < 0)
         a->sampling.top_k = 0;
     return true;

@@ -66,35 +66,47 @@ static double finite_logprob(double x)
     return x > -9999 ? x : -9999; /* as OpenAI writes what is next to impossible; NaN too */
 }
 
-static void write_token_name(struct json_writer *w, const struct tokenizer *tok, int32_t id, bool with_bytes)
+static void write_token(struct json_writer *w, const struct tokenizer *tok, int32_t id)
 {
     struct buf bytes = {0};
     tokenizer_token_bytes(tok, &bytes, id);
-    if (!with_bytes) {
-        json_write_str(w, buf_str(&bytes));
-    } else {
-        json_put_str(w, "token", buf_str(&bytes));
-        json_key(w, "bytes");
-        json_begin_array(w);
-        for (size_t i = 0; i < bytes.len; i++)
-            json_write_int(w, (unsigned char)bytes.ptr[i]);
-        json_end_array(w);
-    }
+    json_put_str(w, "token", buf_str(&bytes));
+    json_key(w, "bytes");
+    json_begin_array(w);
+    for (size_t i = 0; i < bytes.len; i++)
+        json_write_int(w, (unsigned char)bytes.ptr[i]);
+    json_end_array(w);
     w->out->failed |= bytes.failed;
     buf_free(&bytes);
+}
+
+/* What completions call a token: its text, or bytes:\xe4\xb8 (OpenAI's way) when it is a part of a character. As text
+ * those would all be U+FFFD, and of several only one could be a key of top_logprobs. */
+static struct buf token_name(const struct tokenizer *tok, int32_t id)
+{
+    struct buf bytes = {0}, name = {0};
+    tokenizer_token_bytes(tok, &bytes, id);
+    if (utf8_valid(buf_str(&bytes)))
+        return bytes;
+    buf_append_str(&name, STR("bytes:"));
+    for (size_t i = 0; i < bytes.len; i++)
+        buf_printf(&name, "\\x%02x", (unsigned char)bytes.ptr[i]);
+    name.failed |= bytes.failed;
+    buf_free(&bytes);
+    return name;
 }
 
 static void chat_entry(struct json_writer *w, const struct job *j, const struct mail *m, const struct candidate *top)
 {
     const struct tokenizer *tok = j->g->bundle->tokenizer;
     json_begin_object(w);
-    write_token_name(w, tok, m->id, true);
+    write_token(w, tok, m->id);
     json_put_real(w, "logprob", finite_logprob(m->logprob));
     json_key(w, "top_logprobs");
     json_begin_array(w);
     for (uint32_t i = 0; i < m->n_top; i++) {
         json_begin_object(w);
-        write_token_name(w, tok, top[i].id, true);
+        write_token(w, tok, top[i].id);
         json_put_real(w, "logprob", finite_logprob(top[i].logit));
         json_end_object(w);
     }
@@ -115,16 +127,16 @@ static void completion_tops(struct json_writer *w, const struct job *j, const st
         if (extra && has_chosen)
             break;
         has_chosen |= t.id == m->id;
-        struct buf name = {0};
-        tokenizer_token_bytes(tok, &name, t.id);
+        struct buf name = token_name(tok, t.id);
         json_key_str(w, buf_str(&name));
+        w->out->failed |= name.failed;
         json_write_real(w, finite_logprob(t.logit));
         buf_free(&name);
     }
     json_end_object(w);
 }
 
-static size_t count_chars(struct str s)
+size_t text_chars(struct str s)
 {
     size_t n = 0;
     for (size_t i = 0; i < s.len; i++)
@@ -178,6 +190,27 @@ static struct json_writer list_item(struct buf *list)
     return w;
 }
 
+/* One element for each of the four arrays; w stands in the first. Nothing precedes the prompt's first token: null. */
+static void completion_entry(struct json_writer *w, const struct job *j, struct choice *c, const struct mail *m,
+                             const struct candidate *top)
+{
+    bool first = m->is_prompt && c->n_echoed == 0;
+    int64_t offset = m->is_prompt ? j->echo_offsets[c->index / j->ask.n][c->n_echoed++] : (int64_t)c->n_char;
+    struct buf name = token_name(j->g->bundle->tokenizer, m->id);
+    json_write_str(w, buf_str(&name));
+    w->out->failed |= name.failed;
+    buf_free(&name);
+    struct json_writer value = list_item(&c->values), tops = list_item(&c->tops), at = list_item(&c->offsets);
+    if (first) {
+        json_write_null(&value);
+        json_write_null(&tops);
+    } else {
+        json_write_real(&value, finite_logprob(m->logprob));
+        completion_tops(&tops, j, m, top);
+    }
+    json_write_int(&at, offset);
+}
+
 static void keep_logprobs(struct job *j, struct choice *c, const struct mail *m, struct str text,
                           const struct candidate *top)
 {
@@ -188,16 +221,10 @@ static void keep_logprobs(struct job *j, struct choice *c, const struct mail *m,
         if (j->kind == ASK_CHAT) {
             chat_entry(&w, j, m, top);
         } else {
-            write_token_name(&w, j->g->bundle->tokenizer, m->id, false);
-            w = list_item(&c->values);
-            json_write_real(&w, finite_logprob(m->logprob));
-            w = list_item(&c->tops);
-            completion_tops(&w, j, m, top);
-            w = list_item(&c->offsets);
-            json_write_int(&w, (int64_t)c->n_char);
+            completion_entry(&w, j, c, m, top);
         }
     }
-    c->n_char += count_chars(text);
+    c->n_char += text_chars(text);
     c->text.failed |= c->logprobs.failed | c->values.failed | c->tops.failed | c->offsets.failed;
 }
 
@@ -288,9 +315,11 @@ void openai_chunk_role(struct job *j, const struct choice *c, struct buf *out)
     write_chunk(j, c, CHUNK_ROLE, STR(""), out);
 }
 
-void openai_chunk_echo(struct job *j, const struct choice *c, struct buf *out)
+void openai_chunk_echo(struct job *j, struct choice *c, struct buf *out)
 {
     write_chunk(j, c, CHUNK_TEXT, job_echo(j, c), out);
+    out->failed |= c->text.failed;
+    clear_logprobs(c);
 }
 
 void openai_chunk_token(struct job *j, struct choice *c, const struct mail *m, struct str text,

@@ -49,6 +49,7 @@ struct mail { /* a token event as it travels from the engine to the loop; then n
     int32_t id;
     float logprob;
     uint32_t n_text, n_top;
+    bool is_prompt;
 };
 
 struct choice { /* one sequence */
@@ -69,7 +70,8 @@ struct choice { /* one sequence */
     struct buf tops;     /* completions keep four arrays: these are token_logprobs, top_logprobs, text_offset */
     struct buf values, offsets;
     size_t n_char; /* characters of text before the next token (text_offset) */
-    bool said_end;
+    int n_echoed;  /* prompt tokens whose log-probabilities are kept */
+    bool said_echo, said_end;
 };
 
 struct job {
@@ -89,6 +91,7 @@ struct job {
     struct ids *prompts; /* [n_prompt] tokenized */
     struct buf echo;     /* text of the prompts, ends in echo_end */
     size_t *echo_end;
+    int32_t **echo_offsets; /* [n_prompt][its tokens] characters of echo before a token; with logprobs only */
     int n_prompt, n_choice, n_submitted;
     struct choice *choices; /* prompt-major: choice i continues prompt i / n */
     char id[48];
@@ -115,13 +118,14 @@ void workers_destroy(struct worker_queue *w);            /* finishes what is que
 /* openai_write.c */
 void openai_write_refusal(struct buf *out, const struct refusal *why);
 void openai_chunk_role(struct job *j, const struct choice *c, struct buf *out);
-void openai_chunk_echo(struct job *j, const struct choice *c, struct buf *out);
+void openai_chunk_echo(struct job *j, struct choice *c, struct buf *out);
 void openai_chunk_token(struct job *j, struct choice *c, const struct mail *m, struct str text,
                         const struct candidate *top, struct buf *out);
 void openai_chunk_end(struct job *j, const struct choice *c, struct buf *out);
 void openai_chunk_usage(struct job *j, struct buf *out);
 void openai_keep_token(struct job *j, struct choice *c, const struct mail *m, struct str text,
                        const struct candidate *top);
+size_t text_chars(struct str s);
 void openai_write_answer(struct job *j, struct buf *out);
 void openai_write_models(const struct gateway *g, struct buf *out);
 void openai_write_model(const struct gateway *g, struct json_writer *w);

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -22,7 +23,7 @@ struct fake_seq {
     struct request *r;
     uint64_t id;
     bool canceled, fails, big, ends;
-    int n;
+    int n, n_echoed;
     struct fake_seq *next;
 };
 struct engine {
@@ -55,7 +56,18 @@ static bool fake_step(struct fake_seq *s) /* false when it has ended */
 {
     struct request *r = s->r;
     struct finish_event end = {.finish = FINISH_NONE, .n_prompt = r->n_prompt, .seed = r->sampling.seed};
-    int limit = r->sampling.max_tokens ? r->sampling.max_tokens : FAKE_DEFAULT_TOKENS;
+    int limit = r->sampling.max_tokens < 0 ? 0 : r->sampling.max_tokens ? r->sampling.max_tokens : FAKE_DEFAULT_TOKENS;
+    struct candidate top[2] = {{'w', -0.5f}, {'x', -1.5f}};
+    int n_top = r->sampling.n_logprobs > 2 ? 2 : r->sampling.n_logprobs > 0 ? r->sampling.n_logprobs : 0;
+    for (; r->echo_logprobs && s->n_echoed < r->n_prompt; s->n_echoed++) {
+        struct token_event echo = {.id = r->prompt[s->n_echoed], .is_prompt = true, .logprob = NAN};
+        if (s->n_echoed) {
+            echo.logprob = -0.25f * (float)s->n_echoed;
+            echo.top = top;
+            echo.n_top = n_top;
+        }
+        r->on_token(r->ctx, &echo);
+    }
     if (s->canceled)
         end.finish = FINISH_CANCELED;
     else if (s->fails && s->n == 2)
@@ -73,9 +85,7 @@ static bool fake_step(struct fake_seq *s) /* false when it has ended */
     char word[32];
     memset(big, 'b', sizeof big);
     snprintf(word, sizeof word, "%sw%d", s->n ? " " : "", s->n);
-    struct candidate top[2] = {{'w', -0.5f}, {'x', -1.5f}};
-    struct token_event e = {.id = 'w', .text = str_of(word), .logprob = -0.5f, .top = top};
-    e.n_top = r->sampling.n_logprobs > 2 ? 2 : r->sampling.n_logprobs > 0 ? r->sampling.n_logprobs : 0;
+    struct token_event e = {.id = 'w', .text = str_of(word), .logprob = -0.5f, .top = top, .n_top = n_top};
     if (s->big)
         e.text = str_n(big, sizeof big);
     s->n++;
@@ -107,6 +117,7 @@ static void *fake_run(void *arg)
             bool alive = fake_step(&view);
             pthread_mutex_lock(&e->lock);
             batch[i]->n = view.n;
+            batch[i]->n_echoed = view.n_echoed;
             e->output_tokens += alive;
             for (struct fake_seq **p = &e->seqs; !alive && *p; p = &(*p)->next)
                 if (*p == batch[i]) {
@@ -277,6 +288,17 @@ enum status tokenizer_decode(const struct tokenizer *tok, struct buf *out, const
     for (size_t i = 0; i < n; i++)
         buf_append_char(out, ids[i] < 256 ? (char)ids[i] : '?');
     return ST_OK;
+}
+
+void decoder_init(struct decoder *d, const struct tokenizer *tok, unsigned flags)
+{
+    *d = (struct decoder){.tok = tok, .flags = flags};
+}
+
+void decoder_next(struct decoder *d, int32_t id, struct buf *out)
+{
+    (void)d;
+    buf_append_char(out, id < 256 ? (char)id : '?');
 }
 
 int32_t tokenizer_bos(const struct tokenizer *tok)

@@ -168,6 +168,40 @@ static void test_gateway_completions(void **state)
     http1_free(&a);
 }
 
+static void test_gateway_echoes_log_probabilities(void **state)
+{
+    struct http1 a;
+    (void)state;
+    for (int n = 0; n < 3; n += 2) {
+        char body[160];
+        snprintf(body, sizeof body, "{\"prompt\":\"h\\u00e9y\",\"max_tokens\":%d,\"logprobs\":1,\"echo\":true}", n);
+        const struct json *doc = ask(&a, "POST", "/v1/completions", body, NULL);
+        const struct json *choice = json_at(json_get(doc, "choices"), 0), *l = json_get(choice, "logprobs");
+        const struct json *values = json_get(l, "token_logprobs"), *offsets = json_get(l, "text_offset");
+        assert_true(str_is(text_at(choice, "text"), n ? "h\xC3\xA9yw0 w1" : "h\xC3\xA9y"));
+        assert_true(str_is(text_at(choice, "finish_reason"), "length"));
+        assert_int_equal(json_count(values), 5 + n); /* BOS, which is not of the text, and four bytes */
+        assert_int_equal(json_type(json_at(values, 0)), JSON_NULL);
+        assert_int_equal(json_type(json_at(json_get(l, "top_logprobs"), 0)), JSON_NULL);
+        assert_true(json_real(json_at(values, 3), 0) == -0.75);
+        static const int want[] = {0, 0, 1, 2, 2, 3, 5};
+        for (int i = 0; i < 5 + n; i++)
+            assert_int_equal(json_int(json_at(offsets, (size_t)i), -1), want[i]);
+        assert_int_equal(json_int(json_get(json_get(doc, "usage"), "completion_tokens"), -1), n);
+        http1_free(&a);
+    }
+    ask(&a, "POST", "/v1/completions",
+        "{\"prompt\":\"hi\",\"max_tokens\":0,\"echo\":true,\"logprobs\":0,\"stream\":true}", NULL);
+    struct str s = buf_str(&a.body);
+    assert_int_equal(count(s, "\"text\":\"hi\",\"logprobs\":{\"tokens\":[\"\\u0001\",\"h\",\"i\"],"), 1);
+    assert_int_equal(count(s, "data: {"), 2); /* the prompt, the end */
+    http1_free(&a);
+    ask(&a, "GET", "/metrics", "", NULL); /* prompt tokens are no output */
+    assert_int_equal(
+        count(buf_str(&a.body), "vllm:time_to_first_token_seconds_count{model_name=\"fake\",engine=\"0\"} 1\n"), 1);
+    http1_free(&a);
+}
+
 static void test_gateway_tokenize_and_users_cannot_write_special_tokens(void **state)
 {
     struct http1 a;
@@ -216,6 +250,7 @@ static void test_gateway_refuses_by_name(void **state)
         {"chat/completions", CHAT(",\"n\":1.5"), "n", "invalid_type", 400},
         {"chat/completions", CHAT(",\"n\":9223372036854775807"), "n", "invalid_value", 400},
         {"chat/completions", CHAT(",\"max_tokens\":0"), "max_tokens", "invalid_value", 400},
+        {"completions", "{\"prompt\":\"a\",\"max_tokens\":0}", "max_tokens", "invalid_value", 400},
         {"chat/completions", CHAT(",\"stop\":[\"\"]"), "stop", "invalid_value", 400},
         {"chat/completions", CHAT(",\"stop\":7"), "stop", "invalid_type", 400},
         {"chat/completions", CHAT(",\"top_logprobs\":2"), "top_logprobs", "invalid_value", 400},
@@ -683,6 +718,7 @@ int main(void)
         ON_SERVER(test_gateway_chat),
         ON_SERVER(test_gateway_streams),
         ON_SERVER(test_gateway_completions),
+        ON_SERVER(test_gateway_echoes_log_probabilities),
         ON_SERVER(test_gateway_tokenize_and_users_cannot_write_special_tokens),
         ON_SERVER(test_gateway_refuses_by_name),
         cmocka_unit_test(test_gateway_priority_is_the_operators_to_grant),

@@ -1,10 +1,12 @@
 """`ingot serve` as a process: raw-socket abuse, leaving clients, TLS, draining, keys, injections."""
 import json
+import math
 import os
 import shutil
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -209,6 +211,78 @@ def test_bad_options_say_what_to_do():
     with server.Server() as s:
         got, text = run_serve("--port", str(s.port))
         assert got == 74 and "in use" in text, (got, text)
+
+
+def logits_rows(path, ids, folder):
+    """What `ingot logits --exact` says: n rows of f32."""
+    npy = os.path.join(folder, "rows.npy")
+    subprocess.run([sys.argv[1], "logits", path, "--ids", ",".join(map(str, ids)), "--npy", npy, "--exact"], check=True,
+                   capture_output=True)
+    with open(npy, "rb") as f:
+        data = f.read()
+    begin = 10 + struct.unpack("<H", data[8:10])[0]
+    n = (len(data) - begin) // 4 // len(ids)
+    return [struct.unpack_from(f"<{n}f", data, begin + 4 * n * i) for i in range(len(ids))]
+
+
+def log_softmax(row):
+    top = max(row)
+    total = top + math.log(sum(math.exp(x - top) for x in row))
+    return [x - total for x in row]
+
+
+def test_echoed_prompts_carry_the_models_own_log_probabilities():
+    text = "Once upon a time there was a dog, and the d\u00e9j\u00e0 vu of \u4e2d\u6587."
+    path = os.path.join(server.ROOT, "models", "storyteller.gguf")
+    with server.Server("--exact", path=path) as s, tempfile.TemporaryDirectory() as folder:
+        ids = s.call("POST", "/v1/tokenize", {"prompt": text})[1]["tokens"]
+        want = [log_softmax(r) for r in logits_rows(path, ids, folder)]
+        ask = {"prompt": text, "echo": True, "logprobs": 3, "temperature": 0}
+        for n in (0, 1, 4):
+            choice = s.call("POST", "/v1/completions", {**ask, "max_tokens": n})[1]["choices"][0]
+            got = choice["logprobs"]
+            assert choice["text"].startswith(text) and choice["finish_reason"] == "length"
+            assert all(len(got[k]) == len(ids) + n for k in ("tokens", "token_logprobs", "top_logprobs", "text_offset")), got
+            assert got["token_logprobs"][0] is None and got["top_logprobs"][0] is None
+            for i in range(1, len(ids)):
+                assert abs(got["token_logprobs"][i] - want[i - 1][ids[i]]) < 1e-4, i
+                best = sorted(got["top_logprobs"][i].values(), reverse=True)
+                assert all(abs(a - b) < 1e-4 for a, b in zip(best[:3], sorted(want[i - 1], reverse=True))), i
+            if n:
+                assert abs(got["token_logprobs"][len(ids)] - max(want[-1])) < 1e-4
+            offsets = got["text_offset"] + [len(choice["text"])]
+            for token, a, b in zip(got["tokens"], offsets, offsets[1:]):
+                assert token.startswith("bytes:\\x") or choice["text"][a:b] == token, (token, a, b)
+            whole = choice["text"]
+            events = [json.loads(e[6:]) for e in s.call("POST", "/v1/completions", {**ask, "max_tokens": n, "stream": True})[1]
+                      .split("\n\n") if e.startswith("data: {")]
+            parts = [e["choices"][0] for e in events]
+            assert "".join(p["text"] for p in parts) == whole and parts[0]["text"] == text
+            for k in got:
+                assert sum((p["logprobs"][k] for p in parts if p["logprobs"]), []) == got[k], k
+            assert parts[-1]["finish_reason"] == "length"
+    many = None
+    with server.Server("--exact", path=path) as s:
+        many = s.call("POST", "/v1/completions", {**ask, "prompt": [text, [5, 6], "The"], "n": 2, "max_tokens": 1})[1]
+    assert [len(c["logprobs"]["tokens"]) for c in many["choices"]] == [len(ids) + 1] * 2 + [3] * 2 + [2] * 2
+
+
+def test_echoed_log_probabilities_are_the_references():
+    folder = os.path.join(server.SHARED, "tinystories-656k")
+    if not os.path.exists(os.path.join(folder, "reference.json")):
+        print("tinystories-656k is not here: not compared")
+        return
+    with open(os.path.join(folder, "reference.json")) as f:
+        cases = json.load(f)["cases"]
+    with server.Server("--exact", path=folder) as s:
+        for c in cases:
+            n = len(c["prompt_ids"])
+            got = s.call("POST", "/v1/completions", {"prompt": c["ids"], "echo": True, "logprobs": 5, "max_tokens": 0})[1]
+            tops = got["choices"][0]["logprobs"]["top_logprobs"][n]
+            got = sorted(tops.values(), reverse=True)[:5]
+            want = [x for _, x in c["top5_logits_first"]]
+            for a, b in zip(got, want):  # logits up to a constant
+                assert abs((a - got[0]) - (b - want[0])) < 1e-3, (got, want)
 
 
 def test_what_users_write_in_a_chat_never_becomes_a_special_token():
