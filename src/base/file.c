@@ -16,6 +16,8 @@
 
 static enum status fail_errno(struct error *err, const char *path, const char *doing, int e)
 {
+    if (e == EISDIR)
+        return fail(err, ST_INVALID, "%.300s: expected a file, found a folder", path);
     enum status st = e == ENOENT || e == ENOTDIR               ? ST_NOT_FOUND
                      : e == EACCES || e == EPERM || e == EROFS ? ST_DENIED
                      : e == ENOMEM                             ? ST_NOMEM
@@ -50,7 +52,7 @@ enum status file_map(struct mapping *out, const char *path, struct error *err)
         result = fail_errno(err, path, "read its size", errno);
     else if (!S_ISREG(st.st_mode))
         result = fail(err, ST_INVALID, "%.300s: expected a regular file, found %s", path,
-                      S_ISDIR(st.st_mode) ? "a folder" : "something else");
+                      S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe");
     else if (st.st_size > 0) {
         void *p = fault_hit(FAULT_MMAP) ? MAP_FAILED : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED)
@@ -106,9 +108,28 @@ enum status file_read_all(struct buf *out, const char *path, size_t max, struct 
 
 /* ---- write ---- */
 
+/* A device or a pipe is written in place: a rename would put a file where it stands. */
+static enum status writer_open_device(struct file_writer *w, const char *path, struct error *err)
+{
+    w->path = mem_strdup(path);
+    if (!w->path)
+        return fail_nomem(err, path);
+    w->fd = open_fd(path, O_WRONLY);
+    if (w->fd >= 0)
+        return ST_OK;
+    enum status st = fail_errno(err, path, "open for writing", errno);
+    file_writer_abort(w);
+    return st;
+}
+
 enum status file_writer_open(struct file_writer *w, const char *path, struct error *err)
 {
     *w = (struct file_writer){.fd = -1};
+    enum file_kind kind = file_kind(path);
+    if (kind == FILE_OTHER)
+        return writer_open_device(w, path, err);
+    if (kind == FILE_FOLDER)
+        return fail(err, ST_INVALID, "%.300s: expected the name of a file to write, found a folder", path);
     size_t size = strlen(path) + 32;
     w->path = mem_strdup(path);
     w->temp = mem_alloc(size);
@@ -178,17 +199,17 @@ enum status file_writer_commit(struct file_writer *w, struct error *err)
 {
     enum status st = ST_OK;
     int fd = w->fd;
-    assert(fd >= 0 && w->path && w->temp); /* open succeeded, and neither commit nor abort came before */
+    assert(fd >= 0 && w->path); /* open succeeded, and neither commit nor abort came before */
     w->fd = -1;
     if (w->failed)
         st = fail_errno(err, w->path, "write", w->saved_errno);
-    else if (sync_fd(fd) != 0)
+    else if (w->temp && sync_fd(fd) != 0)
         st = fail_errno(err, w->path, "write to disk", errno);
     if (close(fd) != 0 && st == ST_OK)
         st = fail_errno(err, w->path, "write", errno);
-    if (st == ST_OK && (fault_hit(FAULT_RENAME) || rename(w->temp, w->path) != 0))
+    if (st == ST_OK && w->temp && (fault_hit(FAULT_RENAME) || rename(w->temp, w->path) != 0))
         st = fail_errno(err, w->path, "rename its temporary file into place", errno);
-    if (st == ST_OK) {
+    if (st == ST_OK && w->temp) {
         mem_free(w->temp); /* it is the file now: abort must not remove it */
         w->temp = NULL;
         if (sync_folder_of(w->path) != 0)
@@ -249,6 +270,8 @@ enum status file_make_folders(const char *path, struct error *err)
         *p = end;
     }
     mem_free(copy);
+    if (failed == EEXIST)
+        return fail(err, ST_INVALID, "%.300s: expected a folder, found a file of that name", path);
     return failed ? fail_errno(err, path, "create the folder", failed) : ST_OK;
 }
 

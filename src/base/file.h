@@ -20,11 +20,11 @@ MUST_USE enum status file_read_all(struct buf *out, const char *path, size_t max
 MUST_USE enum status file_write_all(const char *path, struct str bytes,
                                     struct error *err); /* atomic: temp, fsync, rename */
 
-/* Streamed atomic writing: nothing is visible under `path` before commit. */
+/* Streamed atomic writing: nothing is visible under `path` before commit. A device or a pipe is written in place. */
 struct file_writer {
     int fd;
     uint64_t offset;
-    char *path, *temp;
+    char *path, *temp; /* temp NULL: in place */
     bool failed;
     int saved_errno;
 };

@@ -77,6 +77,10 @@ static void test_file_writes_and_reads(void **state)
     FAILS(ST_NOT_FOUND, file_map(&m, in_folder("absent"), &err));
     assert_non_null(strstr(err.text, "absent"));
     FAILS(ST_INVALID, file_map(&m, folder, &err));
+    FAILS(ST_INVALID, file_read_all(&b, folder, 10, &err));
+    assert_non_null(strstr(err.text, "found a folder"));
+    buf_free(&b);
+    FAILS(ST_INVALID, file_write_all(folder, STR("x"), &err));
     FAILS(ST_NOT_FOUND, file_write_all(in_folder("no/such"), STR("x"), &err));
     OK(file_remove(path, &err));
     FAILS(ST_NOT_FOUND, file_remove(path, &err));
@@ -110,6 +114,17 @@ static void test_file_folders_and_names(void **state)
     }
     char small[4];
     assert_string_equal(path_join(small, sizeof small, "ab", "cd"), "ab/");
+}
+
+/* As root, a rename would replace the device by a file. */
+static void test_file_devices_are_written_in_place(void **state)
+{
+    (void)state;
+    FAILS(ST_IO, file_write_all("/dev/full", STR("x"), &err));
+    assert_non_null(strstr(err.text, "/dev/full: cannot write: No space left"));
+    OK(file_write_all("/dev/null", STR("x"), &err));
+    assert_int_equal(file_kind("/dev/full"), FILE_OTHER);
+    assert_int_equal(file_kind("/dev/null"), FILE_OTHER);
 }
 
 static void test_file_writer_is_invisible_before_commit(void **state)
@@ -202,6 +217,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_file_writes_and_reads),
         cmocka_unit_test(test_file_folders_and_names),
+        cmocka_unit_test(test_file_devices_are_written_in_place),
         cmocka_unit_test(test_file_writer_is_invisible_before_commit),
         cmocka_unit_test(test_file_write_faults_leave_old_or_new),
         cmocka_unit_test(test_file_read_faults),
