@@ -66,6 +66,7 @@ static enum status parse_bytes(uint64_t *out, const struct cli_option *o, const 
 
 static enum status set_value(const struct cli_option *o, const char *value, struct error *err)
 {
+    double number;
     switch (o->kind) {
     case CLI_FLAG:
         *(bool *)o->out = true;
@@ -76,7 +77,8 @@ static enum status set_value(const struct cli_option *o, const char *value, stru
     case CLI_INT:
         return str_to_i64(o->out, str_of(value)) ? ST_OK : value_wrong(o, value, "a whole number", err);
     case CLI_REAL:
-        return str_to_f64(o->out, str_of(value)) ? ST_OK : value_wrong(o, value, "a number", err);
+        return str_to_f64(&number, str_of(value)) && number == number ? (*(double *)o->out = number, ST_OK)
+                                                                      : value_wrong(o, value, "a number", err);
     case CLI_BYTES:
         return parse_bytes(o->out, o, value, err);
     }
@@ -112,6 +114,13 @@ static enum status unknown_option(const struct cli_spec *spec, const char *given
     size_t best = s.len / 3 + 2; /* a third of the letters may be wrong */
     const char *near = NULL;
     for (size_t i = 0; i < spec->n_option; i++) {
+        const struct cli_option *o = &spec->options[i];
+        if (equal != SIZE_MAX && o->kind == CLI_FLAG && str_is(s, o->name))
+            return fail(err, ST_INVALID, "%s: --%s takes no value", given, o->name);
+        if (s.len == 1 && o->letter == s.ptr[0])
+            return fail(err, ST_INVALID, "unknown option %s: did you mean -%c?", given, o->letter);
+        if (best && s.len > 1 && str_starts(str_of(o->name), s))
+            best = 0, near = o->name; /* begun, but several begin so */
         size_t d = str_distance(s, str_of(spec->options[i].name), best);
         if (d < best)
             best = d, near = spec->options[i].name;
@@ -123,6 +132,9 @@ static enum status unknown_option(const struct cli_spec *spec, const char *given
 
 static enum status count_check(const struct cli_spec *spec, int n, char *const *positional, struct error *err)
 {
+    for (int i = 0; i < n; i++)
+        if (!*positional[i])
+            return fail(err, ST_INVALID, "an argument is empty; usage: %s", spec->usage);
     if (n < spec->positional_min)
         return fail(err, ST_INVALID, "an argument is missing; usage: %s", spec->usage);
     if (spec->positional_max >= 0 && n > spec->positional_max)
@@ -267,8 +279,13 @@ enum status cli_sampling_fill(struct request *out, const struct cli_sampling *s,
     if (s->stop && *s->stop)
         out->stops[out->n_stop++] = str_of(s->stop);
     const char *param = "";
-    enum status st = sampling_check(to, &param, err);
-    return st == ST_OK ? st : fail_context(err, "--%s", param);
+    if (sampling_check(to, &param, err) == ST_OK)
+        return ST_OK;
+    char name[64];
+    snprintf(name, sizeof name, "--%s", param);
+    for (char *p = name; *p; p++)
+        *p = *p == '_' ? '-' : *p;
+    return fail_context(err, "%s", name);
 }
 
 /* ---- output ---- */

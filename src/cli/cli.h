@@ -98,6 +98,17 @@ MUST_USE enum status cli_prompt_ids(struct ids *out, const struct bundle *b, str
 MUST_USE enum status cli_chat_ids(struct ids *out, const struct bundle *b, struct str messages, struct error *err);
 /* The tokenizer of MODEL: a folder, a model file, or a tokenizer file alone. */
 MUST_USE enum status cli_tokenizer_open(struct tokenizer **out, const char *path, struct error *err);
+/* Each line of `file` through the tokenizer of MODEL (lines.c): `convert` appends a line's result to *out; *ids is
+ * empty scratch. Errors name the line; the results of the lines before it are printed. */
+struct cli_lines {
+    bool jsonl;
+    unsigned flags; /* of tokenizer_encode or tokenizer_decode */
+    enum status (*convert)(const struct cli_lines *how, const struct tokenizer *tok, struct buf *out, struct ids *ids,
+                           struct str line, struct error *err);
+};
+MUST_USE enum status cli_lines_run(const struct cli_lines *how, const char *model, const char *file, struct error *err);
+MUST_USE enum status cli_line_json(const struct json **out, struct arena *arena, struct str line, enum json_type type,
+                                   const char *expected, struct error *err);
 const char *cli_finish_name(enum finish finish); /* "stop", "length" ... */
 
 /* ---- line editing (edit.c, the one file that knows libedit) ---- */

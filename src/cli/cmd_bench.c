@@ -184,10 +184,13 @@ static enum status random_model(struct model **out, const char *config_path, con
     int dtype = dtype_find(str_of(type));
     enum status st = dtype < 0 ? fail(err, ST_INVALID, "--type %s: expected f32, f16, bf16, q8_0, q4_0 or q4_1", type)
                                : file_read_all(&text, config_path, 1 << 20, err);
-    if (st == ST_OK && (st = json_parse(&config, &arena, buf_str(&text), 0, err)) != ST_OK)
-        fail_context(err, "%s", config_path);
-    if (st == ST_OK)
-        st = model_random(out, config, (enum dtype)dtype, 1, options, err);
+    if (st == ST_OK) {
+        st = json_parse(&config, &arena, buf_str(&text), 0, err);
+        if (st == ST_OK)
+            st = model_random(out, config, (enum dtype)dtype, 1, options, err);
+        if (st != ST_OK)
+            fail_context(err, "%s", config_path);
+    }
     arena_free(&arena);
     buf_free(&text);
     return st;
@@ -219,7 +222,7 @@ enum status cmd_bench(int argc, char **argv, struct error *err)
 {
     struct bench b = {.prompt = 512, .gen = 128, .batch = 1, .repeat = 3};
     struct cli_model m = {0};
-    const char *random = NULL, *type = "q8_0";
+    const char *random = NULL, *type = NULL;
     bool json = false;
     const struct cli_option options[] = {
         {"prompt", 0, CLI_INT, &b.prompt, "N", "tokens of prompt (default 512)"},
@@ -245,6 +248,8 @@ enum status cmd_bench(int argc, char **argv, struct error *err)
         return ST_OK;
     if (!random == !args.n_positional)
         return fail(err, ST_INVALID, "one of MODEL and --random CONFIG.json is needed; usage: %s", spec.usage);
+    if (type && !random)
+        return fail(err, ST_INVALID, "--type goes with --random: the weights of a model keep their types");
     TRY(range("prompt", b.prompt, 1, 1 << 20, err));
     TRY(range("gen", b.gen, 0, 1 << 20, err));
     TRY(range("batch", b.batch, 1, 1024, err));
@@ -254,7 +259,7 @@ enum status cmd_bench(int argc, char **argv, struct error *err)
         m.ctx = b.prompt + b.gen;
     b.chunk = m.prefill_chunk ? (int)m.prefill_chunk : 512;
     struct buf out = {0};
-    enum status st = bench_model(&b, random ? NULL : args.positional[0], random, type, &m, err);
+    enum status st = bench_model(&b, random ? NULL : args.positional[0], random, type ? type : "q8_0", &m, err);
     progress_end();
     if (st == ST_OK)
         st = bench_open(&b, err);

@@ -47,6 +47,9 @@ static enum status check_apart(const struct checkpoint *ck, const char *out, boo
         snprintf(folder, sizeof folder, "%.*s", (int)(base.ptr - out), out);
         same |= file_same(*folder ? folder : ".", ck->folder);
     }
+    if (!gguf && file_kind(out) == FILE_REGULAR)
+        return fail(err, ST_INVALID,
+                    "OUT %s is a file: a folder is written there, or a GGUF file when it ends in .gguf", out);
     return same ? fail(err, ST_INVALID, "OUT %s is the model that is read: name another", out) : ST_OK;
 }
 
@@ -74,7 +77,8 @@ enum status cmd_convert(int argc, char **argv, struct error *err)
     bool gguf = str_ends(str_of(out), STR(".gguf"));
     int dtype = dtype_find(str_of(type ? type : gguf ? "f16" : "f32"));
     if (dtype < 0)
-        return fail(err, ST_INVALID, "--type %s: unknown; `ingot convert --help` lists the types", type);
+        return fail(err, ST_INVALID,
+                    "--type %s: expected f32, f16, bf16, q8_0, q4_0 or q4_1 (a folder: f32, f16 or bf16)", type);
     struct pool *pool = NULL;
     struct cli_model common = {.exact = true};
     struct model_options load;

@@ -13,8 +13,8 @@ static enum status ids_parse(struct ids *out, const char *text, int n_vocab, str
         struct str one = str_trim(str_n(rest.ptr, comma == SIZE_MAX ? rest.len : comma));
         int64_t id;
         if (!str_to_i64(&id, one) || id < 0 || id >= n_vocab)
-            return fail(err, ST_INVALID, "--ids: %.*s: expected ids from 0 to %d, separated by commas", STR_ARG(one),
-                        n_vocab - 1);
+            return fail(err, ST_INVALID, "--ids: \"%.*s\": expected ids from 0 to %d, separated by commas",
+                        STR_ARG(one), n_vocab - 1);
         if (!ids_push(out, (int32_t)id))
             return fail_nomem(err, "--ids");
         rest = str_from(rest, comma == SIZE_MAX ? rest.len : comma + 1);
@@ -112,7 +112,7 @@ enum status cmd_logits(int argc, char **argv, struct error *err)
     const struct cli_spec spec = {
         "ingot logits MODEL --ids 1,2,3 --npy OUT",
         "Writes the logits of every position as a NumPy file. Chunks and threads change no bit.",
-        "  ingot logits model.gguf --ids 1,306,4658 --npy logits.npy --exact",
+        "  ingot logits model.gguf --ids 1,2,3 --npy logits.npy --exact",
         options,
         sizeof options / sizeof *options,
         1,

@@ -55,10 +55,8 @@ static enum status template_open(struct rendering *r, struct error *err)
         buf_append_str(&r->source, tokenizer_chat_template(r->tok));
     if (r->source.failed)
         return fail_nomem(err, "the template");
-    if (!r->template && !r->source.len) { /* `run` and `serve` use the built-in form then; so does this */
-        fprintf(stderr, "%s has no chat template: the built-in form is used\n", r->model);
+    if (!r->template && !r->source.len) /* `run` and `serve` use the built-in form then; so does this */
         return ST_OK;
-    }
     enum status st = template_parse(&r->parsed, buf_str(&r->source), err);
     return st == ST_OK ? st : fail_context(err, "%s", r->template ? r->template : r->model);
 }
@@ -94,6 +92,8 @@ static enum status render_messages(struct rendering *r, struct buf *out, int64_t
     }
     if (r->tools)
         TRY(read_json(r, &options.tools, r->tools, err));
+    if (r->tools && json_type(options.tools) != JSON_ARRAY)
+        return fail(err, ST_INVALID, "--tools %s: expected a JSON list of tools", r->tools);
     if (r->kwargs && (json_parse(&options.extra, &r->arena, str_of(r->kwargs), 0, err) != ST_OK ||
                       json_type(options.extra) != JSON_OBJECT))
         return fail(err, ST_INVALID, "--kwargs %s: expected a JSON object", r->kwargs);
@@ -143,6 +143,8 @@ static enum status render(struct rendering *r, struct error *err)
         st = r->context ? render_context(r, &out, now, err) : render_messages(r, &out, now, err);
     if (st == ST_OK)
         st = cli_print(&out, err);
+    if (st == ST_OK && !r->parsed)
+        fprintf(stderr, "%s has no chat template: the built-in form is used\n", r->model);
     buf_free(&out);
     return st;
 }

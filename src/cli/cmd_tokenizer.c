@@ -27,7 +27,7 @@ static enum status split_special(struct str *out, size_t *n, struct str list, st
 static enum status train(const struct cli_args *args, const struct tokenizer_train *how, const char *folder,
                          struct error *err)
 {
-    size_t n = (size_t)args->n_positional - 1, opened = 0;
+    size_t n = (size_t)args->n_positional - 1, opened = 0, bytes = 0;
     struct mapping *maps = mem_alloc_zero(n, sizeof *maps);
     struct str *texts = mem_alloc_zero(n, sizeof *texts);
     enum status st = maps && texts ? ST_OK : fail_nomem(err, "the list of files");
@@ -36,7 +36,11 @@ static enum status train(const struct cli_args *args, const struct tokenizer_tra
         if (st != ST_OK)
             break;
         texts[opened] = str_n(maps[opened].data, maps[opened].size);
+        bytes += maps[opened].size;
     }
+    if (st == ST_OK && bytes == 0)
+        st = fail(err, ST_INVALID, "%s%s no text to learn from", args->positional[1],
+                  n > 1 ? " and the other files hold" : " holds");
     if (st == ST_OK)
         st = file_make_folders(folder, err);
     if (st == ST_OK)
@@ -83,7 +87,9 @@ enum status cmd_tokenizer(int argc, char **argv, struct error *err)
                     : folder              ? "--vocab-size N"
                                           : "--out FOLDER",
                     spec.usage);
-    if (vocab_size < 257 || vocab_size > 1 << 24 || min_frequency < 1 || min_frequency > 1 << 30)
+    if (min_frequency < 1 || min_frequency > 1 << 30)
+        return fail(err, ST_INVALID, "--min-frequency %lld: expected 1 to %d", (long long)min_frequency, 1 << 30);
+    if (vocab_size < 257 || vocab_size > 1 << 24)
         return fail(err, ST_INVALID, "--vocab-size %lld: expected 257 to %d (256 bytes, merges, special tokens)",
                     (long long)vocab_size, 1 << 24);
     struct tokenizer_train how = {

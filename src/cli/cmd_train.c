@@ -23,7 +23,7 @@ static void print_help(void)
                "default: ", keys[i].otherwise);
     printf("\nexamples:\n"
            "  ingot train pretrain config.yaml\n"
-           "  ingot train pretrain config.yaml --max_steps 200 --learning_rate 1e-3\n"
+           "  ingot train pretrain config.yaml --max_steps 200 --learning_rate 1e-3 --output_dir trial\n"
            "  ingot train pretrain config.yaml --resume_from_checkpoint true\n"
            "  ingot train pretrain --model config.json --tokenizer tok/ --data a.txt,b.txt --output_dir out\n");
 }

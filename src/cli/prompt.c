@@ -2,8 +2,6 @@
 #include "base/file.h"
 #include "cli/cli.h"
 
-#include <stdio.h>
-
 enum status cli_chat_ids(struct ids *out, const struct bundle *b, struct str messages, struct error *err)
 {
     struct arena arena;
@@ -41,17 +39,9 @@ enum status cli_tokenizer_open(struct tokenizer **out, const char *path, struct 
     struct error ignored;
     struct checkpoint *ck;
     enum status st = tokenizer_open(out, path, err);
-    if (st == ST_OK || st == ST_NOMEM || file_kind(path) != FILE_REGULAR)
+    if (st == ST_OK || st == ST_NOMEM || file_kind(path) != FILE_REGULAR || checkpoint_open(&ck, path, &ignored))
         return st;
-    if (checkpoint_open(&ck, path, &ignored) != ST_OK) {
-        char why[sizeof err->text];
-        snprintf(why, sizeof why, "%s", err->text);
-        return fail(err, st,
-                    "%s; nor is it a model file: expected tokenizer.json, a SentencePiece .model, tiktoken ranks, "
-                    "tokenizer.bin, or a model with one of these beside it",
-                    why);
-    }
-    st = tokenizer_from_checkpoint(out, ck, err);
+    st = tokenizer_from_checkpoint(out, ck, err); /* a model file with a tokenizer beside it */
     checkpoint_close(ck);
     return st;
 }

@@ -323,8 +323,16 @@ static enum status open_path(struct loading *l, const char *path, struct error *
 {
     char folder[PATH_BYTES];
     enum file_kind kind = file_kind(path);
-    if (kind == FILE_ABSENT)
-        return fail(err, ST_NOT_FOUND, "%s does not exist", path);
+    if (kind == FILE_ABSENT) { /* or behind a folder that may not be entered: the attempt tells */
+        struct mapping none;
+        enum status st = file_map(&none, path, err);
+        file_unmap(&none);
+        return st == ST_DENIED ? st
+                               : fail(err, ST_NOT_FOUND,
+                                      "%s does not exist; expected a model folder (config.json, weights, tokenizer) or "
+                                      "one model file",
+                                      path);
+    }
     if (strlen(path) >= PATH_BYTES - 300)
         return fail(err, ST_INVALID, "a path of %zu bytes, expected at most %d", strlen(path), PATH_BYTES - 300);
     if (kind == FILE_FOLDER) {

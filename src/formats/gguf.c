@@ -105,8 +105,10 @@ static enum status check_unique(const struct gguf_value *values, uint64_t n, str
 static enum status read_values(struct gguf *g, struct loading *l, struct cursor *c, uint64_t n, struct error *err)
 {
     if (n > cursor_left(c) / VALUE_BYTES_MIN)
-        return fail(err, ST_CORRUPT, "gguf: the header claims %llu metadata values, but %zu bytes follow",
-                    (unsigned long long)n, cursor_left(c));
+        return fail(
+            err, ST_CORRUPT,
+            "gguf: the header claims %llu metadata values, but %zu bytes follow; the file is truncated or damaged",
+            (unsigned long long)n, cursor_left(c));
     void *memory;
     TRY(loading_alloc(&memory, l, n, sizeof(struct gguf_value), "metadata", err));
     struct gguf_value *values = memory;
@@ -210,7 +212,8 @@ enum status gguf_read(struct loading *l, const uint8_t *data, size_t size, struc
                     (long long)alignment);
     g->alignment = (uint64_t)alignment;
     if (n_tensor > cursor_left(&c) / TENSOR_BYTES_MIN)
-        return fail(err, ST_CORRUPT, "gguf: the header claims %llu tensors, but %zu bytes follow",
+        return fail(err, ST_CORRUPT,
+                    "gguf: the header claims %llu tensors, but %zu bytes follow; the file is truncated or damaged",
                     (unsigned long long)n_tensor, cursor_left(&c));
     return read_tensors(l, &c, n_tensor, g->alignment, err);
 }

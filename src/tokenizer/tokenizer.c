@@ -268,6 +268,14 @@ static bool is_tiktoken(struct str s) /* base64, a blank, a number */
     return space != SIZE_MAX && space > 0 && space < 400 && str_to_i64(&rank, str_from(line, space + 1));
 }
 
+static bool is_llama2c(struct str s) /* begins with the length of the longest token */
+{
+    int32_t longest = -1;
+    if (s.len >= 16)
+        memcpy(&longest, s.ptr, sizeof longest);
+    return longest >= 0 && (size_t)longest < s.len;
+}
+
 /* The kind is told from the bytes. */
 static enum status load_bytes(struct tokenizer *tok, struct str bytes, const char *path, const char *folder,
                               struct error *err)
@@ -282,12 +290,14 @@ static enum status load_bytes(struct tokenizer *tok, struct str bytes, const cha
         return load_tiktoken(tok, bytes, path_stem(str_of(path)), err);
     if (bytes.len && bytes.ptr[0] == '\n')
         return load_sentencepiece(tok, bytes, err);
-    if (bytes.len >= 16)
+    if (is_llama2c(bytes))
         return load_llama2c(tok, bytes, err);
-    return fail(
-        err, ST_UNSUPPORTED,
-        "%s: not a tokenizer; tokenizer.json, vocab.json, SentencePiece, tiktoken, tokenizer.bin and GGUF are known",
-        path);
+    if (bytes.len == 0)
+        return fail(err, ST_CORRUPT, "the file is empty");
+    return fail(err, ST_CORRUPT,
+                "no tokenizer that Ingot knows in these %zu bytes; expected tokenizer.json, vocab.json, a "
+                "SentencePiece .model, tiktoken ranks, tokenizer.bin or GGUF",
+                bytes.len);
 }
 
 /* Fills a new tokenizer within the memory that what is read can justify, and finishes it. */

@@ -11,7 +11,7 @@ import unittest
 INGOT = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else "build/release/ingot"
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SHARED = os.path.join(os.path.dirname(ROOT), "shared", "data")
-EXIT = {"invalid": 2, "corrupt": 65, "not_found": 66, "unsupported": 69, "limit": 75, "io": 74}
+EXIT = {"invalid": 2, "corrupt": 65, "not_found": 66, "unsupported": 69, "limit": 75, "io": 74, "denied": 77}
 
 
 def ingot(*args, text=b"", env=None):
@@ -23,10 +23,10 @@ def ingot(*args, text=b"", env=None):
     return p.returncode, p.stdout, p.stderr.decode()
 
 
-def tiny_model(folder, vocab=270, seed=1):
+def tiny_model(folder, vocab=270, seed=1, ctx=64):
     """A llama2.c checkpoint with random weights (2 layers, width 32, 4 heads, 2 for keys) and its byte vocabulary."""
     r = random.Random(seed)
-    dim, hidden, layers, heads, kv, ctx = 32, 64, 2, 4, 2, 64
+    dim, hidden, layers, heads, kv = 32, 64, 2, 4, 2
     head = dim // heads
     sizes = [vocab * dim, layers * dim, layers * dim * dim, layers * dim * kv * head, layers * dim * kv * head,
              layers * dim * dim, layers * dim, layers * dim * hidden, layers * hidden * dim, layers * dim * hidden,
