@@ -172,11 +172,11 @@ enum status cli_parse(struct cli_args *out, const struct cli_spec *spec, int arg
         }
         if (c == ':')
             return fail(err, ST_INVALID, "%s needs a value", argv[optind - 1]);
-        if (c == '?')
-            return unknown_option(spec, argv[optind - 1], err);
         for (size_t i = 0; i < spec->n_option; i++)
             if (c == 256 + (int)i || c == spec->options[i].letter)
                 o = &spec->options[i];
+        if (!o) /* c is '?' */
+            return unknown_option(spec, argv[optind - 1], err);
         TRY(set_value(o, optarg, err));
     }
     out->positional = argv + optind;
@@ -204,7 +204,7 @@ enum status cli_model_options(struct model_options *out, struct pool **pool, con
     if (m->kv) {
         int found = -1;
         for (int i = 0; i < 3; i++)
-            found = strcmp(m->kv, kv_names[i]) ? found : i;
+            found = strcmp(m->kv, kv_names[i]) == 0 ? i : found;
         if (found < 0)
             return fail(err, ST_INVALID, "--kv %s: expected f32, f16 or int8", m->kv);
         out->kv = (enum kv_type)found;

@@ -115,7 +115,7 @@ static enum status render_context(struct rendering *r, struct buf *out, int64_t 
     struct template_budget budget = {.now_wall_s = now};
     const struct json *context;
     struct buf text = {0};
-    if (r->style && strcmp(r->style, "python") && strcmp(r->style, "json"))
+    if (r->style && strcmp(r->style, "python") != 0 && strcmp(r->style, "json") != 0)
         return fail(err, ST_INVALID, "--style %s: expected python or json", r->style);
     budget.style = r->style && !strcmp(r->style, "json") ? TEMPLATE_JSON : TEMPLATE_PYTHON;
     TRY(read_json(r, &context, r->context, err));

@@ -79,7 +79,7 @@ enum status cmd_tokenizer(int argc, char **argv, struct error *err)
     TRY(cli_parse(&args, &spec, argc, argv, err));
     if (args.done)
         return ST_OK;
-    if (strcmp(args.positional[0], "train"))
+    if (strcmp(args.positional[0], "train") != 0)
         return fail(err, ST_INVALID, "%s: expected train; usage: %s", args.positional[0], spec.usage);
     if (args.n_positional < 2 || !folder || vocab_size == 0)
         return fail(err, ST_INVALID, "%s is missing; usage: %s",

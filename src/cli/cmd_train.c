@@ -41,7 +41,7 @@ static enum status flag_set(struct train_config *c, int argc, char **argv, int *
     const char *value = "true";
     if (equal)
         value = equal + 1;
-    else if (*at + 1 < argc && strncmp(argv[*at + 1], "--", 2))
+    else if (*at + 1 < argc && strncmp(argv[*at + 1], "--", 2) != 0)
         value = argv[++*at];
     return train_config_set(c, str_n(key, n), str_of(value), err);
 }
@@ -65,7 +65,7 @@ static enum status arguments_read(struct train_config *c, int argc, char **argv,
             if (!strncmp(argv[i], "--", 2)) {
                 if (pass == 1)
                     TRY(flag_set(c, argc, argv, &i, err));
-                else if (!strchr(argv[i], '=') && i + 1 < argc && strncmp(argv[i + 1], "--", 2))
+                else if (!strchr(argv[i], '=') && i + 1 < argc && strncmp(argv[i + 1], "--", 2) != 0)
                     i++;
             } else if (pass == 0) {
                 if (file)
@@ -132,7 +132,7 @@ enum status cmd_train(int argc, char **argv, struct error *err)
         print_help();
         return ST_OK;
     }
-    if (strcmp(argv[1], "pretrain"))
+    if (strcmp(argv[1], "pretrain") != 0)
         return fail(err, ST_INVALID, "%s: expected pretrain; usage: %s", argv[1], usage);
     struct train_config c;
     TRY(train_config_init(&c, err));

@@ -159,7 +159,7 @@ static const struct route *route_find(const struct http1 *r, struct refusal *why
         if (str_is(r->method, routes[i].method) || (str_is(r->method, "HEAD") && !strcmp(routes[i].method, "GET")))
             return &routes[i];
         path_known = true;
-        *allowed = strcmp(routes[i].method, "GET") ? routes[i].method : "GET, HEAD";
+        *allowed = strcmp(routes[i].method, "GET") != 0 ? routes[i].method : "GET, HEAD";
     }
     if (path_known)
         refuse(why, 405, "method_not_allowed", NULL, "%.*s takes %s, not %.*s", STR_ARG(r->path), *allowed,

@@ -364,7 +364,7 @@ const real *model_run_value(const struct model_run *r, const char *name, int64_t
             snprintf(text, sizeof text, "blk.%d.%s", v->layer, v->name);
         else
             snprintf(text, sizeof text, "%s", v->name);
-        if (strcmp(text, name))
+        if (strcmp(text, name) != 0)
             continue;
         *n_row = value_rows(r, i);
         *n = v->width;

@@ -80,7 +80,7 @@ static enum status check_expressible(const struct arch *a, struct error *err)
     const struct model_config *c = &a->config;
     const char *what = NULL;
     bool plain_act = str_is(str_of(a->family->act ? a->family->act : ""), "silu") ? a->act == FN_SILU : true;
-    if (strcmp(r->type, "linear") && strcmp(r->type, "yarn") && r->type[0])
+    if (strcmp(r->type, "linear") != 0 && strcmp(r->type, "yarn") != 0 && r->type[0])
         what = "this rope scaling";
     else if (r->mscale || r->mscale_all_dim || r->attention_factor || r->no_truncate)
         what = "this form of yarn";
