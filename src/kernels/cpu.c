@@ -52,6 +52,18 @@ const char *cpu_name(void)
     memcpy(name, from, strlen(from) + 1);
     return name;
 }
+#elif defined __aarch64__
+#include <sys/auxv.h>
+
+unsigned cpu_features(void)
+{
+    enum { ASIMDDP = 1 << 20 }; /* HWCAP_ASIMDDP: the sdot instruction */
+    return CPU_NEON | (getauxval(AT_HWCAP) & ASIMDDP ? CPU_DOTPROD : 0);
+}
+const char *cpu_name(void)
+{
+    return "64-bit ARM processor";
+}
 #else
 unsigned cpu_features(void)
 {

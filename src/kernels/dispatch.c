@@ -8,18 +8,27 @@
 #include <stdlib.h>
 
 /* The order of this list is the order of preference, and the suffix of each row's function. */
+#ifdef __aarch64__
+enum { SET_ref, SET_neon, SET_dotprod, SET_COUNT };
+#else
 enum { SET_ref, SET_avx2, SET_avx512, SET_vnni, SET_bf16, SET_COUNT };
+#endif
 static const struct {
     const char *name, *alias;
     unsigned needs;
 } sets[SET_COUNT] = {
     {"ref", NULL, 0},
+#ifdef __aarch64__
+    {"neon", NULL, CPU_NEON},
+    {"neon-dotprod", "dotprod", CPU_NEON | CPU_DOTPROD},
+#else
     {"avx2", NULL, CPU_AVX2},
     {"avx512", NULL, CPU_AVX2 | CPU_AVX512},
     {"avx512-vnni", "vnni", CPU_AVX2 | CPU_AVX512 | CPU_VNNI},
     {"avx512-vnni-bf16", "bf16", CPU_AVX2 | CPU_AVX512 | CPU_VNNI | CPU_BF16},
+#endif
 };
-#if KERNELS_X86
+#if KERNELS_X86 || KERNELS_ARM
 enum { SETS_BUILT = SET_COUNT };
 #else
 enum { SETS_BUILT = 1 };
@@ -84,7 +93,9 @@ enum status kernels_init(const char *name, struct error *err)
     int set = set_find(name);
     if (set < 0)
         return fail(err, ST_INVALID, "INGOT_ISA: no instruction set is called \"%s\"; this build knows %s", name,
-                    SETS_BUILT > 1 ? "ref, avx2, avx512, avx512-vnni, avx512-vnni-bf16" : "ref");
+                    KERNELS_X86   ? "ref, avx2, avx512, avx512-vnni, avx512-vnni-bf16"
+                    : KERNELS_ARM ? "ref, neon, neon-dotprod"
+                                  : "ref");
     if (!set_available(set))
         return fail(err, ST_UNSUPPORTED,
                     "INGOT_ISA: this processor (%s) lacks %s; leave INGOT_ISA unset to pick the best", cpu_name(),

@@ -18,6 +18,11 @@
 #else
 #define KERNELS_X86 0
 #endif
+#if defined __aarch64__ && !defined INGOT_REAL_DOUBLE
+#define KERNELS_ARM 1
+#else
+#define KERNELS_ARM 0
+#endif
 
 /* Feature bundles: a set is usable when the processor and the operating system offer all of its bundle. */
 enum {
@@ -25,6 +30,8 @@ enum {
     CPU_AVX512 = 2, /* f, bw, vl, dq */
     CPU_VNNI = 4,
     CPU_BF16 = 8,
+    CPU_NEON = 16,
+    CPU_DOTPROD = 32,
 };
 unsigned cpu_features(void);
 const char *cpu_name(void);

@@ -2,16 +2,6 @@
 #include "kernels/x86/attend_steps.h"
 
 /* ---- writing pages ---- */
-INLINE void to_half(uint16_t *out, vf x) /* nearest even whatever MXCSR says */
-{
-#ifdef __AVX512F__
-    _mm256_storeu_si256((__m256i *)out, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
-#else
-    _mm_storeu_si128((__m128i *)out, _mm256_cvtps_ph(x.lo, _MM_FROUND_TO_NEAREST_INT));
-    _mm_storeu_si128((__m128i *)(out + 8), _mm256_cvtps_ph(x.hi, _MM_FROUND_TO_NEAREST_INT));
-#endif
-}
-
 /* A key's column of its panel: 16 elements apart. */
 INLINE void store_key(const struct kv_head *h, enum kv_type type, int d, int t, const float *k)
 {
@@ -23,7 +13,7 @@ INLINE void store_key(const struct kv_head *h, enum kv_type type, int d, int t, 
     }
     for (int i = 0; i < d; i += 16) {
         uint16_t half[16];
-        to_half(half, load_until(k, i, d));
+        v16_store_half(half, load_until(k, i, d));
         for (int j = 0; j < 16 && i + j < d; j++)
             ((uint16_t *)h->k)[at + 16 * (size_t)(i + j)] = half[j];
     }
@@ -37,7 +27,7 @@ INLINE void store_value(const struct kv_head *h, enum kv_type type, int d, int t
     }
     for (int i = 0; i < d; i += 16) {
         uint16_t half[16];
-        to_half(half, load_until(v, i, d));
+        v16_store_half(half, load_until(v, i, d));
         memcpy((uint16_t *)h->v + at + i, half, (size_t)smaller(16, d - i) * sizeof *half);
     }
 }
@@ -70,17 +60,6 @@ struct wide {
     float k[KV_BLOCK * ATTEND_D_MAX], v[KV_BLOCK * ATTEND_D_MAX];
 };
 
-INLINE vf load_int8(const int8_t *p)
-{
-    __m128i q = _mm_loadu_si128((const __m128i *)p);
-#ifdef __AVX512F__
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q));
-#else
-    return (vf){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)),
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8)))};
-#endif
-}
-
 /* Keys t0 .. t1-1, whole panels of keys. */
 INLINE void widen_half(struct wide *w, const struct kv_head *h, int d, int t0, int t1)
 {
@@ -97,12 +76,12 @@ INLINE void widen_int8(struct wide *w, const struct kv_head *h, int d, int t0, i
         for (int i = 0; i < d; i++) {
             int at = (p * d + i) * 16;
             vf scale = v16_load(h->k_scale + i / KV_INT8_BLOCK * KV_BLOCK + p * 16);
-            v16_store(w->k + at, vf_mul(load_int8((const int8_t *)h->k + at), scale));
+            v16_store(w->k + at, vf_mul(v16_load_int8((const int8_t *)h->k + at), scale));
         }
     for (int t = t0; t < t1; t++)
         for (int i = 0; i < stride; i += 16) {
             vf scale = vf_set(h->v_scale[i / KV_INT8_BLOCK * KV_BLOCK + t]);
-            v16_store(w->v + t * stride + i, vf_mul(load_int8((const int8_t *)h->v + t * stride + i), scale));
+            v16_store(w->v + t * stride + i, vf_mul(v16_load_int8((const int8_t *)h->v + t * stride + i), scale));
         }
 }
 

@@ -1,10 +1,13 @@
-/* lanes - sixteen f32 in registers, the same source for AVX-512 (one register) and AVX2 (two)
+/* lanes - sixteen f32 in registers, the same source for AVX-512 (one register), AVX2 (two) and NEON (four)
  *
- * A file named x_avx2.c or x_avx512.c includes this and the body it shares; ISA(name) is name__avx2 or name__avx512.
+ * A file named x_avx2.c, x_avx512.c or x_neon.c includes this and the body it shares; ISA(name) is name__avx2 ...
  */
 #ifndef KERNELS_X86_LANES_H
 #define KERNELS_X86_LANES_H
 
+#ifdef __aarch64__
+#include "kernels/arm/lanes_neon.h"
+#else
 #include <immintrin.h>
 
 #include "kernels/kernels_private.h"
@@ -37,6 +40,14 @@ INLINE void v16_store(float *p, v16 a)
 INLINE v16 v16_load_half(const uint16_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+INLINE void v16_store_half(uint16_t *p, v16 a) /* nearest even whatever MXCSR says */
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT));
+}
+INLINE v16 v16_load_int8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
 INLINE v16 v16_fma(v16 a, v16 b, v16 c)
 {
@@ -92,6 +103,14 @@ INLINE v16 v16_pair_even(v16 pair)
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pair), 16));
 }
+/* Sixteen pairs taken apart: p[0], p[2] ... and p[1], p[3] ... */
+INLINE void v16_load_pairs(const float *p, v16 *even, v16 *odd)
+{
+    const __m512i e = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    __m512 a = _mm512_loadu_ps(p), b = _mm512_loadu_ps(p + 16);
+    *even = _mm512_permutex2var_ps(a, e, b);
+    *odd = _mm512_permutex2var_ps(a, _mm512_add_epi32(e, _mm512_set1_epi32(1)), b);
+}
 
 /* Halves, for the tree of docs/numerics.md section 2 (+8, +4, +2, +1). */
 INLINE __m256 v16_low(v16 a)
@@ -129,6 +148,17 @@ INLINE v16 v16_load_half(const uint16_t *p)
 {
     return (v16){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
                  _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
+}
+INLINE void v16_store_half(uint16_t *p, v16 a)
+{
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((__m128i *)(p + 8), _mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT));
+}
+INLINE v16 v16_load_int8(const int8_t *p)
+{
+    __m128i q = _mm_loadu_si128((const __m128i *)p);
+    return (v16){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)),
+                 _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8)))};
 }
 #define V16_2(op, a, b) ((v16){op((a).lo, (b).lo), op((a).hi, (b).hi)})
 INLINE v16 v16_fma(v16 a, v16 b, v16 c)
@@ -193,6 +223,16 @@ INLINE v16 v16_pair_even(v16 pair)
     return (v16){_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pair.lo), 16)),
                  _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pair.hi), 16))};
 }
+INLINE __m256 in_order8(__m256 a) /* what shuffle_ps of two registers left: 0 1 4 5 2 3 6 7 by pairs */
+{
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(a), 0xd8));
+}
+INLINE void v16_load_pairs(const float *p, v16 *even, v16 *odd)
+{
+    __m256 a = _mm256_loadu_ps(p), b = _mm256_loadu_ps(p + 8), c = _mm256_loadu_ps(p + 16), d = _mm256_loadu_ps(p + 24);
+    *even = (v16){in_order8(_mm256_shuffle_ps(a, b, 0x88)), in_order8(_mm256_shuffle_ps(c, d, 0x88))};
+    *odd = (v16){in_order8(_mm256_shuffle_ps(a, b, 0xdd)), in_order8(_mm256_shuffle_ps(c, d, 0xdd))};
+}
 INLINE __m256 v16_low(v16 a)
 {
     return a.lo;
@@ -219,5 +259,36 @@ INLINE float v16_max_lane(v16 a)
     __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
+
+INLINE float v16_first_lane(v16 a)
+{
+    return _mm_cvtss_f32(_mm256_castps256_ps128(v16_low(a)));
+}
+
+/* ---- sixteen doubles, for sums of squares ---- */
+typedef struct {
+    __m256d q[4];
+} v16d;
+INLINE v16d v16d_zero(void)
+{
+    __m256d z = _mm256_setzero_pd();
+    return (v16d){{z, z, z, z}};
+}
+INLINE v16d v16d_add_squares(v16d sum, const float *x)
+{
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        __m256d d = _mm256_cvtps_pd(_mm_loadu_ps(x + 4 * i));
+        sum.q[i] = _mm256_fmadd_pd(d, d, sum.q[i]);
+    }
+    return sum;
+}
+INLINE double v16d_sum(v16d a)
+{
+    __m256d four = _mm256_add_pd(_mm256_add_pd(a.q[0], a.q[2]), _mm256_add_pd(a.q[1], a.q[3]));
+    __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+}
+#endif /* x86 */
 
 #endif

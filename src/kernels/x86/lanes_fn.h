@@ -12,7 +12,8 @@ typedef v16 vf;
 #define vf_div v16_div
 #define vf_fma v16_fma
 
-#ifdef __AVX512F__
+#if defined __aarch64__ /* vm and the rest stand in lanes_neon.h */
+#elif defined __AVX512F__
 typedef __mmask16 vm;
 INLINE vf vf_rint(vf a)
 {
@@ -137,13 +138,9 @@ INLINE vf vf_split_exponent(vf x, vf *m)
 #include "kernels/fn_body.h"
 
 /* One number through the vector function: the same bits as the scalar one. */
-INLINE float first_lane(vf a)
-{
-    return _mm_cvtss_f32(_mm256_castps256_ps128(v16_low(a)));
-}
 INLINE float exp_one(float x)
 {
-    return first_lane(vf_exp(vf_set(x)));
+    return v16_first_lane(vf_exp(vf_set(x)));
 }
 
 /* The vector at p[i .. i+15], of which only those below `end` exist. */

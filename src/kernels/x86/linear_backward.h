@@ -9,8 +9,12 @@
 
 /* ---- dx ---- */
 /* AVX2 takes the sixteen lanes as two halves one after the other: twice the tile fits into its registers. */
+#if defined __AVX512F__ || defined __aarch64__
 #ifdef __AVX512F__
 enum { DX_R = 6, DX_K = 4, DX_HALVES = 1 };
+#else
+enum { DX_R = 3, DX_K = 2, DX_HALVES = 1 };
+#endif
 typedef v16 dx_vec;
 INLINE dx_vec dx_load(const float *p)
 {

@@ -36,7 +36,7 @@ INLINE float lse_row(const float *row, int64_t count)
         max = top;
         empty = false;
     }
-    return max + first_lane(vf_log(vf_set(sum)));
+    return max + v16_first_lane(vf_log(vf_set(sum)));
 }
 
 void ISA(lse_rows)(const void *ctx, int64_t row0, int64_t row1)
@@ -86,33 +86,21 @@ void ISA(adamw_range)(const void *ctx, int64_t i0, int64_t i1)
     }
 }
 
-/* Sixteen double lanes: four vectors of four. */
-INLINE void add_squares(__m256d sum[4], const float *x)
-{
-    UNROLL for (int j = 0; j < 4; j++)
-    {
-        __m256d d = _mm256_cvtps_pd(_mm_loadu_ps(x + 4 * j));
-        sum[j] = _mm256_fmadd_pd(d, d, sum[j]);
-    }
-}
-
 void ISA(squares_chunks)(const void *ctx, int64_t chunk0, int64_t chunk1)
 {
     const struct squares_job *job = ctx;
     for (int64_t c = chunk0; c < chunk1; c++) {
         const float *x = job->x + c * SQUARES_CHUNK;
         int64_t left = job->count - c * SQUARES_CHUNK, n = left < SQUARES_CHUNK ? left : SQUARES_CHUNK, i = 0;
-        __m256d sum[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd()};
+        v16d sum = v16d_zero();
         for (; i + 16 <= n; i += 16)
-            add_squares(sum, x + i);
+            sum = v16d_add_squares(sum, x + i);
         if (i < n) { /* squares are never -0: adding zeros changes nothing */
             float tail[16] = {0};
             memcpy(tail, x + i, (size_t)(n - i) * sizeof *tail);
-            add_squares(sum, tail);
+            sum = v16d_add_squares(sum, tail);
         }
-        __m256d four = _mm256_add_pd(_mm256_add_pd(sum[0], sum[2]), _mm256_add_pd(sum[1], sum[3]));
-        __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
-        job->sums[c] = _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
+        job->sums[c] = v16d_sum(sum);
     }
 }
 

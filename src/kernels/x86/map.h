@@ -1,28 +1,6 @@
 /* map - rope and the element by element operations: one source for AVX2 and AVX-512 (docs/numerics.md section 4) */
 #include "kernels/x86/lanes_fn.h"
 
-/* The rotation's cosines and sines lie as pairs; 16 of each are taken apart. */
-#ifdef __AVX512F__
-INLINE void load_pairs(const float *p, vf *even, vf *odd)
-{
-    const __m512i e = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    __m512 a = _mm512_loadu_ps(p), b = _mm512_loadu_ps(p + 16);
-    *even = _mm512_permutex2var_ps(a, e, b);
-    *odd = _mm512_permutex2var_ps(a, _mm512_add_epi32(e, _mm512_set1_epi32(1)), b);
-}
-#else
-INLINE __m256 in_order8(__m256 a) /* what shuffle_ps of two registers left: 0 1 4 5 2 3 6 7 by pairs */
-{
-    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(a), 0xd8));
-}
-INLINE void load_pairs(const float *p, vf *even, vf *odd)
-{
-    __m256 a = _mm256_loadu_ps(p), b = _mm256_loadu_ps(p + 8), c = _mm256_loadu_ps(p + 16), d = _mm256_loadu_ps(p + 24);
-    *even = (vf){in_order8(_mm256_shuffle_ps(a, b, 0x88)), in_order8(_mm256_shuffle_ps(c, d, 0x88))};
-    *odd = (vf){in_order8(_mm256_shuffle_ps(a, b, 0xdd)), in_order8(_mm256_shuffle_ps(c, d, 0xdd))};
-}
-#endif
-
 INLINE void turn_one(float *a, float *b, float c, float s)
 {
     float x = *a, y = *b;
@@ -35,7 +13,7 @@ INLINE void turn_halves(float *x, const float *cs, int64_t n_half, bool back)
     int64_t i = 0;
     for (; i + 16 <= n_half; i += 16) {
         vf c, s, a = v16_load(x + i), b = v16_load(x + i + n_half);
-        load_pairs(cs + 2 * i, &c, &s);
+        v16_load_pairs(cs + 2 * i, &c, &s);
         s = back ? vf_negate(s) : s;
         v16_store(x + i, vf_fma(a, c, vf_negate(vf_mul(b, s))));
         v16_store(x + i + n_half, vf_fma(b, c, vf_mul(a, s)));

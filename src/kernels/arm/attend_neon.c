@@ -1,0 +1,2 @@
+/* attend, compiled for NEON */
+#include "kernels/x86/attend.h"

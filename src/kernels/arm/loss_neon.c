@@ -1,0 +1,2 @@
+/* loss, compiled for NEON */
+#include "kernels/x86/loss.h"

@@ -1,0 +1,2 @@
+/* norm, compiled for NEON */
+#include "kernels/x86/norm.h"
