@@ -109,12 +109,8 @@ static struct work product(enum dtype t, bool exact, bool prefill, struct pool *
     {                                                                                                                  \
         return product(type, exact, true, pool);                                                                       \
     }
-PRODUCT(f32, DT_F32, false)
-PRODUCT(f16, DT_F16, false)
-PRODUCT(bf16, DT_BF16, false)
-PRODUCT(q8_0, DT_Q8_0, false)
-PRODUCT(q4_0, DT_Q4_0, false)
-PRODUCT(q4_1, DT_Q4_1, false)
+#define PANEL(TYPE, name, ...) PRODUCT(name, DT_##TYPE, false)
+#include "kernels/panels.def"
 PRODUCT(exact, DT_Q8_0, true)
 
 static struct work activations(enum act_type type, struct pool *pool)
@@ -337,18 +333,8 @@ static struct work run_squares(struct pool *pool)
 
 /* ---- the list ---- */
 static const struct bench benches[] = {
-    {"linear_f32", "decode", decode_f32},
-    {"linear_f32", "prefill", prefill_f32},
-    {"linear_f16", "decode", decode_f16},
-    {"linear_f16", "prefill", prefill_f16},
-    {"linear_bf16", "decode", decode_bf16},
-    {"linear_bf16", "prefill", prefill_bf16},
-    {"linear_q8_0", "decode", decode_q8_0},
-    {"linear_q8_0", "prefill", prefill_q8_0},
-    {"linear_q4_0", "decode", decode_q4_0},
-    {"linear_q4_0", "prefill", prefill_q4_0},
-    {"linear_q4_1", "decode", decode_q4_1},
-    {"linear_q4_1", "prefill", prefill_q4_1},
+#define PANEL(TYPE, name, ...) {"linear_" #name, "decode", decode_##name}, {"linear_" #name, "prefill", prefill_##name},
+#include "kernels/panels.def"
     {"linear_exact", "decode", decode_exact},
     {"linear_exact", "prefill", prefill_exact},
     {"act_bf16", "", run_act_bf16},

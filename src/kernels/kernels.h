@@ -43,7 +43,7 @@ void machine_limits(struct machine_limits *out, struct pool *pool);
 
 /* ---- weights: panels of 16 output rows, outputs in lanes, k in order ---- */
 struct weight {
-    enum dtype type; /* of the panels: F32 (real), F16, BF16, Q8_0, Q4_0, Q4_1; others are widened to F32 at packing */
+    enum dtype type; /* of the panels: F32 (real) or another row of panels.def; the rest is widened to F32 at packing */
     int64_t n_out, n_in;
     void *panels; /* [ceil(n_out / 16)] panels; rows beyond n_out are zero; 64-byte aligned */
     size_t panel_bytes, bytes;

@@ -80,11 +80,7 @@ static inline int64_t panel_count(int64_t n_out)
  * So one 4-byte load of activations meets 16 outputs with no shuffle and no horizontal sum.
  */
 enum { BLOCK = 32, PANEL_ALIGN = 64 };
-static inline size_t panel_scale_bytes(enum dtype t, int64_t n_in) /* before the quants */
-{
-    size_t block = (t == DT_Q4_1 ? 2 : 1) * LANES * sizeof(uint16_t);
-    return (block * (size_t)(n_in / BLOCK) + PANEL_ALIGN - 1) / PANEL_ALIGN * PANEL_ALIGN;
-}
+size_t panel_scale_bytes(enum dtype t, int64_t n_in); /* before the quants */
 size_t panel_bytes(enum dtype t, int64_t n_in);
 static inline const void *panel_at(const struct weight *w, int64_t panel)
 {
@@ -93,6 +89,13 @@ static inline const void *panel_at(const struct weight *w, int64_t panel)
 /* One lane of a panel widened to real, k0 .. k1-1 (multiples of 32 for block types), `stride` reals apart. */
 void panel_widen_lane(real *out, ptrdiff_t stride, const struct weight *w, int64_t panel, int lane, int64_t k0,
                       int64_t k1);
+
+static inline float half_at(const char *p, int64_t i)
+{
+    uint16_t h;
+    memcpy(&h, p + 2 * i, 2);
+    return f16_to_f32(h);
+}
 
 /* ---- prepared activations, the storage of struct act ----
  *
@@ -140,7 +143,8 @@ struct linear_job {
 };
 /* Rows row0 .. row1-1 of the output in panels panel0 .. panel1-1. */
 typedef void linear_fn(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1);
-typedef linear_fn linear_f32_fn, linear_f16_fn, linear_bf16_fn, linear_q8_0_fn, linear_q4_0_fn, linear_q4_1_fn;
+#define PANEL(TYPE, name, ...) typedef linear_fn linear_##name##_fn;
+#include "kernels/panels.def"
 typedef linear_fn linear_exact_fn; /* any type of panel, dequantized to f32, then as linear_f32 */
 /* Rows row0 .. row1-1 of x [n_row, n_in] into a->storage. */
 typedef void act_fill_fn(const struct act *a, int64_t row0, int64_t row1);
@@ -172,6 +176,29 @@ struct kernel_table {
 #include "kernels/kernels.def"
 };
 extern struct kernel_table kernels; /* written by kernels_init; tests put mutants in */
+
+/* ---- types of panels: the rows of panels.def ---- */
+struct lane { /* one row of a panel */
+    const char *panel, *quants;
+    int lane;
+};
+/* Sixteen rows of n_in elements of type src into a panel of zeros; source[j] NULL: the row stays zero. */
+typedef void pack_fn(char *panel, const char *const source[LANES], enum dtype src, int64_t n_in);
+/* Elements k0 .. k1-1 of a lane, `stride` reals apart; k0 a multiple of the block */
+typedef void widen_fn(real *out, ptrdiff_t stride, const struct lane *at, int64_t k0, int64_t k1);
+struct panel_type {
+    enum act_type act;
+    int block;
+    size_t scale_bytes, quant_bytes;
+    pack_fn *pack;
+    widen_fn *widen;
+    linear_fn **forward; /* in the table of chosen kernels */
+};
+const struct panel_type *panel_type(enum dtype t);
+#define PANEL(TYPE, name, ...)                                                                                         \
+    pack_fn name##_pack;                                                                                               \
+    widen_fn name##_widen;
+#include "kernels/panels.def"
 
 #define KERNEL(op, isa, needs) op##_fn op##__##isa;
 #include "kernels/kernels.def"

@@ -17,9 +17,7 @@ static int64_t smaller(int64_t a, int64_t b)
 /* ---- activations ---- */
 enum act_type weight_act(const struct weight *w)
 {
-    if (w->exact || w->type == DT_F32 || w->type == DT_F16)
-        return ACT_REAL;
-    return w->type == DT_BF16 ? ACT_BF16 : ACT_INT8;
+    return w->exact ? ACT_REAL : panel_type(w->type)->act;
 }
 
 size_t act_bytes(enum act_type type, int64_t n_row, int64_t n_in)
@@ -70,20 +68,8 @@ static void forward_item(void *ctx, int item, int thread)
 
 static linear_fn *forward_kernel(const struct weight *w)
 {
-    switch (w->type) {
-    case DT_F32:
-        return kernels.linear_f32;
-    case DT_F16:
-        return kernels.linear_f16; /* f16 widens exactly: it is exact already */
-    case DT_BF16:
-        return w->exact ? kernels.linear_exact : kernels.linear_bf16;
-    case DT_Q8_0:
-        return w->exact ? kernels.linear_exact : kernels.linear_q8_0;
-    case DT_Q4_0:
-        return w->exact ? kernels.linear_exact : kernels.linear_q4_0;
-    default:
-        return w->exact ? kernels.linear_exact : kernels.linear_q4_1;
-    }
+    const struct panel_type *t = panel_type(w->type);
+    return w->exact && t->act != ACT_REAL ? kernels.linear_exact : *t->forward; /* f32 and f16 are exact already */
 }
 
 void linear_forward(real *out, const struct act *x, const struct weight *w, const real *bias, struct pool *pool)

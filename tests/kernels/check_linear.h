@@ -63,7 +63,8 @@ static inline void run_linear(real *out, const real *x, int64_t n_row, const str
 struct linear_shape {
     int64_t n_row, n_out, n_in;
 };
-/* All multiples of 32 in k; the odd ones are for the plain types. Rows cross every tile of every set. */
+/* All multiples of 32 in k (of the block, where that is longer); the odd ones are for the plain types. Rows cross every
+ * tile of every set. */
 static const struct linear_shape linear_shapes[] = {
     {1, 16, 32},  {1, 50, 96},  {1, 144, 320}, {2, 33, 64},  {3, 64, 256},  {4, 17, 64},  {5, 80, 96},
     {6, 31, 32},  {7, 48, 288}, {8, 49, 64},   {9, 16, 544}, {10, 40, 64},  {11, 96, 64}, {12, 33, 320},
@@ -100,42 +101,31 @@ static inline void check_shape(struct sink *s, struct pool *pool, enum dtype t, 
 
 static inline void check_type(struct sink *s, struct pool *pool, enum dtype t, bool exact)
 {
-    for (int i = 0; i < LINEAR_SHAPES; i++)
-        check_shape(s, pool, t, exact, &linear_shapes[i], (uint64_t)i);
+    for (int i = 0; i < LINEAR_SHAPES; i++) {
+        struct linear_shape shape = linear_shapes[i];
+        shape.n_in *= dtype_is_block(t) ? dtype_row(t)->block / BLOCK : 1;
+        check_shape(s, pool, t, exact, &shape, (uint64_t)i);
+    }
     for (int i = 0; !dtype_is_block(t) && i < ODD_SHAPES; i++)
         check_shape(s, pool, t, exact, &odd_shapes[i], 100 + (uint64_t)i);
 }
 
-static inline void check_linear_f32(struct sink *s, struct pool *pool)
-{
-    check_type(s, pool, DT_F32, false);
-}
-static inline void check_linear_f16(struct sink *s, struct pool *pool)
-{
-    check_type(s, pool, DT_F16, false);
-}
-static inline void check_linear_bf16(struct sink *s, struct pool *pool)
-{
-    check_type(s, pool, DT_BF16, false);
-}
-static inline void check_linear_q8_0(struct sink *s, struct pool *pool)
-{
-    check_type(s, pool, DT_Q8_0, false);
-}
-static inline void check_linear_q4_0(struct sink *s, struct pool *pool)
-{
-    check_type(s, pool, DT_Q4_0, false);
-}
-static inline void check_linear_q4_1(struct sink *s, struct pool *pool)
-{
-    check_type(s, pool, DT_Q4_1, false);
-}
+#define PANEL(TYPE, name, ...)                                                                                         \
+    static inline void check_linear_##name(struct sink *s, struct pool *pool)                                          \
+    {                                                                                                                  \
+        check_type(s, pool, DT_##TYPE, false);                                                                         \
+    }
+#include "kernels/panels.def"
+static const enum dtype panel_types[] = {
+#define PANEL(TYPE, ...) DT_##TYPE,
+#include "kernels/panels.def"
+};
+enum { PANEL_TYPES = sizeof panel_types / sizeof panel_types[0] };
 static inline void check_linear_exact(struct sink *s, struct pool *pool)
 {
-    check_type(s, pool, DT_BF16, true);
-    check_type(s, pool, DT_Q8_0, true);
-    check_type(s, pool, DT_Q4_0, true);
-    check_type(s, pool, DT_Q4_1, true);
+    for (int i = 0; i < PANEL_TYPES; i++)
+        if (panel_type(panel_types[i])->act != ACT_REAL)
+            check_type(s, pool, panel_types[i], true);
 }
 
 static inline void check_act(struct sink *s, struct pool *pool, enum act_type type)

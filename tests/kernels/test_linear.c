@@ -2,9 +2,6 @@
  * can fail: each is run on a mutant that breaks its rule. */
 #include "check_linear.h"
 
-static const enum dtype types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1};
-enum { TYPES = sizeof types / sizeof types[0] };
-
 /* ---- one product, cut in different ways ---- */
 struct cut {
     int64_t chunk; /* rows a call */
@@ -16,20 +13,21 @@ enum { CUTS = sizeof cuts / sizeof cuts[0] };
 /* 17 rows through one weight, `chunk` rows a call. */
 static struct sink product(enum dtype t, bool exact, const struct cut *cut)
 {
-    enum { ROWS = 17, N_OUT = 260, N_IN = 160 };
+    enum { ROWS = 17, N_OUT = 260 };
+    const int64_t n_in = dtype_row(t)->block > BLOCK ? 2 * dtype_row(t)->block : 160;
     struct error err;
     struct pool *pool = NULL;
     if (cut->n_thread)
         OK(pool_create(&pool, cut->n_thread, &err));
     uint64_t state = 5;
-    void *rows = random_rows(&state, t, (int64_t)N_OUT * N_IN);
-    struct weight w = packed(rows, t, N_OUT, N_IN, pool);
+    void *rows = random_rows(&state, t, N_OUT * n_in);
+    struct weight w = packed(rows, t, N_OUT, n_in, pool);
     w.exact = exact;
-    real *x = random_reals(&state, ROWS * N_IN), *out = grab(ROWS * N_OUT * sizeof *out);
+    real *x = random_reals(&state, ROWS * n_in), *out = grab(ROWS * N_OUT * sizeof *out);
     real *bias = random_reals(&state, N_OUT);
     for (int64_t r = 0; r < ROWS; r += cut->chunk) {
         int64_t n = ROWS - r < cut->chunk ? ROWS - r : cut->chunk;
-        run_linear(out + r * N_OUT, x + r * N_IN, n, &w, bias, pool);
+        run_linear(out + r * N_OUT, x + r * n_in, n, &w, bias, pool);
     }
     struct sink s = {0};
     sink_reals(&s, out, ROWS * N_OUT);
@@ -61,11 +59,11 @@ static void test_cutting_changes_no_bit(void **unused)
         if (!kernels_isa_available(kernels_isa_list(set)))
             continue;
         OK(kernels_init(kernels_isa_list(set), &err));
-        for (int i = 0; i < TYPES; i++)
+        for (int i = 0; i < PANEL_TYPES; i++)
             for (int exact = 0; exact < 2; exact++) {
-                if (cuts_that_differ(types[i], exact))
-                    fail_msg("%s%s on %s: bits depend on the cut", dtype_row(types[i])->name, exact ? " exact" : "",
-                             kernels_isa());
+                if (cuts_that_differ(panel_types[i], exact))
+                    fail_msg("%s%s on %s: bits depend on the cut", dtype_row(panel_types[i])->name,
+                             exact ? " exact" : "", kernels_isa());
                 count += CUTS - 1;
             }
     }
@@ -168,8 +166,9 @@ static void by_panels(const struct linear_job *job, int64_t row0, int64_t row1, 
 
 static void put_everywhere(linear_fn *fn)
 {
-    kernels.linear_f32 = kernels.linear_f16 = kernels.linear_bf16 = kernels.linear_q8_0 = kernels.linear_q4_0 =
-        kernels.linear_q4_1 = kernels.linear_exact = fn;
+    kernels.linear_exact = fn;
+    for (int i = 0; i < PANEL_TYPES; i++)
+        *panel_type(panel_types[i])->forward = fn;
 }
 
 static void test_ref_comparison_catches_mutants(void **unused)
@@ -177,8 +176,8 @@ static void test_ref_comparison_catches_mutants(void **unused)
     (void)unused;
     struct error err;
     int caught = 0;
-    for (int i = 0; i < 2 * TYPES; i++) {
-        enum dtype t = types[i / 2];
+    for (int i = 0; i < 2 * PANEL_TYPES; i++) {
+        enum dtype t = panel_types[i / 2];
         bool exact = i % 2;
         OK(kernels_init("ref", &err));
         struct sink ref = product(t, exact, &cuts[0]);
@@ -200,13 +199,13 @@ static void test_ref_comparison_catches_mutants(void **unused)
 static void test_cut_comparison_catches_mutants(void **unused)
 {
     (void)unused;
-    for (int i = 0; i < TYPES; i++) {
+    for (int i = 0; i < PANEL_TYPES; i++) {
         put_everywhere(by_rows);
-        assert_int_not_equal(cuts_that_differ(types[i], false), 0);
+        assert_int_not_equal(cuts_that_differ(panel_types[i], false), 0);
         put_everywhere(by_panels);
-        assert_int_not_equal(cuts_that_differ(types[i], false), 0);
+        assert_int_not_equal(cuts_that_differ(panel_types[i], false), 0);
         put_everywhere(faithful);
-        assert_int_equal(cuts_that_differ(types[i], false), 0);
+        assert_int_equal(cuts_that_differ(panel_types[i], false), 0);
     }
 }
 
@@ -240,12 +239,11 @@ static void check_gather(enum dtype t, enum dtype kept)
 static void test_rows_come_back_as_they_were(void **unused)
 {
     (void)unused;
-    static const enum dtype all[] = {DT_F32,  DT_F16,  DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1,   DT_Q5_0,   DT_Q5_1,
-                                     DT_Q2_K, DT_Q3_K, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_IQ4_NL, DT_IQ4_XS, DT_MXFP4};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        check_gather(all[i], weight_type(all[i]));
-        check_gather(all[i], DT_F32);
-    }
+    for (int t = 0; t < DT_COUNT; t++)
+        if (dtype_is_block(t) || t <= DT_BF16) {
+            check_gather(t, weight_type(t));
+            check_gather(t, DT_F32);
+        }
 }
 
 static void test_set_row_and_embedding(void **unused)

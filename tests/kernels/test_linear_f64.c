@@ -84,18 +84,19 @@ static void test_gradients(void **unused)
 static void test_every_type_in_double(void **unused)
 {
     (void)unused;
-    static const enum dtype types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1};
-    for (int i = 0; i < 6; i++) {
+    enum { N_LONG = 512 };
+    for (int i = 0; i < PANEL_TYPES; i++) {
+        enum dtype t = panel_types[i];
         uint64_t state = 4;
-        void *rows = random_rows(&state, types[i], 20 * 64);
-        struct weight w = packed(rows, types[i], 20, 64, NULL);
+        void *rows = random_rows(&state, t, 20 * N_LONG);
+        struct weight w = packed(rows, t, 20, N_LONG, NULL);
         w.exact = true;
-        real *x = random_reals(&state, 64), out[20], row[64];
+        real *x = random_reals(&state, N_LONG), out[20], row[N_LONG];
         run_linear(out, x, 1, &w, NULL, NULL);
         for (int n = 0; n < 20; n++) {
             double sum = 0;
             weight_get_row(row, &w, n);
-            for (int k = 0; k < 64; k++)
+            for (int k = 0; k < N_LONG; k++)
                 sum += row[k] * x[k];
             assert_true(fabs(sum - out[n]) <= 1e-11);
         }

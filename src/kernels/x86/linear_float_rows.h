@@ -79,9 +79,12 @@ static void widen_span(float *out, const struct weight *w, int64_t panel, int64_
     case DT_Q4_0:
         widen_q4(out, false, scale + b * LANES, quants + b * 256, n / BLOCK);
         return;
-    default:
-        assert(w->type == DT_Q4_1); /* f32 and f16 are exact as they are */
+    case DT_Q4_1:
         widen_q4(out, true, scale + 2 * b * LANES, quants + b * 256, n / BLOCK);
+        return;
+    default: /* seldom met under --exact: a lane at a time */
+        for (int j = 0; j < LANES; j++)
+            panel_widen_lane(out + j, LANES, w, panel, j, k0, k0 + n);
     }
 }
 
