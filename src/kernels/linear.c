@@ -2,8 +2,9 @@
 #include "kernels/kernels_private.h"
 
 /* How an item is cut. Few rows: enough bytes of weights to hide the claim, few enough that a late thread costs little,
- * four panels at least because kernels stream four at once. Many rows: tiles of 12 and of 16 rows both divide 96. */
-enum { FEW_ROWS = 16, ITEM_BYTES = 96 << 10, ITEM_PANELS = 8, ITEM_ROWS = 96 };
+ * four panels at least because kernels stream four at once. Many rows: tiles of 12 and of 16 rows both divide 96; int8
+ * kernels unpack weights once an item. */
+enum { ITEM_BYTES = 96 << 10, ITEM_PANELS = 8 };
 
 static int64_t at_least_1(int64_t n)
 {
@@ -83,7 +84,7 @@ void linear_forward(real *out, const struct act *x, const struct weight *w, cons
     }
     s.item_panels = smaller(wanted, at_least_1(s.n_panel / (2 * pool_threads(pool))));
     s.n_panel_item = (s.n_panel + s.item_panels - 1) / s.item_panels;
-    s.item_rows = ITEM_ROWS;
+    s.item_rows = x->type == ACT_INT8 ? ITEM_ROWS_INT8 : ITEM_ROWS;
     int64_t n_row_item = (x->n_row + s.item_rows - 1) / s.item_rows;
     pool_run(pool, forward_item, &s, (int)(n_row_item * s.n_panel_item));
 }

@@ -1,0 +1,253 @@
+/* linear_int8_tile - R rows x G groups of outputs against blocks of 32 k: weights of 4, 5 or 8 bits, int8 activations
+ *
+ * A block's weights come as eight vectors of (outputs x 4 k), each row brings eight words of four activations. Integer
+ * sums are exact, so every set gives the bits of ref; the f32 steps are written in its order. How products are added
+ * is the only difference between sets:
+ *   VNNI      dpbusd on unsigned weights; the sum starts at the zero point times minus the activations' sum
+ *   without   4 and 5 bits: maddubs chained in int16 (8 x 2 x 15 x 127 and 4 x 2 x 31 x 127 are below 32768)
+ *             8 bits: unsigned weights would saturate maddubs, so |w| meets sign(x, w); 2 x 128 x 127 < 32768
+ */
+#include "kernels/x86/int8_lanes.h"
+
+enum { WORDS = 8, G_MAX = 4 };
+#ifdef __AVX512F__
+enum { R_FEW = 8, R_MANY = 4, G_MANY = 2 };
+#else
+enum { R_FEW = 4, R_MANY = 4, G_MANY = 1 };
+#endif
+enum { PANEL_GROUPS = LANES / VEC };
+
+/* How a type is stored in its panel (kernels_private.h). */
+struct format {
+    int bits;        /* of the weights once unpacked, unsigned; 8 bits without VNNI: signed */
+    int zero;        /* what stands for zero among them */
+    bool has_min;    /* scales are followed by minima */
+    int quant_bytes; /* of a block */
+    enum { Q_BYTES, Q_NIBBLES, Q_FIFTH, Q_TABLE } quants; /* nibbles; and a plane of fifth bits; or and a table */
+    enum { S_HALF, S_E8M0 } scales;
+    const int8_t *table;
+    int ahead; /* bytes by which prefetching runs ahead of the blocks; 0 is ahead, too: of the panel's scales */
+};
+#define SCALE_BYTES(f) ((f).scales == S_E8M0 ? LANES : (f).has_min ? 4 * LANES : 2 * LANES)
+
+/* A block's weights for one group; quants: at the group's first output. */
+INLINE void block_load(const struct format f, vi w[WORDS], const char *quants)
+{
+    if (f.quants == Q_BYTES) {
+        UNROLL for (int i = 0; i < WORDS; i++) w[i] = vi_load(quants + i * 64);
+#ifndef __AVX512VNNI__
+        UNROLL for (int i = 0; i < WORDS; i++) w[i] = vi_xor(w[i], V(set1_epi32)((int)0x80808080));
+#endif
+        return;
+    }
+    const vi low = V(set1_epi32)(0x0f0f0f0f);
+    UNROLL for (int i = 0; i < WORDS / 2; i++)
+    {
+        vi both = vi_load(quants + i * 64);
+        w[2 * i] = vi_and(both, low);
+        w[2 * i + 1] = vi_and(V(srli_epi16)(both, 4), low);
+    }
+    if (f.quants == Q_FIFTH) {
+        const vi fifth = V(set1_epi32)(0x10101010);
+        vi plane = vi_load(quants + WORDS / 2 * 64);
+        UNROLL for (int i = 0; i < WORDS; i++)
+        {
+            vi bit = i <= 4 ? V(slli_epi16)(plane, 4 - i) : V(srli_epi16)(plane, i - 4);
+            w[i] = vi_or(w[i], vi_and(bit, fifth));
+        }
+    }
+    if (f.quants == Q_TABLE) {
+        const vi table = vi_table(f.table);
+        UNROLL for (int i = 0; i < WORDS; i++) w[i] = V(shuffle_epi8)(table, w[i]);
+    }
+}
+
+INLINE vf scale_load(const struct format f, const char *scales)
+{
+    if (f.scales == S_HALF)
+        return vf_half(scales);
+    /* 2^(e-128); the two smallest are subnormal, which compute threads take as zero */
+    vi e = V(sub_epi32)(V(slli_epi32)(vi_widen8(scales), 23), V(set1_epi32)(0x00800000));
+    return vf_castsi(V(max_epi32)(e, V(set1_epi32)(0)));
+}
+
+/* sum += the exact integer sum of 32 products of unpacked weights, for G groups and one row. */
+INLINE void block_dot(const int bits, const int G, vi sum[G_MAX], vi w[G_MAX][WORDS], const int8_t *q)
+{
+#ifdef __AVX512VNNI__
+    (void)bits;
+    UNROLL for (int i = 0; i < WORDS; i++)
+    {
+        vi x = vi_word(q + 4 * i);
+        UNROLL for (int g = 0; g < G; g++) sum[g] = V(dpbusd_epi32)(sum[g], w[g][i], x);
+    }
+#else
+    const int chain = bits == 4 ? 8 : bits == 5 ? 4 : 1;
+    UNROLL for (int i = 0; i < WORDS; i += chain)
+    {
+        vi pairs[G_MAX];
+        UNROLL for (int j = i; j < i + chain; j++)
+        {
+            vi x = vi_word(q + 4 * j);
+            UNROLL for (int g = 0; g < G; g++)
+            {
+                vi product = bits == 8 ? V(maddubs_epi16)(V(abs_epi8)(w[g][j]), vi_signed(x, w[g][j]))
+                                       : V(maddubs_epi16)(w[g][j], x);
+                pairs[g] = j == i ? product : V(add_epi16)(pairs[g], product);
+            }
+        }
+        UNROLL for (int g = 0; g < G; g++) sum[g] = V(add_epi32)(sum[g], V(madd_epi16)(pairs[g], V(set1_epi16)(1)));
+    }
+#endif
+}
+
+/* What a row brings to a block beside q and scale, computed once for all panels: what its sum starts at, or for types
+ * with minima the sum of its activations. */
+union start {
+    int32_t zero;
+    float sum;
+};
+enum { CHUNK = 16, CHUNK_ROWS = 256 };
+/* G_MANY groups unpacked for many rows: they and the rows of a tile stay in the first-level cache. */
+struct chunk {
+    _Alignas(64) char w[G_MANY][CHUNK][WORDS][VEC * 4];
+    _Alignas(64) float d[G_MANY][CHUNK][VEC], m[G_MANY][CHUNK][VEC];
+};
+
+struct int8_tile {
+    const char *panel;          /* few rows: the first of P panels, panel_bytes apart */
+    size_t panel_bytes, quants; /* where the quants begin in each */
+    const struct chunk *chunk;  /* many rows */
+    const union start *start;   /* at the first row, rows as in a */
+    struct act_int8 a;          /* at the first row and block */
+    int64_t n_block;
+    float *out;             /* the first row and output */
+    int64_t n_out, n_valid; /* outputs from there on */
+    const float *bias;      /* at the first output, or NULL */
+    bool first, last;       /* blocks */
+};
+
+INLINE void tile_begin(const struct int8_tile *t, const int R, const int G, vf acc[R_FEW][G_MAX])
+{
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int g = 0; g < G; g++)
+    {
+        acc[r][g] = t->first ? V(setzero_ps)() : vf_load_n(t->out + r * t->n_out + g * VEC, t->n_valid - g * VEC);
+    }
+}
+
+INLINE void tile_end(const struct int8_tile *t, const int R, const int G, vf acc[R_FEW][G_MAX])
+{
+    UNROLL for (int g = 0; g < G; g++)
+    {
+        int64_t n = t->n_valid - g * VEC;
+        vf bias = t->last && t->bias ? vf_load_n(t->bias + g * VEC, n) : V(setzero_ps)();
+        UNROLL for (int r = 0; r < R; r++)
+            vf_store_n(t->out + r * t->n_out + g * VEC, t->last && t->bias ? V(add_ps)(acc[r][g], bias) : acc[r][g], n);
+    }
+}
+
+/* One row's f32 step of a block. */
+INLINE void row_step(const bool has_min, const int G, vf acc[G_MAX], vi sum[G_MAX], vf d[G_MAX], vf m[G_MAX],
+                     float scale, float x_sum)
+{
+    const vf s = V(set1_ps)(scale);
+    UNROLL for (int g = 0; g < G; g++)
+    {
+        acc[g] = V(fmadd_ps)(V(cvtepi32_ps)(sum[g]), V(mul_ps)(d[g], s), acc[g]);
+        if (has_min)
+            acc[g] = V(fmadd_ps)(V(mul_ps)(m[g], s), V(set1_ps)(x_sum), acc[g]);
+    }
+}
+
+/* P whole panels straight from memory past R rows. */
+INLINE void tile_few(const struct int8_tile *t, const struct format f, const int R, const int P)
+{
+    enum { AT = 64 / PANEL_GROUPS };
+    const int G = P * PANEL_GROUPS, block_bytes = f.quant_bytes + SCALE_BYTES(f);
+    const char *scales = t->panel, *quants = t->panel + t->quants, *ahead = t->panel + f.ahead;
+    struct act_int8 a = t->a;
+    vf acc[R_FEW][G_MAX];
+    tile_begin(t, R, G, acc);
+    for (int64_t b = 0; b < t->n_block; b++) {
+        vf d[G_MAX], m[G_MAX];
+        vi w[G_MAX][WORDS];
+        UNROLL for (int g = 0; g < G; g++)
+        {
+            size_t panel = (size_t)(g / PANEL_GROUPS) * t->panel_bytes;
+            const int at = g % PANEL_GROUPS * AT, per_scale = f.scales == S_E8M0 ? 4 : 2;
+            if (g % PANEL_GROUPS == 0)
+                UNROLL for (int i = 0; i < block_bytes; i += 64) _mm_prefetch(ahead + panel + i, _MM_HINT_T0);
+            block_load(f, w[g], quants + panel + at);
+            d[g] = scale_load(f, scales + panel + at / per_scale);
+            m[g] = f.has_min ? vf_half(scales + panel + 2 * LANES + at / per_scale) : V(setzero_ps)();
+        }
+        UNROLL for (int r = 0; r < R; r++)
+        {
+            vi sum[G_MAX];
+            UNROLL for (int g = 0; g < G; g++) sum[g] = V(set1_epi32)(f.zero * a.minus[r]);
+            block_dot(f.bits, G, sum, w, a.q + r * BLOCK);
+            row_step(f.has_min, G, acc[r], sum, d, m, a.scale[r], f.has_min ? (float)-a.minus[r] : 0);
+        }
+        quants += f.quant_bytes;
+        ahead += block_bytes;
+        scales += SCALE_BYTES(f);
+        a.q += a.rows * BLOCK;
+        a.scale += a.rows;
+        a.minus += a.rows;
+    }
+    tile_end(t, R, G, acc);
+}
+
+/* A chunk of k past R rows; between chunks the sums wait in out. */
+INLINE void tile_many(const struct int8_tile *t, const int bits, const bool has_min, const int R)
+{
+    const struct chunk *c = t->chunk;
+    const union start *start = t->start;
+    struct act_int8 a = t->a;
+    vf acc[R_FEW][G_MAX];
+    tile_begin(t, R, G_MANY, acc);
+    for (int64_t b = 0; b < t->n_block; b++) {
+        vf d[G_MAX], m[G_MAX];
+        vi w[G_MAX][WORDS];
+        UNROLL for (int g = 0; g < G_MANY; g++)
+        {
+            UNROLL for (int i = 0; i < WORDS; i++) w[g][i] = vi_load(c->w[g][b][i]);
+            d[g] = V(load_ps)(c->d[g][b]);
+            m[g] = has_min ? V(load_ps)(c->m[g][b]) : V(setzero_ps)();
+        }
+        UNROLL for (int r = 0; r < R; r++)
+        {
+            vi sum[G_MAX];
+            UNROLL for (int g = 0; g < G_MANY; g++) sum[g] = V(set1_epi32)(has_min ? 0 : start[r].zero);
+            block_dot(bits, G_MANY, sum, w, a.q + r * BLOCK);
+            row_step(has_min, G_MANY, acc[r], sum, d, m, a.scale[r], start[r].sum);
+        }
+        a.q += a.rows * BLOCK;
+        a.scale += a.rows;
+        start += a.rows;
+    }
+    tile_end(t, R, G_MANY, acc);
+}
+
+/* n blocks of G_MANY groups, the first of them group `group` of the first panel. */
+INLINE void chunk_unpack(const struct format f, struct chunk *c, const struct int8_tile *t, int group, int64_t block,
+                         int64_t n)
+{
+    enum { AT = 64 / PANEL_GROUPS };
+    for (int g = 0; g < G_MANY; g++) {
+        const int at = (group + g) % PANEL_GROUPS * AT, per_scale = f.scales == S_E8M0 ? 4 : 2;
+        const char *panel = t->panel + (size_t)((group + g) / PANEL_GROUPS) * t->panel_bytes;
+        if (t->n_valid <= g * VEC) /* beyond the last panel: what the chunk holds is never stored */
+            return;
+        const char *quants = panel + t->quants + block * f.quant_bytes + at;
+        const char *scales = panel + block * SCALE_BYTES(f) + at / per_scale;
+        for (int64_t b = 0; b < n; b++, quants += f.quant_bytes, scales += SCALE_BYTES(f)) {
+            vi w[WORDS];
+            block_load(f, w, quants);
+            UNROLL for (int i = 0; i < WORDS; i++) vi_store(c->w[g][b][i], w[i]);
+            V(store_ps)(c->d[g][b], scale_load(f, scales));
+            if (f.has_min)
+                V(store_ps)(c->m[g][b], vf_half(scales + 2 * LANES));
+        }
+    }
+}
