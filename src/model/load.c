@@ -39,21 +39,35 @@ static bool is_vector(const struct param *p)
     return p->bias || role_rows[p->role].in == DIM_1;
 }
 
+static size_t param_bytes(const struct param *p)
+{
+    return is_vector(p) ? (size_t)p->count * sizeof(real) : p->weight.bytes;
+}
+
+/* In one block, in the order in which a step reads them: small matrices share huge pages with their neighbours. On
+ * pages of 4 KB one thread of a Zen 4 EPYC reads a matrix of 0.8 MB at 12 GB/s instead of 30 (2026-11). */
 enum status model_alloc_params(struct model *m, struct error *err)
 {
-    for (int i = 0; i < m->plan.n_param; i++) {
-        struct param *p = &m->plan.params[i];
-        size_t bytes = is_vector(p) ? (size_t)p->count * sizeof(real) : p->weight.bytes;
-        void *data = mem_alloc_aligned(bytes);
+    enum { LINE = 64 };
+    struct plan *plan = &m->plan;
+    size_t total = 0;
+    for (int i = 0; i < plan->n_param; i++)
+        if (!size_add(&total, total, (param_bytes(&plan->params[i]) + LINE - 1) / LINE * LINE))
+            return fail_nomem(err, "model");
+    char *at = plan->block = mem_alloc_aligned(total);
+    if (!at)
+        return fail(err, ST_NOMEM, "model: out of memory for %.1f MB of weights", (double)total / (1 << 20));
+    for (int i = 0; i < plan->n_param; i++) {
+        struct param *p = &plan->params[i];
+        size_t bytes = param_bytes(p);
         if (is_vector(p))
-            p->vector = data;
+            p->vector = (real *)at;
         else
-            p->weight.panels = data;
-        p->grad = m->plan.train ? mem_alloc_aligned((size_t)p->count * sizeof(real)) : NULL;
-        if (!data || (m->plan.train && !p->grad))
-            return fail(err, ST_NOMEM, "model: out of memory after %.1f MB of weights",
-                        (double)m->weight_bytes / (1 << 20));
+            p->weight.panels = at;
+        at += (bytes + LINE - 1) / LINE * LINE;
         m->weight_bytes += bytes;
+        if (plan->train && !(p->grad = mem_alloc_aligned((size_t)p->count * sizeof(real))))
+            return fail_nomem(err, "model: gradients");
     }
     return ST_OK;
 }

@@ -357,11 +357,9 @@ enum status plan_build(struct plan *p, const struct plan_want *want, struct erro
 
 void plan_free(struct plan *p)
 {
-    for (int i = 0; i < p->n_param; i++) {
-        mem_free(p->params[i].weight.panels);
-        mem_free(p->params[i].vector);
+    for (int i = 0; i < p->n_param; i++)
         mem_free(p->params[i].grad);
-    }
+    mem_free(p->block);
     mem_free(p->steps);
     mem_free(p->values);
     mem_free(p->params);

@@ -57,6 +57,7 @@ struct plan {
     struct step *steps;
     struct value *values;
     struct param *params;
+    void *block; /* every parameter's memory, but not the gradients' */
     int n_step, n_value, n_param, n_route, n_kv;
     bool train, keep;
 };
