@@ -134,7 +134,8 @@ if(INGOT_TESTS)
     get_filename_component(d ${f} DIRECTORY)
     get_filename_component(room ${d} NAME)
     add_test(NAME ${room}.${n} COMMAND ${CMAKE_SOURCE_DIR}/tools/python ${f} $<TARGET_FILE:ingot> WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-    set_tests_properties(${room}.${n} PROPERTIES TIMEOUT 600 SKIP_RETURN_CODE 77)
+    set_tests_properties(${room}.${n} PROPERTIES TIMEOUT 600 SKIP_RETURN_CODE 77
+      ENVIRONMENT INGOT_CACHE=${CMAKE_BINARY_DIR}/test-cache) # never the user's
   endforeach()
 endif()
 

@@ -1,6 +1,8 @@
 #include "base/file.h"
 
+#include "base/clock.h"
 #include "base/fault.h"
+#include "base/guard.h"
 #include "base/mem.h"
 #include "base/rng.h"
 
@@ -10,8 +12,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 static enum status fail_errno(struct error *err, const char *path, const char *doing, int e)
@@ -26,39 +32,111 @@ static enum status fail_errno(struct error *err, const char *path, const char *d
     return fail(err, st, "%.300s: cannot %s: %s", path, doing, strerror_r(e, reason, sizeof reason));
 }
 
-static int open_fd(const char *path, int flags)
+static int open_mode(const char *path, int flags, mode_t mode)
 {
     if (fault_hit(FAULT_OPEN))
         return -1;
     int fd;
     do
-        fd = open(path, flags | O_CLOEXEC, 0666);
+        fd = open(path, flags | O_CLOEXEC, mode);
     while (fd < 0 && errno == EINTR);
     return fd;
 }
 
+static int open_fd(const char *path, int flags)
+{
+    return open_mode(path, flags, 0666);
+}
+
 /* ---- map ---- */
+
+static const uint8_t nothing[1];
+
+static struct file_id id_of(const struct stat *st)
+{
+    const int64_t second = 1000000000;
+    return (struct file_id){.inode = st->st_ino,
+                            .size = (uint64_t)st->st_size,
+                            .modified_ns = st->st_mtim.tv_sec * second + st->st_mtim.tv_nsec,
+                            .changed_ns = st->st_ctim.tv_sec * second + st->st_ctim.tv_nsec};
+}
+
+static enum status check_regular(struct stat *st, int fd, const char *path, struct error *err)
+{
+    if (fstat(fd, st) != 0)
+        return fail_errno(err, path, "read its size", errno);
+    if (!S_ISREG(st->st_mode))
+        return fail(err, ST_INVALID, "%.300s: expected a regular file, found %s", path,
+                    S_ISDIR(st->st_mode) ? "a folder" : "a device or a pipe");
+    return ST_OK;
+}
 
 enum status file_map(struct mapping *out, const char *path, struct error *err)
 {
-    static const uint8_t nothing[1];
     *out = (struct mapping){nothing, 0};
     int fd = open_fd(path, O_RDONLY);
     if (fd < 0)
         return fail_errno(err, path, "open", errno);
     struct stat st;
-    enum status result = ST_OK;
-    if (fstat(fd, &st) != 0)
-        result = fail_errno(err, path, "read its size", errno);
-    else if (!S_ISREG(st.st_mode))
-        result = fail(err, ST_INVALID, "%.300s: expected a regular file, found %s", path,
-                      S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe");
-    else if (st.st_size > 0) {
+    enum status result = check_regular(&st, fd, path, err);
+    if (result == ST_OK && st.st_size > 0) {
         void *p = fault_hit(FAULT_MMAP) ? MAP_FAILED : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (p == MAP_FAILED)
+        if (p == MAP_FAILED) {
             result = fail_errno(err, path, "map into memory", errno);
-        else
-            *out = (struct mapping){p, (size_t)st.st_size};
+        } else {
+            *out = (struct mapping){p, (size_t)st.st_size, id_of(&st)};
+            guard_add(p, out->size);
+        }
+    }
+    close(fd);
+    return result;
+}
+
+/* The kernel gives huge pages only where address and offset agree below 2 MB: the place is chosen with room to spare.
+ */
+static void *map_huge(int fd, size_t size)
+{
+    const size_t huge = (size_t)2 << 20;
+    size_t room;
+    if (fault_hit(FAULT_MMAP) || !size_add(&room, size, huge))
+        return MAP_FAILED;
+    char *space = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (space == MAP_FAILED)
+        return MAP_FAILED;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (size + page - 1) / page * page;
+    char *at = space + (huge - (uintptr_t)space % huge) % huge;
+    void *p = mmap(at, size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+    int e = errno;
+    if (p == MAP_FAILED) {
+        munmap(space, room);
+        errno = e;
+        return p;
+    }
+    if (at > space)
+        munmap(space, (size_t)(at - space));
+    munmap(at + whole, (size_t)(space + room - (at + whole)));
+    madvise(p, size, MADV_HUGEPAGE); /* a wish: also makes reading from disk fill huge pages */
+    return p;
+}
+
+enum status file_map_own(struct mapping *out, const char *path, struct error *err)
+{
+    *out = (struct mapping){nothing, 0};
+    int fd = open_fd(path, O_RDONLY | O_NOFOLLOW);
+    if (fd < 0)
+        return fail_errno(err, path, "open", errno);
+    struct stat st;
+    enum status result = check_regular(&st, fd, path, err);
+    if (result == ST_OK && (st.st_uid != geteuid() || st.st_mode & 022))
+        result = fail(err, ST_DENIED, "%.300s: others may write into it, or own it; remove it", path);
+    if (result == ST_OK && st.st_size > 0) {
+        void *p = map_huge(fd, (size_t)st.st_size);
+        if (p == MAP_FAILED) {
+            result = fail_errno(err, path, "map into memory", errno);
+        } else {
+            *out = (struct mapping){p, (size_t)st.st_size, id_of(&st)};
+            guard_add(p, out->size);
+        }
     }
     close(fd);
     return result;
@@ -66,9 +144,87 @@ enum status file_map(struct mapping *out, const char *path, struct error *err)
 
 void file_unmap(struct mapping *m)
 {
-    if (m->size)
+    if (m->size) {
+        guard_remove(m->data); /* first: the address may be another mapping's as soon as it is free */
         munmap((void *)m->data, m->size);
-    *m = (struct mapping){(const uint8_t *)"", 0};
+    }
+    *m = (struct mapping){nothing, 0};
+}
+
+enum status file_check(const struct mapping *m, const char *path, struct error *err)
+{
+    if (!m->size || !guard_lost(m->data))
+        return ST_OK;
+    return fail(err, ST_IO,
+                "%.300s: another program made it shorter while it was read, or its disk failed; write a new file and "
+                "rename it instead of writing into one that is in use",
+                path);
+}
+
+/* ---- identity ---- */
+
+bool file_id_equal(const struct file_id *a, const struct file_id *b)
+{
+    return a->inode == b->inode && a->size == b->size && a->modified_ns == b->modified_ns &&
+           a->changed_ns == b->changed_ns;
+}
+
+/* Their change times come from another machine's clock, or are made up. */
+static bool is_remote(int fd)
+{
+    static const unsigned long remote[] = {0x6969 /* nfs */,        0x517b /* smb */,       0xff534d42 /* cifs */,
+                                           0xfe534d42 /* smb2 */,   0x65735546 /* fuse */,  0x01021997 /* 9p */,
+                                           0x00c36400 /* ceph */,   0x5346414f /* afs */,   0x73757245 /* coda */,
+                                           0x0bd00bd0 /* lustre */, 0x01161970 /* gfs2 */,  0x7461636f /* ocfs2 */,
+                                           0x4d44 /* fat */,        0x2011bab0 /* exfat */, 0x47504653 /* gpfs */};
+    struct statfs fs;
+    if (fstatfs(fd, &fs) != 0)
+        return true;
+    for (size_t i = 0; i < sizeof remote / sizeof *remote; i++)
+        if ((uint32_t)fs.f_type == remote[i])
+            return true;
+    return false;
+}
+
+static enum status settle_fd(struct file_id *out, int fd, const char *path, struct error *err)
+{
+    enum { GRAIN_MS = 100 }; /* no local file system counts change times in steps of more than 10 ms */
+    const int64_t grain_ns = GRAIN_MS * (int64_t)1000000;
+    struct stat st;
+    if (is_remote(fd))
+        return fail(err, ST_UNSUPPORTED, "%.300s: its file system does not tell every change", path);
+    if (fault_hit(FAULT_FSYNC) || fsync(fd) != 0)
+        return fail_errno(err, path, "write to disk", errno);
+    for (int turn = 0; turn < 2; turn++) {
+        TRY(check_regular(&st, fd, path, err));
+        *out = id_of(&st);
+        int64_t age_ns = (int64_t)clock_wall_ns() - out->changed_ns;
+        if (age_ns >= grain_ns)
+            return ST_OK;
+        if (age_ns < 0)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = grain_ns - age_ns}, NULL);
+    }
+    return fail(err, ST_UNSUPPORTED, "%.300s: it is being written, or was written in the future", path);
+}
+
+enum status file_settle(struct file_id *out, const char *path, struct error *err)
+{
+    int fd = open_fd(path, O_RDONLY);
+    if (fd < 0)
+        return fail_errno(err, path, "open", errno);
+    enum status st = settle_fd(out, fd, path, err);
+    close(fd);
+    return st;
+}
+
+bool file_identify(struct file_id *out, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode))
+        return false;
+    *out = id_of(&st);
+    return true;
 }
 
 /* ---- read ---- */
@@ -122,7 +278,7 @@ static enum status writer_open_device(struct file_writer *w, const char *path, s
     return st;
 }
 
-enum status file_writer_open(struct file_writer *w, const char *path, struct error *err)
+static enum status writer_open(struct file_writer *w, const char *path, mode_t mode, struct error *err)
 {
     *w = (struct file_writer){.fd = -1};
     enum file_kind kind = file_kind(path);
@@ -139,7 +295,7 @@ enum status file_writer_open(struct file_writer *w, const char *path, struct err
     }
     /* Beside its goal, because rename does not cross file systems; a random name, because two writers may race. */
     snprintf(w->temp, size, "%s.tmp-%016llx", path, (unsigned long long)rng_entropy());
-    w->fd = open_fd(w->temp, O_WRONLY | O_CREAT | O_EXCL);
+    w->fd = open_mode(w->temp, O_WRONLY | O_CREAT | O_EXCL, mode);
     if (w->fd < 0) {
         enum status st = fail_errno(err, path, "create", errno);
         mem_free(w->temp);
@@ -148,6 +304,27 @@ enum status file_writer_open(struct file_writer *w, const char *path, struct err
         return st;
     }
     return ST_OK;
+}
+
+enum status file_writer_open(struct file_writer *w, const char *path, struct error *err)
+{
+    return writer_open(w, path, 0666, err);
+}
+
+enum status file_writer_open_own(struct file_writer *w, const char *path, struct error *err)
+{
+    TRY(writer_open(w, path, 0400, err));
+    w->unsynced = true;
+    return ST_OK;
+}
+
+void file_writer_seek(struct file_writer *w, uint64_t offset)
+{
+    if (!w->failed && lseek(w->fd, (off_t)offset, SEEK_SET) < 0) {
+        w->failed = true;
+        w->saved_errno = errno;
+    }
+    w->offset = offset;
 }
 
 void file_writer_write(struct file_writer *w, const void *bytes, size_t n)
@@ -203,7 +380,7 @@ enum status file_writer_commit(struct file_writer *w, struct error *err)
     w->fd = -1;
     if (w->failed)
         st = fail_errno(err, w->path, "write", w->saved_errno);
-    else if (w->temp && sync_fd(fd) != 0)
+    else if (w->temp && !w->unsynced && sync_fd(fd) != 0)
         st = fail_errno(err, w->path, "write to disk", errno);
     if (close(fd) != 0 && st == ST_OK)
         st = fail_errno(err, w->path, "write", errno);
@@ -212,7 +389,7 @@ enum status file_writer_commit(struct file_writer *w, struct error *err)
     if (st == ST_OK && w->temp) {
         mem_free(w->temp); /* it is the file now: abort must not remove it */
         w->temp = NULL;
-        if (sync_folder_of(w->path) != 0)
+        if (!w->unsynced && sync_folder_of(w->path) != 0)
             st = fail_errno(err, w->path, "write its folder to disk", errno);
     }
     file_writer_abort(w);
@@ -273,6 +450,60 @@ enum status file_make_folders(const char *path, struct error *err)
     if (failed == EEXIST)
         return fail(err, ST_INVALID, "%.300s: expected a folder, found a file of that name", path);
     return failed ? fail_errno(err, path, "create the folder", failed) : ST_OK;
+}
+
+enum status file_make_own_folder(const char *path, struct error *err)
+{
+    struct stat st;
+    char *parent = mem_strdup(path);
+    if (!parent)
+        return fail_nomem(err, path);
+    char *slash = strrchr(parent, '/');
+    enum status result = ST_OK;
+    if (slash && slash > parent) {
+        *slash = 0;
+        result = file_make_folders(parent, err);
+    }
+    mem_free(parent);
+    TRY(result);
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return fail_errno(err, path, "create the folder", errno);
+    if (lstat(path, &st) != 0)
+        return fail_errno(err, path, "look at the folder", errno);
+    if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || st.st_mode & 022)
+        return fail(err, ST_DENIED, "%.300s: expected a folder of your own that nobody else may write into", path);
+    return ST_OK;
+}
+
+int file_lock(const char *path)
+{
+    int fd = open_mode(path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+void file_unlock(int lock)
+{
+    if (lock >= 0)
+        close(lock);
+}
+
+bool file_space(uint64_t *available, uint64_t *total, const char *path)
+{
+    struct statvfs fs;
+    if (fault_hit(FAULT_OPEN) || statvfs(path, &fs) != 0)
+        return false;
+    *available = (uint64_t)fs.f_bavail * fs.f_frsize;
+    *total = (uint64_t)fs.f_blocks * fs.f_frsize;
+    return true;
+}
+
+void file_touch(const char *path)
+{
+    utimensat(AT_FDCWD, path, NULL, AT_SYMLINK_NOFOLLOW);
 }
 
 enum status file_remove(const char *path, struct error *err)

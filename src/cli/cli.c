@@ -194,6 +194,18 @@ static enum status range_check(const char *name, int64_t value, int64_t least, i
     return ST_OK;
 }
 
+/* DIR as given, $XDG_CACHE_HOME/ingot, or ~/.cache/ingot; NULL: none. */
+static const char *cache_folder(const char *given)
+{
+    static char path[4096]; /* of the process: every command opens one model's cache */
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (given && *given)
+        return strcmp(given, "off") == 0 ? NULL : given;
+    if (xdg && *xdg == '/')
+        return path_join(path, sizeof path, xdg, "ingot");
+    return home && *home == '/' ? path_join(path, sizeof path, home, ".cache/ingot") : NULL;
+}
+
 enum status cli_model_options(struct model_options *out, struct pool **pool, const struct cli_model *m,
                               struct error *err)
 {
@@ -211,6 +223,8 @@ enum status cli_model_options(struct model_options *out, struct pool **pool, con
     }
     TRY(pool_create(pool, m->threads ? (int)m->threads : cpu_count(), err));
     out->pool = *pool;
+    out->cache = cache_folder(m->cache);
+    out->cache_bytes_max = m->cache_bytes;
     out->progress = progress_model;
     return ST_OK;
 }

@@ -49,15 +49,19 @@ struct cli_model {
     const char *kv; /* f32, f16, int8; NULL: f32 under --exact, else f16 */
     uint64_t kv_bytes;
     int64_t prefill_chunk;
+    const char *cache; /* folder or "off"; NULL: the user's */
+    uint64_t cache_bytes;
 };
-#define CLI_MODEL_OPTIONS(m)                                                                                           \
-    {"threads", 't', CLI_INT, &(m).threads, "N", "threads (default: all CPUs)"},                                       \
-        {"ctx", 'c', CLI_INT, &(m).ctx, "N", "context in tokens (default: the model's, at most 32768)"},               \
-        {"kv", 0, CLI_TEXT, &(m).kv, "TYPE", "KV cache: f32, f16 or int8 (default f16; f32 under --exact)"},           \
-        {"exact", 0, CLI_FLAG, &(m).exact, NULL, "activations and KV in f32 whatever the weights"},                    \
-        {"kv-bytes", 0, CLI_BYTES, &(m).kv_bytes, "B", "memory for KV blocks, e.g. 2G"},                               \
-    {                                                                                                                  \
-        "prefill-chunk", 0, CLI_INT, &(m).prefill_chunk, "N", "prompt tokens a step may carry (default 256)"           \
+#define CLI_MODEL_OPTIONS(m)                                                                                            \
+    {"threads", 't', CLI_INT, &(m).threads, "N", "threads (default: all CPUs)"},                                        \
+        {"ctx", 'c', CLI_INT, &(m).ctx, "N", "context in tokens (default: the model's, at most 32768)"},                \
+        {"kv", 0, CLI_TEXT, &(m).kv, "TYPE", "KV cache: f32, f16 or int8 (default f16; f32 under --exact)"},            \
+        {"exact", 0, CLI_FLAG, &(m).exact, NULL, "activations and KV in f32 whatever the weights"},                     \
+        {"kv-bytes", 0, CLI_BYTES, &(m).kv_bytes, "B", "memory for KV blocks, e.g. 2G"},                                \
+        {"cache", 0, CLI_TEXT, &(m).cache, "DIR|off", "keeps large models packed for the next start (~/.cache/ingot)"}, \
+        {"cache-bytes", 0, CLI_BYTES, &(m).cache_bytes, "B", "of all packed models together (default 32G)"},            \
+    {                                                                                                                   \
+        "prefill-chunk", 0, CLI_INT, &(m).prefill_chunk, "N", "prompt tokens a step may carry (default 256)"            \
     }
 /* Checks the values and makes the pool; *pool is the caller's. */
 MUST_USE enum status cli_model_options(struct model_options *out, struct pool **pool, const struct cli_model *m,

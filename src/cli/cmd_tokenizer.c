@@ -45,6 +45,8 @@ static enum status train(const struct cli_args *args, const struct tokenizer_tra
         st = file_make_folders(folder, err);
     if (st == ST_OK)
         st = tokenizer_train(folder, texts, n, how, err);
+    for (size_t i = 0; i < opened && st == ST_OK; i++)
+        st = file_check(&maps[i], args->positional[i + 1], err);
     for (size_t i = 0; i < opened; i++)
         file_unmap(&maps[i]);
     mem_free(maps);

@@ -1,10 +1,12 @@
 /* main - finds the command's row, runs it, and turns its status into one line and an exit code */
+#include "base/guard.h"
 #include "cli/cli.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct command {
     const char *word, *summary;
@@ -65,6 +67,16 @@ static bool cpu_supported(void)
 #endif
 }
 
+/* In a signal handler: what the weights are read from is gone. */
+static void on_lost(void)
+{
+    static const char text[] = "ingot: a file in use lost bytes: another program made it shorter, or its disk failed; "
+                               "start again\n";
+    ssize_t ignored = write(STDERR_FILENO, text, sizeof text - 1);
+    (void)ignored;
+    _exit(status_row(ST_IO)->exit_code);
+}
+
 /* `ingot help CMD` is `ingot CMD --help`; `ingot --version` is `ingot version`. */
 static int run_command(int argc, char **argv)
 {
@@ -96,6 +108,7 @@ static bool is_any(const char *word, const char *a, const char *b, const char *c
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
+    guard_install(on_lost);
     const char *word = argc > 1 ? argv[1] : "help";
     if (is_any(word, "help", "--help", "-h")) {
         if (argc > 2 && argv[2][0] != '-')

@@ -188,10 +188,15 @@ static enum status read_bytes(struct loading *l, const uint8_t *data, size_t siz
 /* The mapping lives until the checkpoint is closed. */
 static enum status map_file(struct mapping **out, struct loading *l, const char *path, struct error *err)
 {
-    if (!MEM_GROW(l->maps, l->map_capacity, l->n_map))
+    if (!MEM_GROW(l->files, l->file_capacity, l->pub.n_file))
         return fail_nomem(err, "mappings");
-    TRY(file_map(&l->maps[l->n_map], path, err));
-    *out = &l->maps[l->n_map++];
+    l->pub.files = l->files;
+    struct checkpoint_file *file = &l->files[l->pub.n_file];
+    if (!(file->path = arena_copy(&l->arena, str_of(path))))
+        return fail_nomem(err, "mappings");
+    TRY(file_map(&file->map, path, err));
+    l->pub.n_file++;
+    *out = &file->map;
     return ST_OK;
 }
 
@@ -367,12 +372,21 @@ static enum status create(struct loading **out, struct error *err)
     return ST_OK;
 }
 
+enum status checkpoint_check(const struct checkpoint *ck, struct error *err)
+{
+    for (size_t i = 0; i < ck->n_file; i++)
+        TRY(file_check(&ck->files[i].map, ck->files[i].path, err));
+    return ST_OK;
+}
+
 enum status checkpoint_open(struct checkpoint **out, const char *path, struct error *err)
 {
     struct loading *l;
     *out = NULL;
     TRY(create(&l, err));
     enum status st = open_path(l, path, err);
+    if (checkpoint_check(&l->pub, err) != ST_OK)
+        st = ST_IO;
     if (st == ST_OK)
         *out = &l->pub;
     else
@@ -399,9 +413,9 @@ void checkpoint_close(struct checkpoint *ck)
     if (!ck)
         return;
     struct loading *l = (struct loading *)ck;
-    for (size_t i = 0; i < l->n_map; i++)
-        file_unmap(&l->maps[i]);
-    mem_free(l->maps);
+    for (size_t i = 0; i < l->pub.n_file; i++)
+        file_unmap(&l->files[i].map);
+    mem_free(l->files);
     mem_free(l->tensors);
     map_free(&l->names);
     arena_free(&l->arena);

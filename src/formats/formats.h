@@ -14,6 +14,7 @@
 #ifndef FORMATS_FORMATS_H
 #define FORMATS_FORMATS_H
 
+#include "base/file.h"
 #include "base/json.h"
 #include "tensor/tensor.h"
 
@@ -38,10 +39,17 @@ struct checkpoint {
     const struct gguf *gguf;   /* GGUF: metadata; else NULL */
     struct llama2c_header llama2c;
     uint64_t file_bytes; /* of all weight files */
+    const struct checkpoint_file {
+        const char *path;
+        struct mapping map;
+    } *files; /* all that were read, config.json included */
+    size_t n_file;
 };
 
 MUST_USE enum status checkpoint_open(struct checkpoint **out, const char *path, struct error *err);
 void checkpoint_close(struct checkpoint *ck);
+/* After everything was read from the tensors: ST_IO when a file lost bytes meanwhile, so that zeros were read. */
+MUST_USE enum status checkpoint_check(const struct checkpoint *ck, struct error *err);
 const struct tensor *checkpoint_find(const struct checkpoint *ck, struct str name); /* NULL when absent */
 
 /* ---- GGUF metadata: typed values read in place ---- */

@@ -16,8 +16,8 @@ struct loading {
     struct checkpoint pub; /* first: a struct checkpoint * of this room is a struct loading * */
     struct arena arena;
     uint64_t mapped_bytes; /* of all files, on which the budget depends */
-    struct mapping *maps;
-    size_t n_map, map_capacity;
+    struct checkpoint_file *files; /* [pub.n_file] */
+    size_t file_capacity;
     struct tensor *tensors; /* [reserved] */
     size_t reserved;
     struct map names; /* tensor name to index */

@@ -75,6 +75,8 @@ enum status bundle_open(struct bundle **out, const char *path, const struct mode
     struct str id = path_stem(str_of(path));
     snprintf(b->id, sizeof b->id, "%.*s", STR_ARG(id));
     enum status st = open_parts(b, ck, options, err);
+    if (checkpoint_check(ck, err) != ST_OK)
+        st = ST_IO;
     checkpoint_close(ck);
     if (st != ST_OK) {
         bundle_close(b);

@@ -22,6 +22,8 @@ void model_free(struct model *m)
     if (!m)
         return;
     plan_free(&m->plan);
+    if (m->cached.size)
+        file_unmap(&m->cached);
     arch_free(&m->arch);
     arena_free(&m->names);
     mem_free(m->params);
@@ -44,29 +46,49 @@ static size_t param_bytes(const struct param *p)
     return is_vector(p) ? (size_t)p->count * sizeof(real) : p->weight.bytes;
 }
 
+enum { LINE = 64 };
+
+bool model_block_bytes(size_t *out, const struct model *m)
+{
+    *out = 0;
+    for (int i = 0; i < m->plan.n_param; i++)
+        if (!size_add(out, *out, (param_bytes(&m->plan.params[i]) + LINE - 1) / LINE * LINE))
+            return false;
+    return true;
+}
+
+void model_block_use(struct model *m, const void *block)
+{
+    const char *at = block;
+    for (int i = 0; i < m->plan.n_param; i++) {
+        struct param *p = &m->plan.params[i];
+        size_t bytes = param_bytes(p);
+        if (is_vector(p)) {
+            p->vector = (real *)at;
+        } else {
+            p->weight.panels = (void *)at;
+            p->weight.panel_bytes = p->weight.bytes / (size_t)((p->n_out + 15) / 16);
+        }
+        at += (bytes + LINE - 1) / LINE * LINE;
+        m->weight_bytes += bytes;
+    }
+}
+
 /* In one block, in the order in which a step reads them: small matrices share huge pages with their neighbours. On
  * pages of 4 KB one thread of a Zen 4 EPYC reads a matrix of 0.8 MB at 12 GB/s instead of 30 (2026-11). */
 enum status model_alloc_params(struct model *m, struct error *err)
 {
-    enum { LINE = 64 };
     struct plan *plan = &m->plan;
-    size_t total = 0;
-    for (int i = 0; i < plan->n_param; i++)
-        if (!size_add(&total, total, (param_bytes(&plan->params[i]) + LINE - 1) / LINE * LINE))
-            return fail_nomem(err, "model");
-    char *at = plan->block = mem_alloc_aligned(total);
-    if (!at)
+    size_t total;
+    if (!model_block_bytes(&total, m))
+        return fail_nomem(err, "model");
+    plan->block = mem_alloc_aligned(total);
+    if (!plan->block)
         return fail(err, ST_NOMEM, "model: out of memory for %.1f MB of weights", (double)total / (1 << 20));
-    for (int i = 0; i < plan->n_param; i++) {
+    model_block_use(m, plan->block);
+    for (int i = 0; plan->train && i < plan->n_param; i++) {
         struct param *p = &plan->params[i];
-        size_t bytes = param_bytes(p);
-        if (is_vector(p))
-            p->vector = (real *)at;
-        else
-            p->weight.panels = at;
-        at += (bytes + LINE - 1) / LINE * LINE;
-        m->weight_bytes += bytes;
-        if (plan->train && !(p->grad = mem_alloc_aligned((size_t)p->count * sizeof(real))))
+        if (!(p->grad = mem_alloc_aligned((size_t)p->count * sizeof(real))))
             return fail_nomem(err, "model: gradients");
     }
     return ST_OK;
@@ -94,8 +116,8 @@ int32_t param_stored_row(const struct arch *a, const struct name_row *row, const
     return row->n_part ? row->part * (int32_t)p->n_out + i : i;
 }
 
-static enum status row_map(int32_t **out, const struct arch *a, const struct name_row *row, const struct param *p,
-                           struct error *err)
+enum status param_row_map(int32_t **out, const struct arch *a, const struct name_row *row, const struct param *p,
+                          struct error *err)
 {
     bool plain = !row->n_part && !(a->pairs && rows_rotate(p));
     *out = NULL;
@@ -146,7 +168,7 @@ static enum status load_param(struct model *m, struct param *p, const struct che
     const struct name_row *row;
     const struct tensor *t = param_tensor(&row, &m->arch, ck, p);
     int32_t *row_of;
-    TRY(row_map(&row_of, &m->arch, row, p, err));
+    TRY(param_row_map(&row_of, &m->arch, row, p, err));
     enum status st = ST_OK;
     const char *data = t->data;
     if (row->flags & NAME_STACKED)
@@ -161,14 +183,29 @@ static enum status load_param(struct model *m, struct param *p, const struct che
     return st;
 }
 
-static enum status load_params(struct model *m, const struct checkpoint *ck, struct error *err)
+static enum status pack_params(struct model *m, const struct checkpoint *ck, struct error *err)
 {
+    TRY(model_alloc_params(m, err));
     for (int i = 0; i < m->plan.n_param; i++) {
         TRY(load_param(m, &m->plan.params[i], ck, err));
         if (m->options.progress)
             m->options.progress(m->options.ctx, "load", (double)(i + 1) / m->plan.n_param);
     }
     return ST_OK;
+}
+
+/* Packs every parameter, or finds the panels of an earlier start. */
+static enum status load_params(struct model *m, const struct checkpoint *ck, struct error *err)
+{
+    struct cache cache;
+    cache_begin(&cache, m, ck);
+    enum status st = cache.hit ? ST_OK : pack_params(m, ck, err);
+    if (st == ST_OK)
+        st = checkpoint_check(ck, err);
+    if (st == ST_OK)
+        cache_save(&cache, m, ck);
+    cache_end(&cache);
+    return st;
 }
 
 /* The type most numbers have, and how many there are in truth (biases included). */
@@ -212,11 +249,11 @@ enum status model_load(struct model **out, const struct checkpoint *ck, const st
     if (st == ST_OK)
         st = model_build(m, ck, DT_F32, err);
     if (st == ST_OK)
-        st = model_alloc_params(m, err);
-    if (st == ST_OK)
         st = load_params(m, ck, err);
     if (st == ST_OK)
         st = model_publish_params(m, err);
+    if (checkpoint_check(ck, err) != ST_OK) /* whatever else was found wrong is its doing */
+        st = ST_IO;
     if (st != ST_OK) {
         model_free(m);
         return st;

@@ -38,11 +38,14 @@ struct model_options {
     bool train;        /* F32 parameters, gradients and saved activations */
     bool keep;         /* no value's memory is reused: all can be read by model_run_value after a forward */
     struct pool *pool; /* used for packing; may be NULL */
+    /* Folder for packed panels, made when it is missing; NULL: none. Not used in training. */
+    const char *cache;
+    uint64_t cache_bytes_min, cache_bytes_max; /* of a model worth caching, of all together; 0: 64 MiB, 32 GiB */
     void (*progress)(void *ctx, const char *phase, double done);
     void *ctx;
 };
 
-/* ck may be closed after load: weights are packed copies. */
+/* ck may be closed after load: weights are packed copies, or mapped from the cache. */
 MUST_USE enum status model_load(struct model **out, const struct checkpoint *ck, const struct model_options *options,
                                 struct error *err);
 /* Random weights from a configuration (config.json's object): benches, tests, and the start of pretraining.

@@ -7,6 +7,7 @@
 #ifndef MODEL_PRIVATE_H
 #define MODEL_PRIVATE_H
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "model/plan.h"
 
@@ -18,6 +19,7 @@ struct model {
     struct model_param *params; /* training: the public list */
     struct arena names;
     uint64_t weight_bytes;
+    struct mapping cached; /* the panels, when they come from the cache; else empty */
 };
 
 /* Where a mixture's rows go: written by OP_ROUTE. */
@@ -73,11 +75,29 @@ struct moe_attr model_moe_attr(const struct model *m);
 enum status model_alloc(struct model **out, const struct model_options *options, struct error *err);
 /* Panels, vectors and (training) gradients of every parameter: zeroed. */
 enum status model_alloc_params(struct model *m, struct error *err);
+/* The parameters' block: its size; and pointing every parameter into one. */
+bool model_block_bytes(size_t *out, const struct model *m);
+void model_block_use(struct model *m, const void *block);
+/* Source rows of the parameter's rows; NULL: as they stand. Freed by the caller. */
+enum status param_row_map(int32_t **out, const struct arch *a, const struct name_row *row, const struct param *p,
+                          struct error *err);
 enum status model_publish_params(struct model *m, struct error *err); /* training: m->params */
 /* The row of the stored tensor (of an expert's part of it) that is row i of the parameter; pairs: GGUF's and llama2.c's
  * order of rotated rows. */
 int32_t param_stored_row(const struct arch *a, const struct name_row *row, const struct param *p, bool pairs,
                          int32_t i);
+
+/* ---- cache.c: packed panels of earlier starts. Nothing here fails a load: without a cache the model is packed ---- */
+struct cache {
+    bool hit, wanted; /* wanted: a miss that should be saved */
+    struct buf key;   /* every fact the panels depend on */
+    char path[4096];
+    size_t block_bytes;
+};
+/* After it, on a hit, the parameters point into m->cached. */
+void cache_begin(struct cache *c, struct model *m, const struct checkpoint *ck);
+void cache_save(struct cache *c, const struct model *m, const struct checkpoint *ck);
+void cache_end(struct cache *c);
 
 /* ---- write.c: tensors of a naming, made from the packed parameters when the writer asks ---- */
 struct tensor_source {

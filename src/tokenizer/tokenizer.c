@@ -360,6 +360,10 @@ static enum status open_file(struct tokenizer **out, const char *path, struct er
     size_t n = (size_t)(base.ptr - path);
     snprintf(folder, sizeof folder, "%.*s", (int)(n < SIDE_PATH ? n : SIDE_PATH - 1), n ? path : "");
     enum status st = tok_open_bytes(out, bytes, path, n ? folder : ".", err);
+    if (st == ST_OK && (st = file_check(&map, path, err)) != ST_OK) {
+        tokenizer_close(*out);
+        *out = NULL;
+    }
     file_unmap(&map);
     return st;
 }
