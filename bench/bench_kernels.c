@@ -1,6 +1,6 @@
 /* bench_kernels - every row of kernels.def: its rate, its share of what this machine can do, its speed over ref
  *
- *   bench_kernels [op-prefix] [threads]
+ *   bench_kernels [op-prefix] [threads] [isa]        isa: rows of that set only, without the speed over ref
  *
  * Each operation runs through its door with only one instruction set allowed. The clock holds that call alone: inputs
  * are made before, activations of quantized products are prepared before. Best of the runs that fit in 0.3 s (one run
@@ -68,7 +68,15 @@ static real *slot_reals(int slot, int64_t n)
 }
 
 /* ---- linear ---- */
-enum { DECODE_OUT = 131072, DECODE_IN = 896, PREFILL_ROWS = 192, PREFILL_OUT = 1024, PREFILL_IN = 896 };
+/* Decoding reads weights larger than any cache; prefill has a model's shapes: Qwen2.5-0.5B's up and down, and 4096^2.
+ */
+struct shape {
+    int64_t rows, n_out, n_in;
+};
+static const struct shape decode_shape = {1, 131072, 896}, rows8_shape = {8, 131072, 896};
+static const struct shape up_shape = {512, 4864, 896}, down_shape = {512, 896, 4864};
+static const struct shape square_shape = {512, 4096, 4096};
+enum { BACK_ROWS = 192, BACK_OUT = 1024, BACK_IN = 896 };
 
 static struct weight some_weight(enum dtype t, int64_t n_out, int64_t n_in)
 {
@@ -82,10 +90,10 @@ static struct weight some_weight(enum dtype t, int64_t n_out, int64_t n_in)
     return w;
 }
 
-static struct work product(enum dtype t, bool exact, bool prefill, struct pool *pool)
+static struct work product(enum dtype t, bool exact, const struct shape *shape, struct pool *pool)
 {
-    int64_t rows = prefill ? PREFILL_ROWS : 1, n_in = prefill ? PREFILL_IN : DECODE_IN;
-    struct weight w = some_weight(t, prefill ? PREFILL_OUT : DECODE_OUT, n_in);
+    int64_t rows = shape->rows, n_in = shape->n_in;
+    struct weight w = some_weight(t, shape->n_out, n_in);
     w.exact = exact;
     real *x = slot_reals(1, rows * n_in), *out = slot_reals(2, rows * w.n_out);
     struct act a;
@@ -93,22 +101,24 @@ static struct work product(enum dtype t, bool exact, bool prefill, struct pool *
     clock_start();
     linear_forward(out, &a, &w, NULL, pool);
     clock_stop();
-    if (!prefill)
+    if (rows <= FEW_ROWS)
         return (struct work){.bytes = (double)w.bytes};
     return (struct work){.ops = 2.0 * (double)rows * (double)(w.n_out * n_in),
                          .peak = exact || t == DT_F16 ? DT_F32
                                  : dtype_is_block(t)  ? DT_Q8_0
                                                       : t};
 }
-#define PRODUCT(name, type, exact)                                                                                     \
-    static struct work decode_##name(struct pool *pool)                                                                \
+#define SHAPE(name, type, exact, shape)                                                                                \
+    static struct work shape##_##name(struct pool *pool)                                                               \
     {                                                                                                                  \
-        return product(type, exact, false, pool);                                                                      \
-    }                                                                                                                  \
-    static struct work prefill_##name(struct pool *pool)                                                               \
-    {                                                                                                                  \
-        return product(type, exact, true, pool);                                                                       \
+        return product(type, exact, &shape##_shape, pool);                                                             \
     }
+#define PRODUCT(name, type, exact)                                                                                     \
+    SHAPE(name, type, exact, decode)                                                                                   \
+    SHAPE(name, type, exact, rows8)                                                                                    \
+    SHAPE(name, type, exact, up)                                                                                       \
+    SHAPE(name, type, exact, down)                                                                                     \
+    SHAPE(name, type, exact, square)
 #define PANEL(TYPE, name, ...) PRODUCT(name, DT_##TYPE, false)
 #include "kernels/panels.def"
 PRODUCT(exact, DT_Q8_0, true)
@@ -135,22 +145,22 @@ static struct work run_act_int8(struct pool *pool)
 
 static struct work run_linear_input(struct pool *pool)
 {
-    struct weight w = some_weight(DT_F32, PREFILL_OUT, PREFILL_IN);
-    real *dy = slot_reals(1, PREFILL_ROWS * PREFILL_OUT), *dx = slot_reals(2, PREFILL_ROWS * PREFILL_IN);
+    struct weight w = some_weight(DT_F32, BACK_OUT, BACK_IN);
+    real *dy = slot_reals(1, BACK_ROWS * BACK_OUT), *dx = slot_reals(2, BACK_ROWS * BACK_IN);
     clock_start();
-    linear_backward_input(dx, dy, &w, PREFILL_ROWS, false, pool);
+    linear_backward_input(dx, dy, &w, BACK_ROWS, false, pool);
     clock_stop();
-    return (struct work){.ops = 2.0 * PREFILL_ROWS * PREFILL_OUT * PREFILL_IN, .peak = DT_F32};
+    return (struct work){.ops = 2.0 * BACK_ROWS * BACK_OUT * BACK_IN, .peak = DT_F32};
 }
 
 static struct work run_linear_weight(struct pool *pool)
 {
-    real *dy = slot_reals(1, PREFILL_ROWS * PREFILL_OUT), *x = slot_reals(2, PREFILL_ROWS * PREFILL_IN);
-    real *dw = slot_reals(0, PREFILL_OUT * PREFILL_IN);
+    real *dy = slot_reals(1, BACK_ROWS * BACK_OUT), *x = slot_reals(2, BACK_ROWS * BACK_IN);
+    real *dw = slot_reals(0, BACK_OUT * BACK_IN);
     clock_start();
-    linear_backward_weight(dw, dy, x, PREFILL_ROWS, PREFILL_OUT, PREFILL_IN, pool);
+    linear_backward_weight(dw, dy, x, BACK_ROWS, BACK_OUT, BACK_IN, pool);
     clock_stop();
-    return (struct work){.ops = 2.0 * PREFILL_ROWS * PREFILL_OUT * PREFILL_IN, .peak = DT_F32};
+    return (struct work){.ops = 2.0 * BACK_ROWS * BACK_OUT * BACK_IN, .peak = DT_F32};
 }
 
 /* ---- attention: Qwen2.5-0.5B's heads, f16 keys and values ---- */
@@ -333,11 +343,14 @@ static struct work run_squares(struct pool *pool)
 
 /* ---- the list ---- */
 static const struct bench benches[] = {
-#define PANEL(TYPE, name, ...) {"linear_" #name, "decode", decode_##name}, {"linear_" #name, "prefill", prefill_##name},
+#define BENCH(name, shape)                                                                                             \
+    {                                                                                                                  \
+        "linear_" #name, #shape, shape##_##name                                                                        \
+    }
+#define PRODUCTS(name)         BENCH(name, decode), BENCH(name, rows8), BENCH(name, up), BENCH(name, down), BENCH(name, square),
+#define PANEL(TYPE, name, ...) PRODUCTS(name)
 #include "kernels/panels.def"
-    {"linear_exact", "decode", decode_exact},
-    {"linear_exact", "prefill", prefill_exact},
-    {"act_bf16", "", run_act_bf16},
+    PRODUCTS(exact){"act_bf16", "", run_act_bf16},
     {"act_int8", "", run_act_int8},
     {"linear_input", "", run_linear_input},
     {"linear_weight", "", run_linear_weight},
@@ -394,7 +407,7 @@ static double limit_of(const struct work *w, const struct machine_limits *m)
     return w->peak == DT_F32 ? m->f32_gflop_s : w->peak == DT_BF16 ? m->bf16_gop_s : m->int8_gop_s;
 }
 
-static void bench_op(const struct bench *b, const struct machine_limits *limits, struct pool *pool)
+static void bench_op(const struct bench *b, const char *isa, const struct machine_limits *limits, struct pool *pool)
 {
     int count;
     const struct kernel_row *rows = kernel_rows(&count);
@@ -402,7 +415,7 @@ static void bench_op(const struct bench *b, const struct machine_limits *limits,
     for (int i = 0; i < count; i++) {
         struct error err;
         struct work work;
-        if (strcmp(rows[i].op, b->op) != 0)
+        if (strcmp(rows[i].op, b->op) != 0 || (isa && strcmp(rows[i].isa, isa) != 0))
             continue;
         if (!kernel_row_available(&rows[i]) || kernels_init(kernels_isa_list(rows[i].set), &err) != ST_OK) {
             printf("%-14s %-8s %-7s  not on this processor\n", b->op, b->what, rows[i].isa);
@@ -432,8 +445,9 @@ int main(int argc, char **argv)
            pool_threads(pool), limits.read_gb_s, limits.f32_gflop_s, limits.bf16_gop_s, limits.int8_gop_s);
     for (int i = 0; i < BENCHES; i++)
         if (strncmp(benches[i].op, prefix, strlen(prefix)) == 0)
-            bench_op(&benches[i], &limits, pool);
-    list_unmeasured();
+            bench_op(&benches[i], argc > 3 ? argv[3] : NULL, &limits, pool);
+    if (!*prefix)
+        list_unmeasured();
     pool_destroy(pool);
     return 0;
 }

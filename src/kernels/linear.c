@@ -4,7 +4,7 @@
 /* How an item is cut. Few rows: enough bytes of weights to hide the claim, few enough that a late thread costs little,
  * four panels at least because kernels stream four at once. Many rows: tiles of 12 and of 16 rows both divide 96; int8
  * kernels unpack weights once an item. */
-enum { ITEM_BYTES = 96 << 10, ITEM_PANELS = 8 };
+enum { ITEM_BYTES = 96 << 10 };
 
 static int64_t at_least_1(int64_t n)
 {
@@ -77,7 +77,7 @@ void linear_forward(real *out, const struct act *x, const struct weight *w, cons
 {
     assert(x->n_in == w->n_in && x->type == weight_act(w));
     struct forward_split s = {.job = {out, x, w, bias}, .fn = forward_kernel(w), .n_panel = panel_count(w->n_out)};
-    int64_t wanted = ITEM_PANELS;
+    int64_t wanted = ITEM_PANELS_INT8;
     if (x->n_row <= FEW_ROWS) {
         wanted = ITEM_BYTES / (int64_t)panel_bytes(w->type, w->n_in) / 4 * 4;
         wanted = wanted < 4 ? 4 : wanted;

@@ -12,6 +12,7 @@ struct way {
     int zero;
     bool has_min;
     int few_panels; /* at once, for one row */
+    int quant_bytes;
     few_fn *few;
     many_fn *many;
     unpack_fn *unpack;
@@ -58,10 +59,20 @@ static void starts(union start *out, const struct linear_job *job, const struct 
     }
 }
 
+/* What an item of many rows keeps on the stack. */
+struct many {
+    struct chunk chunk;
+    union start start[ITEM_ROWS_INT8 * CHUNK];
+    _Alignas(64) float sums[ITEM_PANELS_INT8 * PANEL_GROUPS / G_MANY][ITEM_ROWS_INT8][G_MANY][VEC];
+};
+
 static void chunk_rows(const struct linear_job *job, const struct way *way, struct int8_tile *t,
-                       const union start *start, int64_t row0, int64_t row1, int64_t panel, int64_t block, int group)
+                       const union start *start, float *sums, int64_t row0, int64_t row1, int64_t panel, int64_t block,
+                       int group)
 {
-    for (int64_t row = row0; row < row1; row += R_MANY) {
+    const char *next = t->next;
+    for (int64_t row = row0, R; row < row1; row += R) {
+        R = row1 - row < R_MANY ? row1 - row : R_MANY;
         tile_at(t, job, row, panel);
         t->out += group * VEC;
         t->n_valid -= group * VEC;
@@ -70,30 +81,33 @@ static void chunk_rows(const struct linear_job *job, const struct way *way, stru
         t->start = start + (row - in_tile - row0) * t->n_block + in_tile;
         t->a.q += block * t->a.rows * BLOCK;
         t->a.scale += block * t->a.rows;
-        way->many(t, row1 - row < R_MANY ? (int)(row1 - row) : R_MANY);
+        t->sums = sums + (row - row0) * G_MANY * VEC;
+        t->next = next + (row - row0) / R_MANY * (NEXT_LINES * 64);
+        way->many(t, (int)R);
     }
 }
 
 static void many_rows(const struct linear_job *job, const struct way *way, struct int8_tile t, int64_t row0,
                       int64_t row1, int64_t panel0, int64_t panel1)
 {
-    struct chunk chunk;
-    union start start[CHUNK_ROWS * CHUNK];
+    struct many m;
     int64_t n_block = job->w->n_in / BLOCK;
-    assert(row0 % TILE_ROWS == 0 && row1 - row0 <= CHUNK_ROWS);
-    t.chunk = &chunk;
+    assert(row0 % TILE_ROWS == 0 && row1 - row0 <= ITEM_ROWS_INT8 && panel1 - panel0 <= ITEM_PANELS_INT8);
+    t.chunk = &m.chunk;
     for (int64_t block = 0; block < n_block; block += CHUNK) {
         t.n_block = n_block - block < CHUNK ? n_block - block : CHUNK;
         t.first = block == 0;
         t.last = block + t.n_block == n_block;
-        starts(start, job, way, row0, row1, block, t.n_block);
-        for (int64_t group = panel0 * PANEL_GROUPS; group < panel1 * PANEL_GROUPS; group += G_MANY) {
+        starts(m.start, job, way, row0, row1, block, t.n_block);
+        for (int64_t group = panel0 * PANEL_GROUPS, i = 0; group < panel1 * PANEL_GROUPS; group += G_MANY, i++) {
             int64_t panel = group / PANEL_GROUPS;
             int in_panel = (int)(group % PANEL_GROUPS);
             t.panel = panel_at(job->w, panel);
             t.n_valid = (panel1 - panel) * LANES; /* do not unpack beyond */
-            way->unpack(&chunk, &t, in_panel, block, t.n_block);
-            chunk_rows(job, way, &t, start, row0, row1, panel, block, in_panel);
+            way->unpack(&m.chunk, &t, in_panel, block, t.n_block);
+            /* prefetched, evenly over the rows: the next panel's blocks; the last one's are read as they come */
+            t.next = t.panel + CHUNK_PANELS * t.panel_bytes + t.quants + block * way->quant_bytes;
+            chunk_rows(job, way, &t, m.start, m.sums[i][0][0], row0, row1, panel, block, in_panel);
         }
     }
 }
@@ -111,21 +125,18 @@ static void linear_int8(const struct linear_job *job, const struct way *way, int
 }
 
 /* ---- chunk tiles: one a width ---- */
+#define MANY_CASE(bits, has_min, r)                                                                                    \
+    case r:                                                                                                            \
+        tile_many(t, bits, has_min, r);                                                                                \
+        return;
 #define MANY(name, bits, has_min)                                                                                      \
     static void many_##name(const struct int8_tile *t, int R)                                                          \
     {                                                                                                                  \
         switch (R) {                                                                                                   \
-        case 1:                                                                                                        \
-            tile_many(t, bits, has_min, 1);                                                                            \
-            return;                                                                                                    \
-        case 2:                                                                                                        \
-            tile_many(t, bits, has_min, 2);                                                                            \
-            return;                                                                                                    \
-        case 3:                                                                                                        \
-            tile_many(t, bits, has_min, 3);                                                                            \
-            return;                                                                                                    \
-        default:                                                                                                       \
-            tile_many(t, bits, has_min, 4);                                                                            \
+            MANY_CASE(bits, has_min, 1)                                                                                \
+            MANY_CASE(bits, has_min, 2)                                                                                \
+            MANY_CASE(bits, has_min, 3)                                                                                \
+            MANY_CASE(bits, has_min, 4)                                                                                \
         }                                                                                                              \
     }
 MANY(8, 8, false)
@@ -178,7 +189,8 @@ enum { FEW_PANELS = 1 };
     void ISA(linear_##name)(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)  \
     {                                                                                                                  \
         static const struct format format = {__VA_ARGS__};                                                             \
-        const struct way way = {format.zero, format.has_min, FEW_PANELS, few_##name, many_##width, unpack_##name};     \
+        const struct way way = {format.zero, format.has_min, FEW_PANELS,   format.quant_bytes,                         \
+                                few_##name,  many_##width,   unpack_##name};                                           \
         linear_int8(job, &way, row0, row1, panel0, panel1);                                                            \
     }
 

@@ -107,7 +107,7 @@ union start {
     int32_t zero;
     float sum;
 };
-enum { CHUNK = 16, CHUNK_ROWS = 256 };
+enum { CHUNK = 16, CHUNK_PANELS = (G_MANY + LANES / VEC - 1) / (LANES / VEC), NEXT_LINES = 2 };
 /* G_MANY groups unpacked for many rows: they and the rows of a tile stay in the first-level cache. */
 struct chunk {
     _Alignas(64) char w[G_MANY][CHUNK][WORDS][VEC * 4];
@@ -125,24 +125,18 @@ struct int8_tile {
     int64_t n_out, n_valid; /* outputs from there on */
     const float *bias;      /* at the first output, or NULL */
     bool first, last;       /* blocks */
+    float *sums;            /* many rows: [R][G_MANY][VEC], where they wait between chunks */
+    const char *next;       /* many rows: weights to prefetch, NEXT_LINES from each of the panels of a chunk */
 };
-
-INLINE void tile_begin(const struct int8_tile *t, const int R, const int G, vf acc[R_FEW][G_MAX])
-{
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int g = 0; g < G; g++)
-    {
-        acc[r][g] = t->first ? V(setzero_ps)() : vf_load_n(t->out + r * t->n_out + g * VEC, t->n_valid - g * VEC);
-    }
-}
 
 INLINE void tile_end(const struct int8_tile *t, const int R, const int G, vf acc[R_FEW][G_MAX])
 {
     UNROLL for (int g = 0; g < G; g++)
     {
         int64_t n = t->n_valid - g * VEC;
-        vf bias = t->last && t->bias ? vf_load_n(t->bias + g * VEC, n) : V(setzero_ps)();
+        vf bias = t->bias ? vf_load_n(t->bias + g * VEC, n) : V(setzero_ps)();
         UNROLL for (int r = 0; r < R; r++)
-            vf_store_n(t->out + r * t->n_out + g * VEC, t->last && t->bias ? V(add_ps)(acc[r][g], bias) : acc[r][g], n);
+            vf_store_n(t->out + r * t->n_out + g * VEC, t->bias ? V(add_ps)(acc[r][g], bias) : acc[r][g], n);
     }
 }
 
@@ -167,7 +161,7 @@ INLINE void tile_few(const struct int8_tile *t, const struct format f, const int
     const char *scales = t->panel, *quants = t->panel + t->quants, *ahead = t->panel + f.ahead;
     struct act_int8 a = t->a;
     vf acc[R_FEW][G_MAX];
-    tile_begin(t, R, G, acc);
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int g = 0; g < G; g++) acc[r][g] = V(setzero_ps)();
     for (int64_t b = 0; b < t->n_block; b++) {
         vf d[G_MAX], m[G_MAX];
         vi w[G_MAX][WORDS];
@@ -205,7 +199,14 @@ INLINE void tile_many(const struct int8_tile *t, const int bits, const bool has_
     const union start *start = t->start;
     struct act_int8 a = t->a;
     vf acc[R_FEW][G_MAX];
-    tile_begin(t, R, G_MANY, acc);
+    UNROLL for (int i = 0; i < CHUNK_PANELS * NEXT_LINES; i++)
+    {
+        _mm_prefetch(t->next + (size_t)(i / NEXT_LINES) * t->panel_bytes + i % NEXT_LINES * 64, _MM_HINT_T1);
+    }
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int g = 0; g < G_MANY; g++)
+    {
+        acc[r][g] = t->first ? V(setzero_ps)() : V(loadu_ps)(t->sums + (r * G_MANY + g) * VEC);
+    }
     for (int64_t b = 0; b < t->n_block; b++) {
         vf d[G_MAX], m[G_MAX];
         vi w[G_MAX][WORDS];
@@ -222,11 +223,19 @@ INLINE void tile_many(const struct int8_tile *t, const int bits, const bool has_
             block_dot(bits, G_MANY, sum, w, a.q + r * BLOCK);
             row_step(has_min, G_MANY, acc[r], sum, d, m, a.scale[r], start[r].sum);
         }
+        UNROLL for (int i = 0; i < R * BLOCK; i += 64) _mm_prefetch(a.q + R * BLOCK + i, _MM_HINT_T0); /* next rows */
         a.q += a.rows * BLOCK;
         a.scale += a.rows;
         start += a.rows;
     }
-    tile_end(t, R, G_MANY, acc);
+    if (t->last) {
+        tile_end(t, R, G_MANY, acc);
+        return;
+    }
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int g = 0; g < G_MANY; g++)
+    {
+        V(storeu_ps)(t->sums + (r * G_MANY + g) * VEC, acc[r][g]);
+    }
 }
 
 /* n blocks of G_MANY groups, the first of them group `group` of the first panel. */
