@@ -73,10 +73,7 @@ static inline int64_t panel_count(int64_t n_out)
  * Panel p holds output rows 16p .. 16p+15, the rows in lanes, k in order; every panel starts on a 64-byte boundary.
  *   F32    [n_in][16] real             F16   [n_in][16] half
  *   BF16   [ceil(n_in/2)][16][2]: pairs (k = 2i, 2i+1), the odd one of the last pair zero
- *   Q8_0   scales [n_block][16] half, padded to 64 bytes; then per block of 32 k: 8 groups i of [16 rows][4 k = 4i+j],
- *          each byte the stored int8 ^ 0x80, so that it is unsigned
- *   Q4_0   scales likewise; per block 4 groups i of [16][4]: low nibble k = 8i+j, high nibble k = 8i+4+j, 0 .. 15
- *   Q4_1   per block 16 scales, then 16 minima; quants as Q4_0
+ *   blocks of 32: all scales, padded to 64 bytes; then per block groups of [16 rows][4 k] (block32.h)
  * So one 4-byte load of activations meets 16 outputs with no shuffle and no horizontal sum.
  */
 enum { BLOCK = 32, PANEL_ALIGN = 64 };

@@ -1,6 +1,6 @@
 /* linear_ref - the definition of the forward products' bits (docs/numerics.md section 1): outputs in lanes, k in order
  */
-#include "kernels/kernels_private.h"
+#include "kernels/block32.h"
 
 static void store_lanes(const struct linear_job *job, int64_t row, int64_t panel, const real acc[LANES])
 {
@@ -72,66 +72,43 @@ void linear_bf16__ref(const struct linear_job *job, int64_t row0, int64_t row1, 
     }
 }
 
-/* ---- quantized: integers inside a block of 32, one fused step a block ---- */
-static int32_t dot_q8_0(const uint8_t *quants, int lane, const int8_t *q)
-{
-    int32_t sum = 0;
-    for (int k = 0; k < BLOCK; k++)
-        sum += (quants[k / 4 * 64 + lane * 4 + k % 4] - 128) * q[k];
-    return sum;
-}
-
-static int32_t dot_q4(const uint8_t *quants, int lane, const int8_t *q, int zero)
-{
-    int32_t sum = 0;
-    for (int k = 0; k < BLOCK; k++)
-        sum += ((quants[k / 8 * 64 + lane * 4 + k % 4] >> (k % 8 / 4 * 4) & 15) - zero) * q[k];
-    return sum;
-}
-
-static void quantized(const struct linear_job *job, enum dtype t, int64_t row, int64_t panel)
+/* ---- quantized: integers inside a block of 32, one fused step a block, for types with minima two ---- */
+static inline void block32_product(const struct linear_job *job, enum dtype t, int quant_bytes, int64_t row,
+                                   int64_t panel)
 {
     const struct act_int8 a = act_int8_row(job->x, row);
-    const uint8_t *base = panel_at(job->w, panel), *quants = base + panel_scale_bytes(t, job->w->n_in);
-    const uint16_t *scale = (const uint16_t *)base;
+    const char *base = panel_at(job->w, panel), *quants = base + panel_scale_bytes(t, job->w->n_in);
     real acc[LANES] = {0};
     for (int64_t b = 0; b < job->w->n_in / BLOCK; b++) {
         const int8_t *q = a.q + b * a.rows * BLOCK;
         float s = a.scale[b * a.rows];
         for (int j = 0; j < LANES; j++) {
-            int32_t sum =
-                t == DT_Q8_0 ? dot_q8_0(quants + b * 512, j, q) : dot_q4(quants + b * 256, j, q, t == DT_Q4_0 ? 8 : 0);
-            if (t == DT_Q4_1) {
-                float ds = f16_to_f32(scale[2 * b * LANES + j]) * s;
-                float ms = f16_to_f32(scale[(2 * b + 1) * LANES + j]) * s;
-                acc[j] = FMA((real)sum, ds, acc[j]);
+            int32_t sum = 0;
+            for (int k = 0; k < BLOCK; k++)
+                sum += block32_level(t, quants + b * quant_bytes, j, k) * q[k];
+            float ds = block32_scale(t, base, b, j) * s;
+            acc[j] = FMA((real)sum, ds, acc[j]);
+            if (block32_has_min(t)) {
+                float ms = block32_min(base, b, j) * s;
                 acc[j] = FMA(ms, (real)-a.minus[b * a.rows], acc[j]);
-            } else {
-                float ds = f16_to_f32(scale[b * LANES + j]) * s;
-                acc[j] = FMA((real)sum, ds, acc[j]);
             }
         }
     }
     store_lanes(job, row, panel, acc);
 }
 
-void linear_q8_0__ref(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
-{
-    for (int64_t p = panel0; p < panel1; p++)
-        for (int64_t r = row0; r < row1; r++)
-            quantized(job, DT_Q8_0, r, p);
-}
-
-void linear_q4_0__ref(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
-{
-    for (int64_t p = panel0; p < panel1; p++)
-        for (int64_t r = row0; r < row1; r++)
-            quantized(job, DT_Q4_0, r, p);
-}
-
-void linear_q4_1__ref(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
-{
-    for (int64_t p = panel0; p < panel1; p++)
-        for (int64_t r = row0; r < row1; r++)
-            quantized(job, DT_Q4_1, r, p);
-}
+#define BLOCK32(TYPE, name, quant_bytes)                                                                               \
+    void linear_##name##__ref(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0,                \
+                              int64_t panel1)                                                                          \
+    {                                                                                                                  \
+        for (int64_t p = panel0; p < panel1; p++)                                                                      \
+            for (int64_t r = row0; r < row1; r++)                                                                      \
+                block32_product(job, DT_##TYPE, quant_bytes, r, p);                                                    \
+    }
+BLOCK32(Q8_0, q8_0, 512)
+BLOCK32(Q4_0, q4_0, 256)
+BLOCK32(Q4_1, q4_1, 256)
+BLOCK32(Q5_0, q5_0, 320)
+BLOCK32(Q5_1, q5_1, 320)
+BLOCK32(IQ4_NL, iq4_nl, 256)
+BLOCK32(MXFP4, mxfp4, 256)

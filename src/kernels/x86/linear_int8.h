@@ -149,6 +149,8 @@ MANY(8m, 8, true)
 #else
 MANY(4, 4, false)
 MANY(4m, 4, true)
+MANY(5, 5, false)
+MANY(5m, 5, true)
 #endif
 
 /* ---- types ---- */
@@ -157,6 +159,11 @@ enum { ZERO_8 = 128 };
 #else
 enum { ZERO_8 = 0 }; /* signed */
 #endif
+static const int8_t iq4_table[16] = {/* iq4_values + ZERO_8, modulo 256 */
+#define IQ4(v) (int8_t)((v) + ZERO_8 > 127 ? (v) + ZERO_8 - 256 : (v) + ZERO_8)
+                                     IQ4(-127), IQ4(-104), IQ4(-83), IQ4(-65), IQ4(-49), IQ4(-35), IQ4(-22), IQ4(-10),
+                                     IQ4(1),    IQ4(13),   IQ4(25),  IQ4(38),  IQ4(53),  IQ4(69),  IQ4(89),  IQ4(113)};
+static const int8_t fp4_table[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0}; /* fp4_values + 12 */
 
 #define FEW_CASE(r, p)                                                                                                 \
     case (r)*8 + (p):                                                                                                  \
@@ -197,3 +204,8 @@ enum { FEW_PANELS = 1 };
 TYPE(q8_0, 8, .bits = 8, .zero = ZERO_8, .quant_bytes = 512, .quants = Q_BYTES)
 TYPE(q4_0, 4, .bits = 4, .zero = 8, .quant_bytes = 256, .quants = Q_NIBBLES, .ahead = 8192)
 TYPE(q4_1, 4m, .bits = 4, .has_min = true, .quant_bytes = 256, .quants = Q_NIBBLES, .ahead = 8192)
+TYPE(q5_0, 5, .bits = 5, .zero = 16, .quant_bytes = 320, .quants = Q_FIFTH, .ahead = 8192)
+TYPE(q5_1, 5m, .bits = 5, .has_min = true, .quant_bytes = 320, .quants = Q_FIFTH, .ahead = 8192)
+TYPE(iq4_nl, 8, .bits = 8, .zero = ZERO_8, .quant_bytes = 256, .quants = Q_TABLE, .table = iq4_table, .ahead = 8192)
+TYPE(mxfp4, 5, .bits = 5, .zero = 12, .quant_bytes = 256, .quants = Q_TABLE, .scales = S_E8M0, .table = fp4_table,
+     .ahead = 8192)
