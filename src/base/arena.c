@@ -24,9 +24,14 @@ static struct arena_chunk *chunk_add(struct arena *a, size_t need)
         size = need;
     if (!size_add(&total, size, sizeof(struct arena_chunk)))
         return NULL;
-    struct arena_chunk *c = mem_alloc(total);
-    if (!c)
+    size_t before = a->held;
+    if (!budget_hold(a->budget, &a->held, before + total, a->budget_limit))
         return NULL;
+    struct arena_chunk *c = mem_alloc(total);
+    if (!c) {
+        budget_hold(a->budget, &a->held, before, a->budget_limit);
+        return NULL;
+    }
     c->next = a->chunk;
     c->size = size;
     c->used = 0;
@@ -81,6 +86,7 @@ void arena_reset(struct arena *a)
     if (c)
         c->used = 0;
     a->used = 0;
+    budget_hold(a->budget, &a->held, c ? c->size + sizeof *c : 0, a->budget_limit);
 }
 
 void arena_free(struct arena *a)
@@ -91,4 +97,5 @@ void arena_free(struct arena *a)
         a->chunk = next;
     }
     a->used = 0;
+    budget_hold(a->budget, &a->held, 0, a->budget_limit);
 }

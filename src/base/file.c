@@ -577,3 +577,23 @@ struct str path_stem(struct str path)
         base.len = (size_t)(dot - base.ptr);
     return base;
 }
+
+/* "MemAvailable:   123 kB" */
+uint64_t memory_available(void)
+{
+    struct buf text = {0};
+    struct error ignored;
+    int64_t kb = 0;
+    if (file_read_all(&text, "/proc/meminfo", 1 << 16, &ignored) == ST_OK) {
+        struct str rest = buf_str(&text);
+        for (struct str line; (line = str_next_line(&rest)).ptr;)
+            if (str_starts(line, STR("MemAvailable:")) && str_ends(line, STR(" kB"))) {
+                line = str_from(line, strlen("MemAvailable:"));
+                line.len -= strlen(" kB");
+                if (!str_to_i64(&kb, str_trim(line)))
+                    kb = 0;
+            }
+    }
+    buf_free(&text);
+    return (uint64_t)kb << 10;
+}

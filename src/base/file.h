@@ -74,4 +74,7 @@ char *path_join(char *buf, size_t size, const char *folder, const char *name);
 struct str path_base(struct str path); /* "a/b/c.gguf" -> "c.gguf"; trailing slashes ignored */
 struct str path_stem(struct str path); /* "a/b/c.gguf" -> "c": a model's default id */
 
+/* Bytes that could be used without swapping; 0 when the system does not say. */
+uint64_t memory_available(void);
+
 #endif

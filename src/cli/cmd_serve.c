@@ -32,6 +32,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
     struct cli_model m = {0};
     struct gateway_options g = {.signals = true};
     int64_t port = 8080, drain_s = 0;
+    uint64_t request_bytes = 0;
     double temperature = (double)__builtin_nanf(""), top_p = temperature;
     const char *level = "info", *policy = "fcfs";
     const struct cli_option options[] = {
@@ -45,6 +46,8 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
          "for requests that name none (default: the model's own, else 1)"},
         {"top-p", 0, CLI_REAL, &top_p, "P", "likewise"},
         {"drain-timeout", 0, CLI_INT, &drain_s, "S", "seconds that running answers get after SIGTERM (default 120)"},
+        {"request-bytes", 0, CLI_BYTES, &request_bytes, "B",
+         "memory for all requests and their answers together (default 1G, or a quarter of what is free)"},
         {"scheduling-policy", 0, CLI_TEXT, &policy, "P",
          "fcfs: as requests come (default); priority: smaller \"priority\" first, for clients that trust each other"},
         {"log-level", 0, CLI_TEXT, &level, "L", "debug, info, warn, error or off (default info)"},
@@ -80,6 +83,9 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
     if (log_level_parse(level) < 0)
         return fail(err, ST_INVALID, "--log-level %s: expected debug, info, warn, error or off", level);
     log_set_level((enum log_level)log_level_parse(level));
+    if (request_bytes && request_bytes < 1 << 20)
+        return fail(err, ST_INVALID, "--request-bytes %llu: expected at least 1M", (unsigned long long)request_bytes);
+    g.request_bytes = request_bytes;
     g.port = (int)port;
     g.drain_ms = (int)drain_s * 1000;
     struct bundle *bundle;

@@ -156,26 +156,6 @@ enum status engine_create_on(struct engine **out, const struct executor *x, cons
     return ST_OK;
 }
 
-/* "MemAvailable:   123 kB": what could be used without swapping; 0 when the system does not say. */
-static uint64_t memory_available(void)
-{
-    struct buf text = {0};
-    struct error ignored;
-    int64_t kb = 0;
-    if (file_read_all(&text, "/proc/meminfo", 1 << 16, &ignored) == ST_OK) {
-        struct str rest = buf_str(&text);
-        for (struct str line; (line = str_next_line(&rest)).ptr;)
-            if (str_starts(line, STR("MemAvailable:")) && str_ends(line, STR(" kB"))) {
-                line = str_from(line, strlen("MemAvailable:"));
-                line.len -= strlen(" kB");
-                if (!str_to_i64(&kb, str_trim(line)))
-                    kb = 0;
-            }
-    }
-    buf_free(&text);
-    return (uint64_t)kb << 10;
-}
-
 static int choose_blocks(const struct model *m, const struct engine_options *o, int n_ctx)
 {
     uint64_t block = model_kv_block_bytes(m), bytes = o->kv_bytes, per_context = (uint64_t)kv_blocks_for(n_ctx);

@@ -6,6 +6,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+enum { PARSED_MAX = 256 << 20 }; /* what one request may become when parsed: 16 MiB of "[[[[" are that much */
+
 bool refuse(struct refusal *r, int http, const char *code, const char *param, const char *fmt, ...)
 {
     va_list ap;
@@ -186,15 +188,34 @@ static bool answer_detokenize(struct job *j)
     return st == ST_OK || refuse_status(&j->why, &err, "tokens");
 }
 
-static bool make(struct job *j)
+/* Of what the request said, only what the engine reads later stays; the rest may be a hundred times as much. */
+static bool keep(struct job *j)
 {
-    if (!openai_parse(&j->ask, j->kind, buf_str(&j->body), j->g->bundle, &j->arena, &j->why))
+    struct ask *a = &j->ask;
+    size_t n = (size_t)a->sampling.n_logit_bias, size = n * sizeof *a->sampling.logit_bias;
+    struct logit_bias *bias = arena_alloc(&j->arena, size);
+    bool good = bias != NULL;
+    if (n && good)
+        memcpy(bias, a->sampling.logit_bias, size);
+    a->sampling.logit_bias = bias;
+    for (int i = 0; i < a->n_stop; i++) {
+        char *copy = arena_copy(&j->arena, a->stops[i]);
+        good = good && copy;
+        a->stops[i] = str_n(copy, a->stops[i].len);
+    }
+    return good || refuse(&j->why, 503, NULL, NULL, "out of memory");
+}
+
+static bool make(struct job *j, struct arena *parsed)
+{
+    struct gateway *g = j->g;
+    if (!openai_parse(&j->ask, j->kind, buf_str(&j->body), g->bundle, parsed, &j->why))
         return false;
-    if (j->ask.priority && !j->g->options.by_priority)
+    if (j->ask.priority && !g->options.by_priority)
         return refuse(&j->why, 400, "invalid_value", "priority",
                       "priority: only 0, because this server takes requests as they come; --scheduling-policy priority "
                       "lets every client choose");
-    if (!j->g->bundle->tokenizer)
+    if (!g->bundle->tokenizer)
         return refuse(&j->why, 400, "unsupported_value", NULL,
                       "this model has no tokenizer: it cannot be asked in text");
     if (j->kind == ASK_DETOKENIZE)
@@ -206,12 +227,25 @@ static bool make(struct job *j)
     for (int i = 0; i < j->n_prompt; i++)
         if (!check_length(j, &j->prompts[i]))
             return false;
-    return make_echo(j);
+    return make_echo(j) && keep(j);
 }
 
 void content_make(struct job *j)
 {
-    if (make(j) && j->answer.failed)
-        refuse(&j->why, 503, NULL, NULL, "out of memory");
+    struct gateway *g = j->g;
+    struct arena parsed;
+    arena_init(&parsed, PARSED_MAX);
+    parsed.budget = &g->memory;
+    parsed.budget_limit = g->intake_max;
+    bool good = make(j, &parsed);
+    if (good && j->answer.failed)
+        good = refuse(&j->why, 503, NULL, NULL, "out of memory");
+    j->ask.model = (struct str){NULL, 0};
+    j->ask.messages = j->ask.template_vars = NULL;
+    j->ask.prompts = NULL;
+    arena_free(&parsed); /* here: giving back hundreds of megabytes takes milliseconds that the loop does not have */
+    buf_free(&j->body);
+    if (!job_hold(j, g->intake_max) && good)
+        refuse(&j->why, 503, "server_is_overloaded", NULL, "the memory for requests is full: try again, or send less");
     j->parse_ns = clock_ns();
 }

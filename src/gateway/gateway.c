@@ -6,6 +6,7 @@
 #include "gateway/private.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
@@ -13,7 +14,7 @@
 #include <signal.h>
 #include <stdio.h>
 
-enum { TICK_MS = 100 };
+enum { TICK_MS = 100, REQUEST_BYTES = 1 << 30 };
 
 /* ---- routes ---- */
 
@@ -28,13 +29,21 @@ struct route {
     route_fn *handler;
 };
 
-static void answer_json(struct http_exchange *x, int status, struct buf *body)
+static void answer_body(struct gateway *g, struct http_exchange *x, int status, const char *type, struct buf *body)
 {
-    if (body->failed)
-        http_respond(x, 503, "text/plain", STR("out of memory"));
-    else
-        http_respond(x, status, "application/json", buf_str(body));
+    struct refusal why;
+    if (body->failed) {
+        refuse(&why, 503, NULL, NULL, "out of memory");
+        answer_refusal(g, x, &why);
+    } else {
+        http_respond(x, status, type, buf_str(body));
+    }
     buf_free(body);
+}
+
+static void answer_json(struct gateway *g, struct http_exchange *x, int status, struct buf *body)
+{
+    answer_body(g, x, status, "application/json", body);
 }
 
 static void answer_state(struct gateway *g, struct http_exchange *x, bool good, const char *state)
@@ -52,7 +61,7 @@ static void answer_state(struct gateway *g, struct http_exchange *x, bool good, 
     json_put_int(&w, "kv_blocks_total", s.blocks_total);
     json_put_int(&w, "kv_blocks_free", s.blocks_free);
     json_end_object(&w);
-    answer_json(x, good ? 200 : 503, &body);
+    answer_json(g, x, good ? 200 : 503, &body);
 }
 
 static void route_chat(struct gateway *g, struct http_exchange *x)
@@ -79,7 +88,7 @@ static void route_models(struct gateway *g, struct http_exchange *x)
 {
     struct buf body = {0};
     openai_write_models(g, &body);
-    answer_json(x, 200, &body);
+    answer_json(g, x, 200, &body);
 }
 
 static void route_model(struct gateway *g, struct http_exchange *x)
@@ -96,18 +105,14 @@ static void route_model(struct gateway *g, struct http_exchange *x)
     }
     json_writer_init(&w, &body);
     openai_write_model(g, &w);
-    answer_json(x, 200, &body);
+    answer_json(g, x, 200, &body);
 }
 
 static void route_metrics(struct gateway *g, struct http_exchange *x)
 {
     struct buf body = {0};
     telemetry_write(g, &body);
-    if (body.failed)
-        http_respond(x, 503, "text/plain", STR("out of memory"));
-    else
-        http_respond(x, 200, "text/plain; version=0.0.4; charset=utf-8", buf_str(&body));
-    buf_free(&body);
+    answer_body(g, x, 200, "text/plain; version=0.0.4; charset=utf-8", &body);
 }
 
 static void route_live(struct gateway *g, struct http_exchange *x)
@@ -239,7 +244,10 @@ static void on_request(void *ctx, struct http_exchange *x)
 static const char *on_fault(void *ctx, const struct http1_fault *fault, struct buf *out)
 {
     struct refusal why;
-    const char *code = fault->status == 413 ? "request_too_large" : fault->status == 408 ? "timeout" : NULL;
+    const char *code = fault->status == 413   ? "request_too_large"
+                       : fault->status == 408 ? "timeout"
+                       : fault->status == 503 ? "server_is_overloaded"
+                                              : NULL;
     telemetry_http(ctx, "refused", fault->status);
     refuse(&why, fault->status, code, NULL, "%s", fault->text);
     openai_write_refusal(out, &why);
@@ -299,6 +307,10 @@ static void set_defaults(struct gateway_options *o)
     o->host = o->host ? o->host : "127.0.0.1";
     if (o->api_key && !*o->api_key)
         o->api_key = NULL;
+    if (!o->request_bytes) {
+        size_t quarter = (size_t)(memory_available() / 4);
+        o->request_bytes = quarter && quarter < REQUEST_BYTES ? quarter : REQUEST_BYTES;
+    }
     o->n_worker = o->n_worker ? o->n_worker : 2;
     o->drain_ms = o->drain_ms ? o->drain_ms : 120000;
     o->health_ms = o->health_ms ? o->health_ms : 60000;
@@ -314,7 +326,9 @@ static enum status open_server(struct gateway *g, struct error *err)
         TRY(tls_open(&g->tls, o->tls_cert, o->tls_key, err));
     struct http_server_options server = {
         .listen = {.host = o->host, .port = o->port, .tls = g->tls, .loopback_only = !o->api_key},
-        .write_stall_ms = o->write_stall_ms};
+        .write_stall_ms = o->write_stall_ms,
+        .budget = &g->memory,
+        .body_budget = g->intake_max};
     TRY(http_server_open(&g->server, g->loop, &server, &handler, g, err));
     g->port = http_server_port(g->server);
     bool v6 = strchr(o->host, ':') != NULL;
@@ -336,6 +350,8 @@ enum status gateway_create(struct gateway **out, struct engine *engine, const st
         return fail_nomem(err, "gateway");
     *g = (struct gateway){.options = *options, .engine = engine, .bundle = engine_bundle(engine)};
     set_defaults(&g->options);
+    g->memory.max = g->options.request_bytes;
+    g->intake_max = g->memory.max / 4 * 3;
     pthread_mutex_init(&g->mail_lock, NULL);
     g->created = (int64_t)(clock_wall_ns() / 1000000000);
     g->id_key = rng_entropy();

@@ -214,6 +214,7 @@ static bool take_mail(struct choice *c, bool *overflowed)
     }
     bool last = c->finished && c->inbox.len == 0;
     *overflowed = c->overflowed;
+    c->n_inbox = c->inbox.capacity;
     pthread_mutex_unlock(&c->job->g->mail_lock);
     return last;
 }
@@ -276,6 +277,9 @@ static bool failed_choice(struct job *j, struct refusal *why)
 {
     for (int i = 0; i < j->n_choice; i++) {
         struct choice *c = &j->choices[i];
+        if (j->outgrown)
+            return !refuse(why, 503, "server_is_overloaded", NULL,
+                           "the memory for requests is full: try again, with a smaller n or max_tokens, or stream");
         if (c->text.failed)
             return !refuse(why, 503, NULL, NULL, "out of memory");
         if (c->said_end && c->end.finish == FINISH_CANCELED)
@@ -321,6 +325,7 @@ void generate_pump(struct job *j)
         pump_choice(j, &j->choices[i], &out);
         all_said &= j->choices[i].said_end;
     }
+    j->outgrown = !job_hold(j, j->g->memory.max);
     if (failed_choice(j, &why))
         end_refused(j, &why);
     else if (all_said)

@@ -5,14 +5,30 @@
 
 #include <stdio.h>
 
-enum { JOB_ARENA_MAX = 256 << 20 };
-
 static const char *kind_path(enum ask_kind kind)
 {
     return kind == ASK_CHAT         ? "/v1/chat/completions"
            : kind == ASK_COMPLETION ? "/v1/completions"
            : kind == ASK_TOKENIZE   ? "/v1/tokenize"
                                     : "/v1/detokenize";
+}
+
+static size_t job_bytes(const struct job *j)
+{
+    size_t n = j->body.capacity + j->answer.capacity + j->echo.capacity;
+    for (int i = 0; i < j->n_prompt; i++)
+        n += j->prompts[i].capacity * sizeof *j->prompts[i].ids;
+    for (int i = 0; i < j->n_choice; i++) {
+        const struct choice *c = &j->choices[i];
+        n += c->n_inbox + c->outbox.capacity + c->text.capacity + c->logprobs.capacity + c->tops.capacity +
+             c->values.capacity + c->offsets.capacity;
+    }
+    return n;
+}
+
+bool job_hold(struct job *j, size_t limit)
+{
+    return budget_hold(&j->g->memory, &j->held, job_bytes(j), limit);
 }
 
 void answer_refusal(struct gateway *g, struct http_exchange *x, const struct refusal *why)
@@ -101,7 +117,10 @@ void job_start(struct gateway *g, struct http_exchange *x, enum ask_kind kind)
     j->task = (struct loop_task){.fn = on_task, .ctx = j};
     j->body = http_take_body(x);
     j->created = (int64_t)(clock_wall_ns() / 1000000000);
-    arena_init(&j->arena, JOB_ARENA_MAX);
+    job_hold(j, (size_t)BUDGET_NO_LIMIT); /* the connection held it until now */
+    arena_init(&j->arena, 0);
+    j->arena.budget = &g->memory;
+    j->arena.budget_limit = g->memory.max;
     make_id(j);
     x->user = j;
     x->on_gone = on_gone;
@@ -142,5 +161,6 @@ void job_free(struct job *j)
     buf_free(&j->answer);
     buf_free(&j->echo);
     arena_free(&j->arena);
+    budget_hold(&g->memory, &j->held, 0, 0);
     mem_free(j);
 }

@@ -49,7 +49,9 @@ static bool wrong_type(struct parse *p, const char *name, const char *expected)
 
 static bool no_memory(struct parse *p)
 {
-    return refuse(p->why, 503, NULL, NULL, "the request needs more memory than one request may take");
+    return refuse(p->why, 503, "server_is_overloaded", NULL,
+                  "the parsed request needs more memory than one may take, or than is left for requests: send less, or "
+                  "try again");
 }
 
 /* ---- fields with a shape of their own ---- */
@@ -100,7 +102,17 @@ static bool read_stream_options(struct parse *p, const char *name, const struct 
         return wrong_type(p, name, "an object");
     if (!json_bool(json_get(p->body, "stream"), false))
         return refuse(p->why, 400, "invalid_value", name, "%s: only with \"stream\": true", name);
-    p->out->include_usage = json_bool(json_get(v, "include_usage"), false);
+    JSON_EACH_MEMBER (key, value, v) {
+        bool usage = str_is(key, "include_usage"),
+             bool_or_null = json_is(value, JSON_TRUE) || json_is(value, JSON_FALSE) || json_is(value, JSON_NULL);
+        if (!usage && !str_is(key, "include_obfuscation")) /* padding against listeners: not offered, not missed */
+            return refuse(p->why, 400, "unknown_parameter", name, "%s: unknown field %.*s", name, STR_ARG(key));
+        if (!bool_or_null)
+            return wrong_type(p, usage ? "stream_options.include_usage" : "stream_options.include_obfuscation",
+                              "true or false");
+        if (usage)
+            p->out->include_usage = json_is(value, JSON_TRUE);
+    }
     return true;
 }
 
@@ -113,6 +125,8 @@ static bool read_logit_bias(struct parse *p, const char *name, const struct json
     int n = 0, n_vocab = model_config(p->bundle->model)->n_vocab;
     if (!rows)
         return no_memory(p);
+    if (json_count(v) > (size_t)n_vocab) /* the same id spelt twice, "5" and "05": each step would pay for all */
+        return refuse(p->why, 400, "invalid_value", name, "%s: more entries than the vocabulary has tokens", name);
     JSON_EACH_MEMBER (key, value, v) {
         int64_t id;
         double bias = json_real(value, NAN);
@@ -542,6 +556,10 @@ static void set_defaults(struct ask *a, enum ask_kind kind, const struct bundle 
 static bool check_whole(struct parse *p)
 {
     struct ask *a = p->out;
+    const struct json *newer =
+        json_get(p->body, "max_completion_tokens"); /* wins over max_tokens, whichever is first */
+    if (json_is(newer, JSON_INT))
+        a->sampling.max_tokens = (int)newer->integer;
     const char *needed = a->kind == ASK_CHAT ? "messages" : a->kind == ASK_DETOKENIZE ? "tokens" : "prompt";
     if (!a->messages && a->n_prompt == 0)
         return refuse(p->why, 400, "missing_required_parameter", needed, "%s is missing", needed);

@@ -10,6 +10,7 @@
 #include "gateway/ask.h"
 #include "gateway/gateway.h"
 
+#include "base/budget.h"
 #include "base/json.h"
 #include "net/sse.h"
 #include "observe/metrics.h"
@@ -29,10 +30,13 @@ struct gateway {
     struct http_server *server;
     struct worker_queue *workers;
     struct metrics *metrics;
+    struct budget memory;        /* bodies, parsed requests, prompts, answers, unsent bytes */
+    size_t intake_max;           /* how far new requests may fill it: the rest is for the answers to those that run */
     struct engine_stats counted; /* what of the engine's totals the counters already hold */
     char url[160];
     int port;
-    int64_t created;          /* wall clock, seconds */
+    int64_t created; /* wall clock, seconds */
+    uint64_t counted_refused;
     uint64_t id_key, id_next; /* ids are a counter under a random key */
     bool draining, stop_asked;
     uint64_t drain_until_ns;
@@ -63,6 +67,7 @@ struct choice { /* one sequence */
     char end_message[200];
     uint64_t first_ns, last_ns;
     /* loop thread */
+    size_t n_inbox;    /* the mailbox's size when it was last looked at */
     struct buf outbox; /* taken mail; `at` of it is written already */
     size_t at;
     struct buf text;     /* the answer so far, when it is not streamed */
@@ -83,8 +88,10 @@ struct job {
     struct job *prev, *next; /* of g->jobs */
     struct job *queue_next;  /* of the workers' queue */
     uint64_t begin_ns, write_ns;
-    struct buf body;
-    struct arena arena;
+    size_t held;        /* of g->memory: body, prompts, echo, answers; the arena holds its own */
+    bool outgrown;      /* the answers do not fit into g->memory */
+    struct buf body;    /* until it is parsed, like what the parser made of it */
+    struct arena arena; /* what lives as long as the job */
     struct ask ask;
     struct refusal why;
     struct buf answer;   /* of tokenize and detokenize */
@@ -103,6 +110,7 @@ struct job {
 void job_start(struct gateway *g, struct http_exchange *x, enum ask_kind kind);
 void job_free(struct job *j);
 void answer_refusal(struct gateway *g, struct http_exchange *x, const struct refusal *why);
+bool job_hold(struct job *j, size_t limit); /* tells g->memory what the job keeps; false: over the limit */
 /* content.c, on a worker: fills prompts or answer, or why */
 void content_make(struct job *j);
 /* generate.c, on the loop */

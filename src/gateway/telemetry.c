@@ -22,6 +22,9 @@ enum metric {
     M_REQUEST_OUTPUT,
     M_HTTP,
     M_STEPS,
+    M_MEMORY,
+    M_MEMORY_MAX,
+    M_MEMORY_REFUSED,
     M_COUNT
 };
 
@@ -71,6 +74,10 @@ static const struct metric_row rows[M_COUNT] = {
                           BUCKETS(tokens_request)},
     [M_HTTP] = {METRIC_COUNTER, "http_requests_total", "HTTP requests answered.", {"handler", "status"}, NULL, 0},
     [M_STEPS] = {METRIC_COUNTER, "ingot:engine_steps_total", "Engine steps.", LABELS, NULL, 0},
+    [M_MEMORY] = {METRIC_GAUGE, "ingot:request_memory_bytes", "Held by requests and unsent answers.", LABELS, NULL, 0},
+    [M_MEMORY_MAX] = {METRIC_GAUGE, "ingot:request_memory_max_bytes", "The bound on it.", LABELS, NULL, 0},
+    [M_MEMORY_REFUSED] = {METRIC_COUNTER, "ingot:request_memory_refused_total",
+                          "Requests and answers that found it full.", LABELS, NULL, 0},
 };
 
 static struct series *of_model(const struct gateway *g, int row)
@@ -102,6 +109,11 @@ void telemetry_write(struct gateway *g, struct buf *out)
     series_add(of_model(g, M_GENERATION_TOKENS), (double)(s.output_tokens - g->counted.output_tokens));
     series_add(of_model(g, M_STEPS), (double)(s.steps - g->counted.steps));
     g->counted = s;
+    uint64_t refused = __atomic_load_n(&g->memory.refused, __ATOMIC_RELAXED);
+    series_set(of_model(g, M_MEMORY), (double)budget_used(&g->memory));
+    series_set(of_model(g, M_MEMORY_MAX), (double)g->memory.max);
+    series_add(of_model(g, M_MEMORY_REFUSED), (double)(refused - g->counted_refused));
+    g->counted_refused = refused;
     metrics_write(g->metrics, out);
 }
 

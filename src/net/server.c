@@ -16,7 +16,7 @@
 #include <time.h>
 
 enum phase { PHASE_IDLE, PHASE_HEAD, PHASE_BODY, PHASE_BUSY, PHASE_FLUSH, PHASE_LINGER };
-enum { SWEEP_MS = 250, LINGER_MS = 2000 };
+enum { SWEEP_MS = 250, LINGER_MS = 2000, AHEAD_FREE = 8192 }; /* AHEAD_FREE: a pipelined request or two */
 
 struct session {            /* one connection */
     struct http_exchange x; /* first: an exchange is its session */
@@ -25,6 +25,7 @@ struct session {            /* one connection */
     struct http1 in;
     enum phase phase;
     uint64_t deadline_ns; /* of IDLE, HEAD, BODY, LINGER */
+    size_t held;          /* of the budget */
     bool close_after, proceeding, ended, peer_closed;
     struct session *prev, *next;
 };
@@ -51,6 +52,13 @@ static void enter(struct session *s, enum phase phase, int timeout_ms)
     s->deadline_ns = timeout_ms ? clock_ns() + (uint64_t)timeout_ms * 1000000 : UINT64_MAX;
 }
 
+/* What the connection keeps in memory, told to the budget. */
+static bool hold(struct session *s, size_t limit)
+{
+    size_t now = s->in.body.capacity + conn_input_total(s->conn) + conn_queued(s->conn);
+    return budget_hold(s->server->options.budget, &s->held, now, limit);
+}
+
 static void exchange_end(struct session *s)
 {
     buf_free(&s->x.headers);
@@ -63,6 +71,7 @@ static void drop(struct session *s)
     if (s->x.phase != EXCHANGE_NONE && s->x.on_gone)
         s->x.on_gone(s->x.user);
     exchange_end(s);
+    budget_hold(server->options.budget, &s->held, 0, 0);
     conn_close(s->conn);
     http1_free(&s->in);
     if (s->prev)
@@ -91,6 +100,7 @@ static void answered(struct session *s)
 {
     exchange_end(s);
     http1_reset(&s->in);
+    hold(s, (size_t)BUDGET_NO_LIMIT);
     if (s->close_after || s->server->draining)
         finish(s);
     else
@@ -106,9 +116,10 @@ const struct http1 *http_request(const struct http_exchange *x)
 
 struct buf http_take_body(struct http_exchange *x)
 {
-    struct http1 *in = &session_of(x)->in;
-    struct buf body = in->body;
-    in->body = (struct buf){0};
+    struct session *s = session_of(x);
+    struct buf body = s->in.body;
+    s->in.body = (struct buf){0};
+    hold(s, (size_t)BUDGET_NO_LIMIT); /* the new owner's from now on */
     return body;
 }
 
@@ -123,6 +134,7 @@ static void send_buf(struct session *s, struct buf *b)
         s->ended = true; /* half an answer must not be sent: proceed or the sweep drops the connection */
     else
         conn_send(s->conn, buf_str(b));
+    hold(s, (size_t)BUDGET_NO_LIMIT); /* in the place of what the answer was made of */
     buf_free(b);
 }
 
@@ -224,15 +236,33 @@ static void answer_fault(struct session *s, const struct http1_fault *fault)
         s->x.on_gone(s->x.user);
     exchange_end(s);
     const char *type = s->server->handler->on_fault(s->server->ctx, fault, &body);
+    if (fault->status == 503)
+        http1_write_header(&s->x.headers, "retry-after", STR("1"));
     s->close_after = true;
     write_head(s, &out, fault->status, type);
     buf_printf(&out, "content-length: %zu\r\n\r\n", body.len);
     buf_append_str(&out, buf_str(&body));
     out.failed |= body.failed;
+    buf_free(&s->in.body);
     send_buf(s, &out);
     buf_free(&body);
     exchange_end(s);
     finish(s);
+}
+
+static void refuse_body(struct session *s)
+{
+    s->in.state = HTTP1_BAD;
+    s->in.fault = (struct http1_fault){503, "the memory for requests is full: try again, or send less"};
+}
+
+/* Room for the whole body, if its size is known: better told now than when half of it is here. */
+static bool has_room(const struct session *s)
+{
+    const struct http_server_options *o = &s->server->options;
+    if (!o->budget || s->in.framing != HTTP1_LENGTH || s->in.content_length == 0)
+        return true;
+    return budget_has_room(o->budget, (size_t)s->in.content_length, o->body_budget);
 }
 
 /* The head is known. A request without a body is whole already, so that refusing it need not close the connection. */
@@ -241,6 +271,10 @@ static void begin_exchange(struct session *s)
     s->x = (struct http_exchange){.phase = EXCHANGE_OPEN, .begin_ns = clock_ns()};
     s->x.head_only = str_is(s->in.method, "HEAD");
     enter(s, PHASE_BODY, s->server->options.body_ms);
+    if (!has_room(s)) {
+        refuse_body(s);
+        return;
+    }
     http1_feed(&s->in, "", 0);
     bool wants_continue = s->in.expect_continue && s->in.state == HTTP1_BODY && conn_input_total(s->conn) == 0;
     if (s->server->handler->on_head(s->server->ctx, &s->x) && wants_continue)
@@ -257,6 +291,8 @@ static bool feed(struct session *s)
     conn_consume(s->conn, used);
     if (s->in.state == HTTP1_HEAD_DONE)
         begin_exchange(s);
+    if (s->in.state != HTTP1_BAD && !hold(s, s->in.body.len ? s->server->options.body_budget : (size_t)BUDGET_NO_LIMIT))
+        refuse_body(s);
     if (s->in.state == HTTP1_BAD) {
         answer_fault(s, &s->in.fault);
     } else if (s->in.state == HTTP1_DONE && s->x.phase == EXCHANGE_OPEN) {
@@ -276,7 +312,9 @@ static void proceed(struct session *s)
         continue;
     if (s->phase >= PHASE_FLUSH)
         conn_consume(s->conn, conn_input_total(s->conn));
-    if (s->phase == PHASE_BUSY && conn_input_total(s->conn) >= CONN_INPUT_MAX)
+    const struct budget *budget = s->server->options.budget;
+    size_t ahead = s->phase == PHASE_BUSY ? conn_input_total(s->conn) : 0;
+    if (ahead >= CONN_INPUT_MAX || (budget && ahead > AHEAD_FREE && !hold(s, budget->max)))
         s->ended = true;
     s->proceeding = false;
 }
@@ -294,6 +332,7 @@ static void on_data(void *ctx)
 static void on_drained(void *ctx)
 {
     struct session *s = ctx;
+    hold(s, (size_t)BUDGET_NO_LIMIT);
     if (s->phase == PHASE_FLUSH)
         finish(s);
     else if (s->x.phase == EXCHANGE_STREAM && s->x.on_writable)
@@ -350,6 +389,7 @@ static void sweep(void *ctx)
     uint64_t now = clock_ns(), stall_ns = (uint64_t)server->options.write_stall_ms * 1000000;
     for (struct session *s = server->sessions, *next; s; s = next) {
         next = s->next;
+        hold(s, (size_t)BUDGET_NO_LIMIT);
         if (now >= s->deadline_ns)
             overdue(s);
         if (conn_queued(s->conn) > 0 && now > conn_progress_ns(s->conn) + stall_ns)

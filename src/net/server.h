@@ -17,6 +17,7 @@
 #ifndef NET_SERVER_H
 #define NET_SERVER_H
 
+#include "base/budget.h"
 #include "net/conn.h"
 #include "net/http1.h"
 
@@ -30,6 +31,10 @@ struct http_server_options { /* 0 = the default in brackets */
     int idle_ms;                /* [75,000] */
     int write_stall_ms;         /* [30,000] */
     int connections_max;        /* [16,384] */
+    /* NULL, or: holds what connections keep in memory (bodies, unread input, unsent answers). A body that takes its use
+     * over body_budget is refused with 503; a client who sends ahead beyond its max is dropped. */
+    struct budget *budget;
+    size_t body_budget;
 };
 
 struct http_handler {

@@ -199,6 +199,41 @@ static void test_arena_limit(void **state)
     arena_free(&a);
 }
 
+static void test_budget_is_one_bound_for_many(void **state)
+{
+    (void)state;
+    struct budget b = {.max = 10000};
+    size_t one = 0, two = 0;
+    assert_true(budget_hold(&b, &one, 6000, b.max));
+    assert_false(budget_hold(&b, &two, 4001, b.max));
+    assert_int_equal(two, 0);
+    assert_int_equal(b.refused, 1);
+    assert_true(budget_hold(&b, &two, 4000, b.max));
+    assert_false(budget_hold(&b, &one, 6001, b.max)); /* growing is refused as a whole ... */
+    assert_int_equal(one, 6000);
+    assert_true(budget_hold(&b, &one, 6001, (size_t)BUDGET_NO_LIMIT)); /* ... but for what is there already, */
+    assert_true(budget_hold(&b, &two, 3999, 0));                       /* and shrinking never */
+    assert_false(budget_has_room(&b, 1, b.max));
+    assert_true(budget_hold(&b, &one, 0, 0) && budget_hold(&b, &two, 0, 0));
+    assert_int_equal(budget_used(&b), 0);
+    struct arena a;
+    arena_init(&a, 0);
+    a.budget = &b;
+    a.budget_limit = 9000;
+    assert_non_null(arena_alloc(&a, 100)); /* a chunk of 4096 */
+    assert_int_equal(budget_used(&b), 4096);
+    assert_null(arena_alloc(&a, 5000));
+    assert_non_null(arena_alloc(&a, 100));
+    fault_arm(FAULT_ALLOC, 1);
+    assert_null(arena_alloc(&a, 4000));
+    fault_disarm();
+    assert_int_equal(budget_used(&b), 4096);
+    arena_reset(&a);
+    assert_int_equal(budget_used(&b), 4096);
+    arena_free(&a);
+    assert_int_equal(budget_used(&b), 0);
+}
+
 static void test_mem_checks_sizes(void **state)
 {
     (void)state;
@@ -319,6 +354,7 @@ int main(void)
         cmocka_unit_test(test_buf_limit_and_failure_stick),
         cmocka_unit_test(test_arena_aligns_and_keeps),
         cmocka_unit_test(test_arena_limit),
+        cmocka_unit_test(test_budget_is_one_bound_for_many),
         cmocka_unit_test(test_mem_checks_sizes),
         cmocka_unit_test(test_cursor_never_leaves),
         cmocka_unit_test(test_status_sentences),

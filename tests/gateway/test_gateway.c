@@ -256,6 +256,10 @@ static void test_gateway_refuses_by_name(void **state)
         {"chat/completions", CHAT(",\"top_logprobs\":2"), "top_logprobs", "invalid_value", 400},
         {"chat/completions", CHAT(",\"logprobs\":true,\"top_logprobs\":21"), "top_logprobs", "invalid_value", 400},
         {"chat/completions", CHAT(",\"stream_options\":{}"), "stream_options", "invalid_value", 400},
+        {"chat/completions", CHAT(",\"stream\":true,\"stream_options\":{\"include_usage\":1}"),
+         "stream_options.include_usage", "invalid_type", 400},
+        {"chat/completions", CHAT(",\"stream\":true,\"stream_options\":{\"usage\":true}"), "stream_options",
+         "unknown_parameter", 400},
         {"chat/completions", CHAT(",\"logit_bias\":{\"300\":1}"), "logit_bias", "invalid_value", 400},
         {"chat/completions", CHAT(",\"logit_bias\":{\"1\":101}"), "logit_bias", "invalid_value", 400},
         {"chat/completions", CHAT(",\"tools\":[{}]"), "tools", "unsupported_parameter", 400},
@@ -339,6 +343,14 @@ static void test_gateway_takes_harmless_fields(void **state)
         NULL);
     assert_int_equal(a.status, 200);
     http1_free(&a);
+    for (int first = 0; first < 2; first++) { /* the newer name wins */
+        const struct json *doc = ask(&a, "POST", "/v1/chat/completions",
+                                     first ? CHAT(",\"max_tokens\":4,\"max_completion_tokens\":2")
+                                           : CHAT(",\"max_completion_tokens\":2,\"max_tokens\":4"),
+                                     NULL);
+        assert_int_equal(json_int(json_get(json_get(doc, "usage"), "completion_tokens"), -1), 2);
+        http1_free(&a);
+    }
     ask(&a, "POST", "/v1/chat/completions",
         "{\"messages\":[{\"role\":\"developer\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}]},"
         "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{}]},{\"role\":\"tool\",\"content\":\"x\"}]}",
@@ -627,6 +639,121 @@ static void test_gateway_health_is_the_engines_pulse(void **state)
     assert_true(good);
 }
 
+/* ---- memory ---- */
+
+static double metric(const char *name)
+{
+    struct http1 a;
+    char line[120];
+    ask(&a, "GET", "/metrics", "", NULL);
+    snprintf(line, sizeof line, "\n%s{model_name=\"fake\",engine=\"0\"} ", name);
+    size_t at = str_find(buf_str(&a.body), str_of(line), 0);
+    assert_int_not_equal(at, SIZE_MAX);
+    double value = strtod(a.body.ptr + at + strlen(line), NULL);
+    http1_free(&a);
+    return value;
+}
+
+static bool memory_returns(void)
+{
+    for (int i = 0; i < 500; i++) {
+        if (metric("ingot:request_memory_bytes") < 64 << 10) /* what this very connection keeps */
+            return true;
+        usleep(10000);
+    }
+    return false;
+}
+
+/* {"prompt":"x","metadata":[1,1, ... of so many bytes */
+static struct buf padded_body(size_t bytes)
+{
+    struct buf b = {0};
+    buf_append_str(&b, STR("{\"prompt\":\"x\",\"max_tokens\":2000,\"stream\":true,\"metadata\":[1"));
+    while (b.len < bytes)
+        buf_append_str(&b, STR(",1"));
+    buf_append_str(&b, STR("]}"));
+    return b;
+}
+
+static void refused_for_memory(const char *body, const char *what)
+{
+    struct http1 a;
+    double before = metric("ingot:request_memory_refused_total");
+    const struct json *e = json_get(ask(&a, "POST", "/v1/completions", body, NULL), "error");
+    if (a.status != 503 || !str_is(text_at(e, "code"), "server_is_overloaded"))
+        fail_msg("%s: %d %.*s", what, a.status, STR_ARG(buf_str(&a.body)));
+    assert_true(http1_header(&a, "retry-after").len > 0);
+    http1_free(&a);
+    assert_true(metric("ingot:request_memory_refused_total") > before);
+    assert_true(memory_returns());
+}
+
+static void test_gateway_memory_has_one_bound(void **state)
+{
+    struct http1 a;
+    struct buf big = padded_body(7 << 20), bomb = padded_body(1 << 20);
+    (void)state;
+    start_with(&(struct gateway_options){.host = "127.0.0.1", .request_bytes = 8 << 20});
+    assert_true(metric("ingot:request_memory_max_bytes") == 8 << 20);
+    refused_for_memory(big.ptr, "a body over three quarters of it");
+    refused_for_memory(bomb.ptr, "a body that grows when it is parsed");
+    refused_for_memory("{\"prompt\":\"BIG\",\"n\":16,\"max_tokens\":2000}", "answers that grow");
+    ask(&a, "POST", "/v1/completions", "{\"prompt\":\"x\"}", NULL);
+    assert_int_equal(a.status, 200);
+    http1_free(&a);
+    buf_free(&big);
+    buf_free(&bomb);
+    stop(NULL);
+}
+
+static struct buf held_body;
+
+static void *post_held(void *arg)
+{
+    struct http1 a;
+    struct error err;
+    struct http_call call = {.host = "127.0.0.1",
+                             .port = gateway_port(gateway),
+                             .method = "POST",
+                             .path = "/v1/completions",
+                             .body = buf_str(&held_body)};
+    if (http_call(&a, &call, &err) == ST_OK) {
+        *(int *)arg = a.status;
+        http1_free(&a);
+    }
+    return NULL;
+}
+
+/* What was parsed is forgotten before the answer begins: long answers do not keep large requests in memory. */
+static void test_gateway_parsed_requests_are_forgotten(void **state)
+{
+    enum { CLIENTS = 6 };
+    pthread_t clients[CLIENTS];
+    int status[CLIENTS] = {0};
+    struct engine_stats s = {0};
+    (void)state;
+    held_body = padded_body(300 << 10); /* some 10 MB of values */
+    start_with(&(struct gateway_options){.host = "127.0.0.1", .request_bytes = 32 << 20});
+    __atomic_store_n(&fake.hold, 1, __ATOMIC_SEQ_CST);
+    for (int i = 0; i < CLIENTS; i++) {
+        pthread_create(&clients[i], NULL, post_held, &status[i]);
+        while (s.running <= i) {
+            usleep(1000);
+            engine_stats(engine, &s);
+        }
+    }
+    assert_true(memory_returns());
+    assert_true(metric("ingot:request_memory_refused_total") == 0);
+    __atomic_store_n(&fake.hold, 0, __ATOMIC_SEQ_CST);
+    for (int i = 0; i < CLIENTS; i++) {
+        pthread_join(clients[i], NULL);
+        assert_int_equal(status[i], 200);
+    }
+    assert_true(memory_returns());
+    buf_free(&held_body);
+    stop(NULL);
+}
+
 static void test_gateway_drains(void **state)
 {
     pthread_t client;
@@ -682,6 +809,7 @@ static void test_gateway_survives_failing_memory(void **state)
                 http1_free(&a);
         }
     assert_true(blocks_return());
+    assert_true(memory_returns()); /* nothing that was given up on is still counted */
     ask(&a, "POST", "/v1/chat/completions", bodies[0], NULL);
     assert_int_equal(a.status, 200);
     http1_free(&a);
@@ -733,6 +861,8 @@ int main(void)
         ON_SERVER(test_gateway_readers_far_too_slow_are_dropped),
         ON_SERVER(test_gateway_full_queue),
         ON_SERVER(test_gateway_health_is_the_engines_pulse),
+        cmocka_unit_test(test_gateway_memory_has_one_bound),
+        cmocka_unit_test(test_gateway_parsed_requests_are_forgotten),
         cmocka_unit_test(test_gateway_drains),
         cmocka_unit_test(test_gateway_drain_has_an_end),
         ON_SERVER(test_gateway_survives_failing_memory),

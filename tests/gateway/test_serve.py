@@ -205,7 +205,8 @@ def test_public_addresses_need_a_key():
 def test_bad_options_say_what_to_do():
     for options, code, word in [(("--port", "70000"), 2, "65535"), (("--tls-cert", "x"), 2, "together"),
                                 (("--tls-cert", "/no", "--tls-key", "/no"), 2, "certificate"), (("--prot", "1"), 2, "port"),
-                                (("--scheduling-policy", "luck"), 2, "fcfs or priority")]:
+                                (("--scheduling-policy", "luck"), 2, "fcfs or priority"),
+                                (("--request-bytes", "1000"), 2, "at least 1M")]:
         got, text = run_serve(*options)
         assert got == code and word in text, (options, got, text)
     with server.Server() as s:
