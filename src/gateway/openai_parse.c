@@ -480,8 +480,8 @@ static bool read_number(struct parse *p, const struct field *f, const struct jso
     if (isnan(x))
         return wrong_type(p, f->name, integer ? "an integer" : "a number");
     if (x < f->min || x > f->max)
-        return refuse(p->why, 400, "invalid_value", f->name, "%s: %g is not between %g and %g", f->name, x, f->min,
-                      f->max);
+        return refuse(p->why, 400, "invalid_value", f->name, "%s: %.10g is not between %.10g and %.10g", f->name, x,
+                      f->min, f->max);
     if (integer)
         *(int *)at = (int)x;
     else
