@@ -32,6 +32,8 @@ struct cli_spec {
     size_t n_option;
     int positional_min, positional_max;
 };
+/* The end of a spec: the options, and how many words beside them. */
+#define CLI_TAKES(options, min, max) (options), sizeof(options) / sizeof *(options), (min), (max)
 struct cli_args {
     char *const *positional;
     int n_positional;
@@ -79,7 +81,8 @@ struct cli_sampling {
     const char *stop;
 };
 #define CLI_SAMPLING_OPTIONS(s)                                                                                        \
-    {"max-tokens", 'n', CLI_INT, &(s).n, "N", "at most N tokens (default: until it ends or the context is full)"},     \
+    {"max-tokens", 'n', CLI_INT,                                                                                       \
+     &(s).n,       "N", "at most N tokens (0, the default: until it ends or the context is full)"},                    \
         {"temperature",    0,   CLI_REAL,                                                                              \
          &(s).temperature, "T", "0: always the likeliest token (default: the model's own, else 0.7)"},                 \
         {"top-k", 0, CLI_INT, &(s).top_k, "K", "only the K likeliest tokens"},                                         \

@@ -238,10 +238,7 @@ enum status cmd_bench(int argc, char **argv, struct error *err)
         "ingot bench MODEL | --random CONFIG.json [--type T]",
         "Measures prefill and decode, and the machine's limits in the same run.",
         "  ingot bench model.gguf\n  ingot bench --random bench/configs/qwen2.5-0.5b.json --type f16 --threads 2",
-        options,
-        sizeof options / sizeof *options,
-        0,
-        1};
+        CLI_TAKES(options, 0, 1)};
     struct cli_args args;
     TRY(cli_parse(&args, &spec, argc, argv, err));
     if (args.done)

@@ -79,10 +79,7 @@ enum status cmd_detokenize(int argc, char **argv, struct error *err)
         "Prints the text of each line of token ids: the mirror of `ingot tokenize`.",
         "  echo \"Hello world\" | ingot tokenize model.gguf | ingot detokenize model.gguf\n"
         "  ingot tokenize tokenizer.json --jsonl < lines.jsonl | ingot detokenize tokenizer.json --jsonl",
-        options,
-        sizeof options / sizeof *options,
-        1,
-        1};
+        CLI_TAKES(options, 1, 1)};
     struct cli_args args;
     TRY(cli_parse(&args, &spec, argc, argv, err));
     if (args.done)

@@ -127,10 +127,7 @@ enum status cmd_generate(int argc, char **argv, struct error *err)
         "Prints the completion of one prompt. The same seed gives the same bits, on any machine.",
         "  ingot generate model.gguf -p \"What is the capital of France?\" -n 32\n"
         "  ingot generate model/ --raw -p \"Once upon a time\" --temperature 0.8 --seed 7 --json",
-        options,
-        sizeof options / sizeof *options,
-        1,
-        1};
+        CLI_TAKES(options, 1, 1)};
     struct cli_args args;
     TRY(cli_parse(&args, &spec, argc, argv, err));
     if (args.done)

@@ -199,10 +199,7 @@ enum status cmd_inspect(int argc, char **argv, struct error *err)
         "ingot inspect MODEL [--tensors] [--json]",
         "Prints what a model holds and the memory it will take, without loading it.",
         "  ingot inspect model.gguf\n  ingot inspect model/ --tensors\n  ingot inspect model/ --json --ctx 8192",
-        options,
-        sizeof options / sizeof *options,
-        1,
-        1};
+        CLI_TAKES(options, 1, 1)};
     struct cli_args args;
     TRY(cli_parse(&args, &spec, argc, argv, err));
     if (args.done)

@@ -112,11 +112,7 @@ enum status cmd_logits(int argc, char **argv, struct error *err)
     const struct cli_spec spec = {
         "ingot logits MODEL --ids 1,2,3 --npy OUT",
         "Writes the logits of every position as a NumPy file. Chunks and threads change no bit.",
-        "  ingot logits model.gguf --ids 1,2,3 --npy logits.npy --exact",
-        options,
-        sizeof options / sizeof *options,
-        1,
-        1};
+        "  ingot logits model.gguf --ids 1,2,3 --npy logits.npy --exact", CLI_TAKES(options, 1, 1)};
     struct cli_args args;
     TRY(cli_parse(&args, &spec, argc, argv, err));
     if (args.done)

@@ -291,10 +291,7 @@ enum status cmd_run(int argc, char **argv, struct error *err)
         "Answers go to stdout, all else to stderr; lines from a pipe are answered one by one.",
         "  ingot run model.gguf\n  ingot run model/ -p \"What is the capital of France?\"\n"
         "  ingot run model/ --system \"Answer in one sentence.\" --temperature 0.7",
-        options,
-        sizeof options / sizeof *options,
-        1,
-        1};
+        CLI_TAKES(options, 1, 1)};
     struct cli_args args;
     struct pool *pool = NULL;
     TRY(cli_parse(&args, &spec, argc, argv, err));

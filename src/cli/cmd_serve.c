@@ -61,10 +61,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         "  INGOT_API_KEY=secret ingot serve model/ --host 0.0.0.0 --tls-cert c.pem --tls-key k.pem\n"
         "  curl http://127.0.0.1:8080/v1/chat/completions -d "
         "'{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}'",
-        options,
-        sizeof options / sizeof *options,
-        1,
-        1};
+        CLI_TAKES(options, 1, 1)};
     struct cli_args args;
     TRY(cli_parse(&args, &spec, argc, argv, err));
     if (args.done)

@@ -170,10 +170,7 @@ enum status cmd_template(int argc, char **argv, struct error *err)
         "  ingot template model/ --messages chat.json\n"
         "  ingot template --template chat.jinja --context context.json\n"
         "  echo '[{\"role\": \"user\", \"content\": \"Hi\"}]' | ingot template model.gguf --messages - --json",
-        options,
-        sizeof options / sizeof *options,
-        0,
-        1};
+        CLI_TAKES(options, 0, 1)};
     struct cli_args args;
     TRY(cli_parse(&args, &spec, argc, argv, err));
     if (args.done)

@@ -39,10 +39,7 @@ enum status cmd_tokenize(int argc, char **argv, struct error *err)
         "file alone. Special tokens written in the text are recognised.",
         "  echo \"Hello world\" | ingot tokenize model.gguf\n"
         "  ingot tokenize tokenizer.json --file text.txt --no-special",
-        options,
-        sizeof options / sizeof *options,
-        1,
-        1};
+        CLI_TAKES(options, 1, 1)};
     struct cli_args args;
     TRY(cli_parse(&args, &spec, argc, argv, err));
     if (args.done)

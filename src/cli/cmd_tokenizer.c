@@ -72,10 +72,7 @@ enum status cmd_tokenizer(int argc, char **argv, struct error *err)
         "  ingot tokenizer train corpus.txt --vocab-size 8192 --special \"<|endoftext|>,<|im_start|>,<|im_end|>\" "
         "--out "
         "tok/",
-        options,
-        sizeof options / sizeof *options,
-        1,
-        -1};
+        CLI_TAKES(options, 1, -1)};
     struct cli_args args;
     struct str special[SPECIAL_MAX];
     TRY(cli_parse(&args, &spec, argc, argv, err));
