@@ -19,7 +19,7 @@ test: setup-test      ## build and run every test
 	@$(NINJA) -C $(BUILD)/release
 	@cd $(BUILD)/release && ctest --output-on-failure -j $(JOBS)
 
-check: setup-test     ## format, lint, floors, sanitizers, short fuzz
+check: setup-test     ## format, floors, warnings, libm, lint, asan, tsan, fuzz (SKIP="tsan fuzz", ONLY=lint, SECONDS_EACH=10)
 	@tools/check $(BUILD) $(JOBS)
 
 coverage: setup-test  ## line coverage per room
@@ -29,7 +29,7 @@ bench: all            ## measured figures, with this machine's limits in the sam
 	@tools/bench $(BUILD)/release
 
 fuzz: setup-test      ## SECONDS_EACH=60: run every fuzzer
-	@tools/fuzz $(BUILD) $(or $(SECONDS_EACH),60)
+	@tools/fuzz $(BUILD) $(or $(SECONDS_EACH),60) $(JOBS)
 
 format: ; @git ls-files 'src/*.[ch]' 'tests/*.[ch]' 'fuzz/*.[ch]' 'bench/*.[ch]' | xargs clang-format -i
 setup: ; @$(SETUP)
