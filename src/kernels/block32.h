@@ -1,8 +1,10 @@
-/* block32 - one weight of a panel in blocks of 32: what gathering and the reference read
+/* block32 - panels of the types in blocks of 32 k: where a block stands, and one weight of it
  *
- * A block of a panel: four groups i of [16 rows][4], low nibble k = 8i+j, high nibble k = 8i+4+j. Q5_0 and Q5_1: then
- * 64 bytes [16][4] whose bit i is the fifth bit of k = 4i+j. Q8_0: eight groups of bytes, k = 4i+j, stored int8 ^ 0x80.
- * The scales of block b: 16 halves, for Q4_1 and Q5_1 then 16 minima; MXFP4: 16 exponent bytes.
+ * A panel is one stream of units: a line of 64 bytes with the scales of 1, 2 or 4 blocks, then their quants. (All
+ * scales first would be a second stream: one row of Q8_0, one thread of a Zen 4 EPYC, 2026-11: 17 GB/s; see
+ * docs/speed.md.) scales of a block   16 halves; Q4_1 and Q5_1 then 16 minima; MXFP4 16 exponent bytes quants four
+ * groups i of [16 rows][4]: low nibble k = 8i+j, high nibble k = 8i+4+j; Q5_0 and Q5_1 then 64 bytes [16][4] whose bit
+ * i is the fifth bit of k = 4i+j. Q8_0: eight groups of bytes, k = 4i+j, the stored int8 ^ 0x80
  */
 #ifndef KERNELS_BLOCK32_H
 #define KERNELS_BLOCK32_H
@@ -15,18 +17,42 @@ static inline bool block32_has_min(enum dtype t)
     return t == DT_Q4_1 || t == DT_Q5_1;
 }
 
-/* The whole number that stands for k (0 .. 31) of a row; quants: of the block. */
-static inline int block32_level(enum dtype t, const char *quants, int lane, int64_t k)
+/* Blocks of a unit, and bytes of quants of a block. */
+static inline int block32_unit(enum dtype t)
 {
+    return block32_has_min(t) ? 1 : t == DT_MXFP4 ? 4 : 2;
+}
+static inline int block32_quant_bytes(enum dtype t)
+{
+    return t == DT_Q8_0 ? 512 : t == DT_Q5_0 || t == DT_Q5_1 ? 320 : 256;
+}
+enum { SCALE_LINE = 64 };
+
+static inline const char *block32_scales(enum dtype t, const char *panel, int64_t b)
+{
+    int unit = block32_unit(t);
+    return panel + b / unit * (SCALE_LINE + unit * block32_quant_bytes(t)) + b % unit * (SCALE_LINE / unit);
+}
+static inline const char *block32_quants(enum dtype t, const char *panel, int64_t b)
+{
+    int unit = block32_unit(t);
+    return panel + b / unit * (SCALE_LINE + unit * block32_quant_bytes(t)) + SCALE_LINE +
+           b % unit * block32_quant_bytes(t);
+}
+
+/* The whole number that stands for k (0 .. 31) of a block in a row. */
+static inline int block32_level(enum dtype t, const char *panel, int64_t b, int lane, int64_t k)
+{
+    const uint8_t *quants = (const uint8_t *)block32_quants(t, panel, b);
     if (t == DT_Q8_0)
-        return (uint8_t)quants[k / 4 * 64 + lane * 4 + k % 4] - 128;
-    int q = (uint8_t)quants[k / 8 * 64 + lane * 4 + k % 4] >> (k % 8 / 4 * 4) & 15;
+        return quants[k / 4 * 64 + lane * 4 + k % 4] - 128;
+    int q = quants[k / 8 * 64 + lane * 4 + k % 4] >> (k % 8 / 4 * 4) & 15;
     switch (t) {
     case DT_Q4_0:
         return q - 8;
     case DT_Q5_0:
     case DT_Q5_1:
-        q |= ((uint8_t)quants[256 + lane * 4 + k % 4] >> (k / 4) & 1) << 4;
+        q |= (quants[256 + lane * 4 + k % 4] >> (k / 4) & 1) << 4;
         return t == DT_Q5_0 ? q - 16 : q;
     case DT_IQ4_NL:
         return iq4_values[q];
@@ -37,16 +63,15 @@ static inline int block32_level(enum dtype t, const char *quants, int lane, int6
     }
 }
 
-static inline float block32_scale(enum dtype t, const char *panel, int64_t block, int lane)
+static inline float block32_scale(enum dtype t, const char *panel, int64_t b, int lane)
 {
-    if (t == DT_MXFP4)
-        return e8m0_half((uint8_t)panel[block * LANES + lane]);
-    return half_at(panel, block * LANES * (block32_has_min(t) ? 2 : 1) + lane);
+    const char *scales = block32_scales(t, panel, b);
+    return t == DT_MXFP4 ? e8m0_half((uint8_t)scales[lane]) : half_at(scales, lane);
 }
 
-static inline float block32_min(const char *panel, int64_t block, int lane)
+static inline float block32_min(enum dtype t, const char *panel, int64_t b, int lane)
 {
-    return half_at(panel, (2 * block + 1) * LANES + lane);
+    return half_at(block32_scales(t, panel, b), LANES + lane);
 }
 
 #endif

@@ -80,12 +80,11 @@ static void mutant_block(real *acc, const struct linear_job *job, int64_t row, i
 {
     const struct weight *w = job->w;
     struct act_int8 a = act_int8_row(job->x, row);
-    const char *base = panel_at(w, n / LANES), *quants = base + panel_scale_bytes(w->type, w->n_in);
+    const char *base = panel_at(w, n / LANES);
     int lane = (int)(n % LANES);
     int32_t sum = 0;
     for (int k = 0; k < BLOCK; k++)
-        sum += block32_level(w->type, quants + b * (int64_t)panel_type(w->type)->quant_bytes, lane, k) *
-               a.q[b * a.rows * BLOCK + k];
+        sum += block32_level(w->type, base, b, lane, k) * a.q[b * a.rows * BLOCK + k];
     float s = a.scale[b * a.rows], d = block32_scale(w->type, base, b, lane);
     if (mutation == UNFUSED)
         *acc = *acc + (real)sum * (d * s);
@@ -94,7 +93,7 @@ static void mutant_block(real *acc, const struct linear_job *job, int64_t row, i
     else
         *acc = FMA((real)sum, d * s, *acc);
     if (block32_has_min(w->type))
-        *acc = FMA(block32_min(base, b, lane) * s, (real)-a.minus[b * a.rows], *acc);
+        *acc = FMA(block32_min(w->type, base, b, lane) * s, (real)-a.minus[b * a.rows], *acc);
 }
 
 static void mutant_step(real *acc, const struct linear_job *job, int64_t row, int64_t n, int64_t k,

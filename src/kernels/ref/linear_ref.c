@@ -73,11 +73,10 @@ void linear_bf16__ref(const struct linear_job *job, int64_t row0, int64_t row1, 
 }
 
 /* ---- quantized: integers inside a block of 32, one fused step a block, for types with minima two ---- */
-static inline void block32_product(const struct linear_job *job, enum dtype t, int quant_bytes, int64_t row,
-                                   int64_t panel)
+static inline void block32_product(const struct linear_job *job, enum dtype t, int64_t row, int64_t panel)
 {
     const struct act_int8 a = act_int8_row(job->x, row);
-    const char *base = panel_at(job->w, panel), *quants = base + panel_scale_bytes(t, job->w->n_in);
+    const char *base = panel_at(job->w, panel);
     real acc[LANES] = {0};
     for (int64_t b = 0; b < job->w->n_in / BLOCK; b++) {
         const int8_t *q = a.q + b * a.rows * BLOCK;
@@ -85,11 +84,11 @@ static inline void block32_product(const struct linear_job *job, enum dtype t, i
         for (int j = 0; j < LANES; j++) {
             int32_t sum = 0;
             for (int k = 0; k < BLOCK; k++)
-                sum += block32_level(t, quants + b * quant_bytes, j, k) * q[k];
+                sum += block32_level(t, base, b, j, k) * q[k];
             float ds = block32_scale(t, base, b, j) * s;
             acc[j] = FMA((real)sum, ds, acc[j]);
             if (block32_has_min(t)) {
-                float ms = block32_min(base, b, j) * s;
+                float ms = block32_min(t, base, b, j) * s;
                 acc[j] = FMA(ms, (real)-a.minus[b * a.rows], acc[j]);
             }
         }
@@ -97,18 +96,18 @@ static inline void block32_product(const struct linear_job *job, enum dtype t, i
     store_lanes(job, row, panel, acc);
 }
 
-#define BLOCK32(TYPE, name, quant_bytes)                                                                               \
+#define BLOCK32(TYPE, name)                                                                                            \
     void linear_##name##__ref(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0,                \
                               int64_t panel1)                                                                          \
     {                                                                                                                  \
         for (int64_t p = panel0; p < panel1; p++)                                                                      \
             for (int64_t r = row0; r < row1; r++)                                                                      \
-                block32_product(job, DT_##TYPE, quant_bytes, r, p);                                                    \
+                block32_product(job, DT_##TYPE, r, p);                                                                 \
     }
-BLOCK32(Q8_0, q8_0, 512)
-BLOCK32(Q4_0, q4_0, 256)
-BLOCK32(Q4_1, q4_1, 256)
-BLOCK32(Q5_0, q5_0, 320)
-BLOCK32(Q5_1, q5_1, 320)
-BLOCK32(IQ4_NL, iq4_nl, 256)
-BLOCK32(MXFP4, mxfp4, 256)
+BLOCK32(Q8_0, q8_0)
+BLOCK32(Q4_0, q4_0)
+BLOCK32(Q4_1, q4_1)
+BLOCK32(Q5_0, q5_0)
+BLOCK32(Q5_1, q5_1)
+BLOCK32(IQ4_NL, iq4_nl)
+BLOCK32(MXFP4, mxfp4)

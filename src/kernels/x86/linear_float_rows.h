@@ -1,4 +1,5 @@
 /* linear_float_rows - the rows of kernels.def that avx2 and avx512 share */
+#include "kernels/block32.h"
 #include "kernels/x86/linear_float.h"
 
 static __attribute__((noinline)) void tile_f32(const struct tile *t, int R, int P)
@@ -42,45 +43,45 @@ static void widen_bf16(float *out, const char *pairs, int64_t n)
     }
 }
 
-static void widen_q8_0(float *out, const uint16_t *scale, const char *quants, int64_t n_block)
+static void widen_q8_0(float *out, const char *panel, int64_t b0, int64_t n_block)
 {
-    for (int64_t b = 0; b < n_block; b++) {
-        v16 d = v16_load_half(scale + b * LANES);
+    for (int64_t b = b0; b < b0 + n_block; b++) {
+        const char *quants = block32_quants(DT_Q8_0, panel, b);
+        v16 d = v16_load_half((const uint16_t *)block32_scales(DT_Q8_0, panel, b));
         for (int k = 0; k < BLOCK; k++, out += LANES)
-            v16_store(out, v16_mul(d, v16_load_bits(quants + b * 512 + k / 4 * 64, k % 4 * 8, 255, 128)));
+            v16_store(out, v16_mul(d, v16_load_bits(quants + k / 4 * 64, k % 4 * 8, 255, 128)));
     }
 }
 
-static void widen_q4(float *out, bool has_min, const uint16_t *scale, const char *quants, int64_t n_block)
+INLINE void widen_q4(float *out, const enum dtype t, const char *panel, int64_t b0, int64_t n_block)
 {
-    for (int64_t b = 0; b < n_block; b++) {
-        v16 d = v16_load_half(scale + b * LANES * (has_min ? 2 : 1));
-        v16 m = has_min ? v16_load_half(scale + (2 * b + 1) * LANES) : v16_zero();
+    for (int64_t b = b0; b < b0 + n_block; b++) {
+        const char *quants = block32_quants(t, panel, b);
+        const uint16_t *scale = (const uint16_t *)block32_scales(t, panel, b);
+        v16 d = v16_load_half(scale), m = t == DT_Q4_1 ? v16_load_half(scale + LANES) : v16_zero();
         for (int k = 0; k < BLOCK; k++, out += LANES) {
             int shift = k % 4 * 8 + k % 8 / 4 * 4;
-            v16 q = v16_mul(d, v16_load_bits(quants + b * 256 + k / 8 * 64, shift, 15, has_min ? 0 : 8));
-            v16_store(out, has_min ? v16_add(q, m) : q);
+            v16 q = v16_mul(d, v16_load_bits(quants + k / 8 * 64, shift, 15, t == DT_Q4_1 ? 0 : 8));
+            v16_store(out, t == DT_Q4_1 ? v16_add(q, m) : q);
         }
     }
 }
 
 static void widen_span(float *out, const struct weight *w, int64_t panel, int64_t k0, int64_t n)
 {
-    const char *base = panel_at(w, panel), *quants = base + panel_scale_bytes(w->type, w->n_in);
-    const uint16_t *scale = (const uint16_t *)base;
-    int64_t b = k0 / BLOCK;
+    const char *base = panel_at(w, panel);
     switch (w->type) {
     case DT_BF16:
         widen_bf16(out, base + k0 * 32, n);
         return;
     case DT_Q8_0:
-        widen_q8_0(out, scale + b * LANES, quants + b * 512, n / BLOCK);
+        widen_q8_0(out, base, k0 / BLOCK, n / BLOCK);
         return;
     case DT_Q4_0:
-        widen_q4(out, false, scale + b * LANES, quants + b * 256, n / BLOCK);
+        widen_q4(out, DT_Q4_0, base, k0 / BLOCK, n / BLOCK);
         return;
     case DT_Q4_1:
-        widen_q4(out, true, scale + 2 * b * LANES, quants + b * 256, n / BLOCK);
+        widen_q4(out, DT_Q4_1, base, k0 / BLOCK, n / BLOCK);
         return;
     default: /* seldom met under --exact: a lane at a time */
         for (int j = 0; j < LANES; j++)

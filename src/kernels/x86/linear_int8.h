@@ -5,14 +5,13 @@
  */
 #include "kernels/x86/linear_int8_tile.h"
 
-typedef void few_fn(const struct int8_tile *t, int R, int P);
+typedef void few_fn(const struct int8_tile *t, int R);
 typedef void many_fn(const struct int8_tile *t, int R);
 typedef void unpack_fn(struct chunk *c, const struct int8_tile *t, int group, int64_t block, int64_t n);
 struct way {
+    enum dtype type;
     int zero;
     bool has_min;
-    int few_panels; /* at once, for one row */
-    int quant_bytes;
     few_fn *few;
     many_fn *many;
     unpack_fn *unpack;
@@ -31,13 +30,11 @@ static void few_rows(const struct linear_job *job, const struct way *way, struct
                      int64_t row1, int64_t panel0, int64_t panel1)
 {
     t.n_block = job->w->n_in / BLOCK;
-    t.first = t.last = true;
-    for (int64_t p = panel0, P; p < panel1; p += P) {
-        P = row1 - row0 == 1 && panel1 - p >= way->few_panels ? way->few_panels : 1;
+    for (int64_t p = panel0; p < panel1; p++) {
         t.panel = panel_at(job->w, p);
         for (int64_t row = row0; row < row1; row += R_FEW) {
             tile_at(&t, job, row, p);
-            way->few(&t, row1 - row < R_FEW ? (int)(row1 - row) : R_FEW, (int)P);
+            way->few(&t, row1 - row < R_FEW ? (int)(row1 - row) : R_FEW);
         }
     }
 }
@@ -106,7 +103,7 @@ static void many_rows(const struct linear_job *job, const struct way *way, struc
             t.n_valid = (panel1 - panel) * LANES; /* do not unpack beyond */
             way->unpack(&m.chunk, &t, in_panel, block, t.n_block);
             /* prefetched, evenly over the rows: the next panel's blocks; the last one's are read as they come */
-            t.next = t.panel + CHUNK_PANELS * t.panel_bytes + t.quants + block * way->quant_bytes;
+            t.next = block32_quants(way->type, t.panel + CHUNK_PANELS * t.panel_bytes, block);
             chunk_rows(job, way, &t, m.start, m.sums[i][0][0], row0, row1, panel, block, in_panel);
         }
     }
@@ -115,9 +112,7 @@ static void many_rows(const struct linear_job *job, const struct way *way, struc
 static void linear_int8(const struct linear_job *job, const struct way *way, int64_t row0, int64_t row1, int64_t panel0,
                         int64_t panel1)
 {
-    struct int8_tile t = {.panel_bytes = job->w->panel_bytes,
-                          .quants = panel_scale_bytes(job->w->type, job->w->n_in),
-                          .n_out = job->w->n_out};
+    struct int8_tile t = {.panel_bytes = job->w->panel_bytes, .n_out = job->w->n_out};
     if (row1 - row0 <= FEW_ROWS)
         few_rows(job, way, t, row0, row1, panel0, panel1);
     else
@@ -165,26 +160,22 @@ static const int8_t iq4_table[16] = {/* iq4_values + ZERO_8, modulo 256 */
                                      IQ4(1),    IQ4(13),   IQ4(25),  IQ4(38),  IQ4(53),  IQ4(69),  IQ4(89),  IQ4(113)};
 static const int8_t fp4_table[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0}; /* fp4_values + 12 */
 
-#define FEW_CASE(r, p)                                                                                                 \
-    case (r)*8 + (p):                                                                                                  \
-        tile_few(t, format, r, p);                                                                                     \
+#define FEW_CASE(r)                                                                                                    \
+    case r:                                                                                                            \
+        tile_few(t, format, r);                                                                                        \
         return;
 #ifdef __AVX512F__
-#define FEW_CASES                                                                                                      \
-    FEW_CASE(1, 1)                                                                                                     \
-    FEW_CASE(2, 1)                                                                                                     \
-    FEW_CASE(3, 1) FEW_CASE(4, 1) FEW_CASE(5, 1) FEW_CASE(6, 1) FEW_CASE(7, 1) FEW_CASE(8, 1)
+#define FEW_CASES FEW_CASE(1) FEW_CASE(2) FEW_CASE(3) FEW_CASE(4) FEW_CASE(5) FEW_CASE(6) FEW_CASE(7) FEW_CASE(8)
 #else
-#define FEW_CASES FEW_CASE(1, 1) FEW_CASE(2, 1) FEW_CASE(3, 1) FEW_CASE(4, 1)
+#define FEW_CASES FEW_CASE(1) FEW_CASE(2) FEW_CASE(3) FEW_CASE(4)
 #endif
-enum { FEW_PANELS = 1 };
 
-/* TYPE(name, width, the format's fields): linear_name */
+/* TYPE(name, chunk tile, the format's fields): linear_name */
 #define TYPE(name, width, ...)                                                                                         \
-    static void few_##name(const struct int8_tile *t, int R, int P)                                                    \
+    static void few_##name(const struct int8_tile *t, int R)                                                           \
     {                                                                                                                  \
         static const struct format format = {__VA_ARGS__};                                                             \
-        switch (R * 8 + P) {                                                                                           \
+        switch (R) {                                                                                                   \
             FEW_CASES                                                                                                  \
         }                                                                                                              \
     }                                                                                                                  \
@@ -196,16 +187,15 @@ enum { FEW_PANELS = 1 };
     void ISA(linear_##name)(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)  \
     {                                                                                                                  \
         static const struct format format = {__VA_ARGS__};                                                             \
-        const struct way way = {format.zero, format.has_min, FEW_PANELS,   format.quant_bytes,                         \
-                                few_##name,  many_##width,   unpack_##name};                                           \
+        const struct way way = {format.type, format.zero,  block32_has_min(format.type),                               \
+                                few_##name,  many_##width, unpack_##name};                                             \
         linear_int8(job, &way, row0, row1, panel0, panel1);                                                            \
     }
 
-TYPE(q8_0, 8, .bits = 8, .zero = ZERO_8, .quant_bytes = 512, .quants = Q_BYTES)
-TYPE(q4_0, 4, .bits = 4, .zero = 8, .quant_bytes = 256, .quants = Q_NIBBLES, .ahead = 8192)
-TYPE(q4_1, 4m, .bits = 4, .has_min = true, .quant_bytes = 256, .quants = Q_NIBBLES, .ahead = 8192)
-TYPE(q5_0, 5, .bits = 5, .zero = 16, .quant_bytes = 320, .quants = Q_FIFTH, .ahead = 8192)
-TYPE(q5_1, 5m, .bits = 5, .has_min = true, .quant_bytes = 320, .quants = Q_FIFTH, .ahead = 8192)
-TYPE(iq4_nl, 8, .bits = 8, .zero = ZERO_8, .quant_bytes = 256, .quants = Q_TABLE, .table = iq4_table, .ahead = 8192)
-TYPE(mxfp4, 5, .bits = 5, .zero = 12, .quant_bytes = 256, .quants = Q_TABLE, .scales = S_E8M0, .table = fp4_table,
-     .ahead = 8192)
+TYPE(q8_0, 8, DT_Q8_0, 8, ZERO_8, Q_BYTES)
+TYPE(q4_0, 4, DT_Q4_0, 4, 8, Q_NIBBLES)
+TYPE(q4_1, 4m, DT_Q4_1, 4, 0, Q_NIBBLES)
+TYPE(q5_0, 5, DT_Q5_0, 5, 16, Q_FIFTH)
+TYPE(q5_1, 5m, DT_Q5_1, 5, 0, Q_FIFTH)
+TYPE(iq4_nl, 8, DT_IQ4_NL, 8, ZERO_8, Q_TABLE, iq4_table)
+TYPE(mxfp4, 5, DT_MXFP4, 5, 12, Q_TABLE, fp4_table)
