@@ -100,6 +100,39 @@ def test_clients_who_leave_free_their_blocks_at_once():
             raise AssertionError([line for line in metrics.splitlines() if "success_total{" in line])
 
 
+def test_bodies_that_arrive_share_one_bound():
+    with server.Server("--request-bytes", "9M") as s:
+        used = lambda: float(s.call("GET", "/metrics")[1].split('\ningot:request_memory_bytes{')[1].split("\n")[0].split("} ")[1])
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+        c = s.connect()
+        c.sendall(head + b"Content-Length: 8000000\r\n\r\n")  # told before a byte of it is sent
+        answer = read_all(c)
+        assert b" 503 " in answer.split(b"\r\n")[0] and b"\r\nretry-after: " in answer.lower(), answer
+        assert b"server_is_overloaded" in answer
+        piece = b"10000\r\n" + b" " * 65536 + b"\r\n"
+        crowd, refused = [s.connect() for _ in range(6)], 0
+        for c in crowd:  # of unknown length, and none of them ends
+            try:
+                c.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + piece * 30)
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+        time.sleep(0.5)
+        for c in crowd:
+            c.settimeout(0.2)
+            try:
+                refused += b" 503 " in c.recv(65536).split(b"\r\n")[0]
+            except TimeoutError:
+                pass
+        assert 1 <= refused <= 5, refused
+        assert 1 << 20 < used() <= 9 << 20
+        assert s.call("POST", "/v1/completions", {"prompt": "a", "max_tokens": 2})[0] == 200  # small ones find room
+        for c in crowd:
+            c.close()
+        deadline = time.time() + 10
+        while used() > 1 << 16:
+            assert time.time() < deadline, used()
+
+
 def test_keep_alive_carries_many_requests():
     with server.Server() as s:
         c = s.connect()
