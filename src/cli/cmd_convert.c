@@ -1,11 +1,11 @@
 /* ingot convert IN OUT - the same model in another container */
 #include "base/file.h"
-#include "cli/cli.h"
+#include "cli/convert.h"
 
 #include <stdio.h>
 
 /* The files beside a model that make it speak: they go along as they are. */
-static enum status side_files_copy(const char *from, const char *to, struct error *err)
+enum status cli_side_files_copy(const char *from, const char *to, struct error *err)
 {
     enum { SIDE_FILE_MAX = 256 << 20 };
     static const char *const names[] = {
@@ -38,7 +38,7 @@ static enum status side_files_copy(const char *from, const char *to, struct erro
 }
 
 /* Writing over what is read would lose it for ever, and usually to fewer bits. */
-static enum status check_apart(const struct checkpoint *ck, const char *out, bool gguf, struct error *err)
+enum status cli_check_apart(const struct checkpoint *ck, const char *out, bool gguf, struct error *err)
 {
     char folder[4096];
     bool same = file_same(out, ck->path) || (!gguf && ck->kind != CHECKPOINT_GGUF && file_same(out, ck->folder));
@@ -88,14 +88,14 @@ enum status cmd_convert(int argc, char **argv, struct error *err)
     struct model *model = NULL;
     enum status st = checkpoint_open(&ck, in, err);
     if (st == ST_OK)
-        st = check_apart(ck, out, gguf, err);
+        st = cli_check_apart(ck, out, gguf, err);
     if (st == ST_OK)
         st = model_load(&model, ck, &load, err);
     if (st == ST_OK)
         st = gguf ? model_write_gguf(model, out, (enum dtype)dtype, ck->gguf ? ck->path : ck->folder, err)
                   : model_write_hf(model, out, (enum dtype)dtype, err);
     if (st == ST_OK && !gguf && ck->folder && ck->kind != CHECKPOINT_GGUF)
-        st = side_files_copy(ck->folder, out, err);
+        st = cli_side_files_copy(ck->folder, out, err);
     progress_end();
     model_free(model);
     checkpoint_close(ck);

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "model/plan.h"
+#include "model/quantize.h"
 
 struct model {
     struct arch arch;
@@ -101,12 +102,14 @@ void cache_end(struct cache *c);
 
 /* ---- write.c: tensors of a naming, made from the packed parameters when the writer asks ---- */
 struct tensor_source {
+    struct str name;
     const struct model *m;
     const struct name_row *row; /* of the first part */
     int first[3];               /* parameters of the parts */
     int n_part, n_expert;       /* n_expert > 1: stacked */
     bool pairs;
-    enum dtype type;
+    enum dtype type, wanted;
+    const struct model_quantize *how; /* NULL: plain rounding */
 };
 struct tensor_list {
     struct tensor_out *tensors;
@@ -118,9 +121,12 @@ struct write_want {
     enum dtype matrix, vector;
     bool pairs;
     bool fused; /* Q, K and V in one tensor, where the naming has both ways */
+    const struct model_quantize *how;
 };
 MUST_USE enum status tensor_list_make(struct tensor_list *out, const struct model *m, const struct write_want *want,
                                       struct error *err);
 void tensor_list_free(struct tensor_list *l);
+/* quantize.c: fill of a tensor whose source has `how`. */
+enum status quantize_tensor(void *ctx, void *out, struct error *err);
 
 #endif

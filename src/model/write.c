@@ -2,6 +2,7 @@
 #include "model/private.h"
 
 #include "base/file.h"
+#include "model/recipe.h"
 
 #include <stdio.h>
 
@@ -101,7 +102,9 @@ static enum status list_add(struct tensor_list *l, const struct tensor_source *s
     if (!name || !kept)
         return fail_nomem(err, "write");
     *kept = *s;
-    struct tensor_out t = {.name = str_of(name), .type = s->type, .fill = fill_tensor, .ctx = kept};
+    kept->name = str_of(name);
+    struct tensor_out t = {.name = str_of(name), .type = s->type, .ctx = kept};
+    t.fill = s->how && !param_is_vector(p) ? quantize_tensor : fill_tensor;
     int64_t all = p->n_out * s->n_part;
     bool turned = s->row->flags & NAME_TRANSPOSED;
     if (s->n_expert > 1)
@@ -129,6 +132,21 @@ static enum status list_one(struct tensor_list *l, const struct model *m, const 
     }
     const struct param *p = &m->plan.params[s.first[0]];
     bool router = p->role == W_ROUTER || p->role == W_SHARED_ROUTER;
+    if (want->how) {
+        s.how = want->how;
+        struct recipe_answer answer =
+            recipe_type(want->how->recipe, &(struct recipe_ask){.role = p->role,
+                                                                .layer = layer,
+                                                                .vector = param_is_vector(p),
+                                                                .fused_qkv = s.n_part == 3,
+                                                                .n_in = p->n_in,
+                                                                .config = &m->arch.config,
+                                                                .pure = want->how->pure,
+                                                                .imatrix = want->how->imatrix != NULL});
+        s.type = answer.type;
+        s.wanted = answer.wanted;
+        return list_add(l, &s, expert, err);
+    }
     s.type = param_is_vector(p) || (router && dtype_is_block(want->matrix)) ? want->vector : want->matrix;
     if (p->n_in % dtype_row(s.type)->block && !param_is_vector(p))
         s.type = DT_F16; /* rows that hold no whole blocks */

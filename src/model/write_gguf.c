@@ -2,6 +2,7 @@
 #include "model/private.h"
 
 #include "base/file.h"
+#include "model/recipe.h"
 
 #include <stdio.h>
 
@@ -312,13 +313,10 @@ static enum status put_tokenizer(struct gguf_out *g, const char *from, struct er
     return st;
 }
 
-enum status model_write_gguf(const struct model *m, const char *path, enum dtype type, const char *tokenizer_from,
-                             struct error *err)
+static enum status write_gguf(const struct model *m, const char *path, const struct write_want *plain,
+                              const char *tokenizer_from, struct error *err)
 {
     struct gguf_out g = {.m = m};
-    if (type != DT_F32 && weight_type(type) != type)
-        return fail(err, ST_UNSUPPORTED, "write: type %s is not offered; f32, f16, bf16, q8_0, q4_0 and q4_1 are",
-                    dtype_row(type)->name);
     if (!m->arch.family->gguf)
         return fail(err, ST_UNSUPPORTED, "write: GGUF knows no architecture for family %s; write a Hugging Face folder",
                     m->arch.config.family);
@@ -328,11 +326,14 @@ enum status model_write_gguf(const struct model *m, const char *path, enum dtype
     char text[128];
     snprintf(text, sizeof text, "%.*s", STR_ARG(name));
     put_config(&g, text);
-    struct write_want want = {.names = gguf_names,
-                              .matrix = type,
-                              .vector = DT_F32,
-                              .pairs = m->arch.family->gguf_pairs,
-                              .fused = m->arch.family->gguf_fused};
+    struct write_want want = *plain;
+    want.names = gguf_names;
+    want.pairs = m->arch.family->gguf_pairs;
+    want.fused = m->arch.family->gguf_fused;
+    if (want.how) {
+        gguf_put_int(g.w, "general.file_type", GGUF_U32, recipe_file_type(want.how->recipe));
+        gguf_put_int(g.w, "general.quantization_version", GGUF_U32, 2);
+    }
     struct tensor_list list = {0};
     enum status st = put_tokenizer(&g, tokenizer_from, err);
     if (st == ST_OK)
@@ -342,4 +343,21 @@ enum status model_write_gguf(const struct model *m, const char *path, enum dtype
     tensor_list_free(&list);
     gguf_writer_destroy(g.w);
     return st;
+}
+
+enum status model_write_gguf(const struct model *m, const char *path, enum dtype type, const char *tokenizer_from,
+                             struct error *err)
+{
+    if (type != DT_F32 && weight_type(type) != type)
+        return fail(err, ST_UNSUPPORTED, "write: type %s is not offered; f32, f16, bf16, q8_0, q4_0 and q4_1 are",
+                    dtype_row(type)->name);
+    struct write_want want = {.matrix = type, .vector = DT_F32};
+    return write_gguf(m, path, &want, tokenizer_from, err);
+}
+
+enum status model_quantize_gguf(const struct model *m, const char *path, const struct model_quantize *how,
+                                const char *tokenizer_from, struct error *err)
+{
+    struct write_want want = {.vector = DT_F32, .how = how};
+    return write_gguf(m, path, &want, tokenizer_from, err);
 }

@@ -6,7 +6,7 @@ import struct
 from support import INGOT, Case, ingot, main, tiny_model
 
 COMMANDS = ["run", "generate", "serve", "inspect", "tokenize", "detokenize", "tokenizer", "template", "bench", "logits", "train",
-            "convert", "version"]
+            "convert", "quantize", "imatrix", "perplexity", "version"]
 
 
 class Frame(Case):

@@ -1,0 +1,90 @@
+/* ingot imatrix MODEL --file TEXT -o OUT - which columns of which matrices matter, seen on a text */
+#include "cli/evaluate.h"
+#include "model/imatrix.h"
+
+#include <stdio.h>
+
+#include "base/mem.h"
+
+static enum status seen(void *ctx, const struct model_run *run, double done, struct error *err)
+{
+    char phase[] = "imatrix";
+    imatrix_sums_add(ctx, run);
+    return cli_evaluate_seen(phase, run, done, err);
+}
+
+static enum status collect(struct evaluation *e, const struct bundle *b, const struct cli_text *text, const char *out,
+                           struct pool *pool, struct error *err)
+{
+    struct ids ids = {0};
+    struct imatrix_sums *sums = NULL;
+    enum status st = cli_text_ids(&ids, b->tokenizer, text->file, err);
+    if (st == ST_OK)
+        st = imatrix_sums_create(&sums, b->model, err);
+    struct evaluate how = {.model = b->model,
+                           .ids = ids.ids,
+                           .n = ids.count,
+                           .n_ctx = (int)text->ctx,
+                           .max_chunks = (int)text->chunks,
+                           .bos = b->tokenizer && tokenizer_adds_bos(b->tokenizer) ? tokenizer_bos(b->tokenizer) : -1,
+                           .pool = pool,
+                           .seen = seen,
+                           .ctx = sums};
+    if (st == ST_OK)
+        st = evaluate_text(e, &how, err);
+    progress_end();
+    if (st == ST_OK)
+        st = imatrix_sums_write(sums, out, text->file, e->n_chunk, how.n_ctx, err);
+    imatrix_sums_free(sums);
+    ids_free(&ids);
+    return st;
+}
+
+enum status cmd_imatrix(int argc, char **argv, struct error *err)
+{
+    struct cli_model m = {.exact = true};
+    struct cli_text text = {0};
+    const char *out = NULL;
+    const struct cli_option options[] = {
+        {"file", 'f', CLI_TEXT, &text.file, "TEXT", "text like what the model will be used for"},
+        {"output", 'o', CLI_TEXT, &out, "OUT", "file to write, in llama.cpp's GGUF form"},
+        {"ctx", 'c', CLI_INT, &text.ctx, "N", "tokens a chunk (default 512)"},
+        {"chunks", 0, CLI_INT, &text.chunks, "N", "only the first N chunks"},
+        {"threads", 't', CLI_INT, &m.threads, "N", "threads (default: all CPUs)"},
+    };
+    const struct cli_spec spec = {
+        "ingot imatrix MODEL --file TEXT -o OUT",
+        "Runs a text through the model and writes the mean square of every column's input: what `ingot quantize\n"
+        "--imatrix` weighs errors with. 50 to 200 chunks are enough.",
+        "  ingot imatrix model/ --file calibration.txt -o model.imatrix.gguf --chunks 100",
+        options,
+        sizeof options / sizeof *options,
+        1,
+        1};
+    struct cli_args args;
+    TRY(cli_parse(&args, &spec, argc, argv, err));
+    if (args.done)
+        return ST_OK;
+    if (!text.file || !out)
+        return fail(err, ST_INVALID, "--file and -o are needed; usage: %s", spec.usage);
+    TRY(cli_text_check(&text, err));
+    m.ctx = text.ctx;
+    if (file_same(args.positional[0], out))
+        return fail(err, ST_INVALID, "-o %s is the model that is read: name another", out);
+    struct model_options load;
+    struct pool *pool;
+    TRY(cli_model_options(&load, &pool, &m, err));
+    load.keep = true;
+    struct bundle *bundle = NULL;
+    enum status st = bundle_open(&bundle, args.positional[0], &load, err);
+    progress_end();
+    cli_catch_interrupt();
+    struct evaluation e;
+    if (st == ST_OK)
+        st = collect(&e, bundle, &text, out, pool, err);
+    if (st == ST_OK)
+        printf("%s: %d chunks of %lld tokens, perplexity %.4f\n", out, e.n_chunk, (long long)text.ctx, e.perplexity);
+    bundle_close(bundle);
+    pool_destroy(pool);
+    return st;
+}

@@ -1,0 +1,35 @@
+/* quantize - a model written with a type of its own for each tensor, and what that cost
+ *
+ *   struct model_quantize how = {.recipe = recipe_find(STR("q4_k_m")), .pool = pool};
+ *   TRY(model_quantize_gguf(model, "out.gguf", &how, "tokenizer/", err));
+ */
+#ifndef MODEL_QUANTIZE_H
+#define MODEL_QUANTIZE_H
+
+#include "model/imatrix.h"
+#include "model/model.h"
+#include "model/recipe.h"
+
+struct quantized { /* one tensor of the report */
+    struct str name;
+    enum dtype from, type;
+    enum dtype wanted; /* differs from type when rows hold no whole blocks */
+    int64_t n_out, n_in, n_expert;
+    uint64_t bytes;
+    bool importance;      /* the imatrix had a row for it */
+    double rms, relative; /* of the errors; over the root mean square of the numbers */
+};
+struct model_quantize {
+    const struct recipe *recipe;
+    bool pure;                     /* one type for all matrices */
+    const struct imatrix *imatrix; /* or NULL */
+    struct pool *pool;
+    /* After each matrix; a status that is not ST_OK ends the writing. */
+    enum status (*done)(void *ctx, const struct quantized *row, struct error *err);
+    void *ctx;
+};
+MUST_USE enum status model_quantize_gguf(const struct model *m, const char *path, const struct model_quantize *how,
+                                         const char *tokenizer_from, struct error *err);
+int model_matrix_count(const struct model *m); /* how many parameters `done` will see at most: for a progress bar */
+
+#endif
