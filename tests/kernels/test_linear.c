@@ -52,6 +52,50 @@ static int cuts_that_differ(enum dtype t, bool exact)
     return differ;
 }
 
+/* Items of other panels run at the same time: an item writes its own panels and rows, and nothing else. */
+static void check_one_item(enum dtype t)
+{
+    enum { ROWS = 40, N_OUT = 100, ROW0 = 0, PANEL0 = 1, PANEL1 = 4 };
+    const int64_t n_in = dtype_row(t)->block > BLOCK ? dtype_row(t)->block : 64;
+    uint64_t state = 9;
+    void *rows = random_rows(&state, t, N_OUT * n_in);
+    struct weight w = packed(rows, t, N_OUT, n_in, NULL);
+    real *x = random_reals(&state, ROWS * n_in), *out = grab(ROWS * N_OUT * sizeof *out);
+    static const int64_t counts[] = {1, 3, 12, ROWS};
+    for (int c = 0; c < 4; c++) {
+        int64_t n = counts[c];
+        struct act a;
+        void *storage = grab(act_bytes(weight_act(&w), n, n_in) + 64);
+        act_prepare(&a, weight_act(&w), storage, x, n, n_in, NULL);
+        for (int i = 0; i < ROWS * N_OUT; i++)
+            out[i] = 12345;
+        struct linear_job job = {out, &a, &w, NULL};
+        (*panel_type(w.type)->forward)(&job, ROW0, n, PANEL0, PANEL1);
+        for (int i = 0; i < ROWS * N_OUT; i++) {
+            bool mine = i / N_OUT < n && i % N_OUT >= PANEL0 * LANES && i % N_OUT < PANEL1 * LANES;
+            if ((out[i] == 12345) == mine)
+                fail_msg("%s, %s, %d rows: row %d, output %d is %s", kernels_isa(), dtype_row(t)->name, (int)n,
+                         i / N_OUT, i % N_OUT, mine ? "missing" : "another item's");
+        }
+        free(storage);
+    }
+    free(rows), free(w.panels), free(x), free(out);
+}
+
+static void test_an_item_writes_its_own_panels(void **unused)
+{
+    (void)unused;
+    struct error err;
+    for (int set = 0; kernels_isa_list(set); set++) {
+        if (!kernels_isa_available(kernels_isa_list(set)))
+            continue;
+        OK(kernels_init(kernels_isa_list(set), &err));
+        for (int i = 0; i < PANEL_TYPES; i++)
+            check_one_item(panel_types[i]);
+    }
+    OK(kernels_init(NULL, &err));
+}
+
 static void test_cutting_changes_no_bit(void **unused)
 {
     (void)unused;
@@ -389,6 +433,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cutting_changes_no_bit),
+        cmocka_unit_test(test_an_item_writes_its_own_panels),
         cmocka_unit_test(test_ref_comparison_catches_mutants),
         cmocka_unit_test(test_cut_comparison_catches_mutants),
         cmocka_unit_test(test_rows_come_back_as_they_were),

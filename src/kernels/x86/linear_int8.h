@@ -68,9 +68,11 @@ static void chunk_rows(const struct linear_job *job, const struct way *way, stru
                        int group)
 {
     const char *next = t->next;
+    int64_t n_mine = t->n_valid; /* the panels behind are another item's, at work in another thread */
     for (int64_t row = row0, R; row < row1; row += R) {
         R = row1 - row < R_MANY ? row1 - row : R_MANY;
         tile_at(t, job, row, panel);
+        t->n_valid = t->n_valid < n_mine ? t->n_valid : n_mine;
         t->out += group * VEC;
         t->n_valid -= group * VEC;
         t->bias = t->bias ? t->bias + group * VEC : NULL;
