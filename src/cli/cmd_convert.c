@@ -62,7 +62,7 @@ enum status cmd_convert(int argc, char **argv, struct error *err)
     const struct cli_spec spec = {
         "ingot convert IN OUT [--type T]",
         "Writes the model IN as OUT: a GGUF file when OUT ends in .gguf, else a Hugging Face folder.\n"
-        "The tokenizer goes along: a tokenizer.json into a GGUF, any tokenizer files into a folder; one inside a GGUF\n"
+        "The tokenizer goes along: into a GGUF whatever file it comes from, its files into a folder; one inside a GGUF\n"
         "stays there. Without --type: f16 for GGUF, f32 for a folder.",
         "  ingot convert model/ model.gguf --type q8_0\n  ingot convert model.gguf folder/ --type bf16",
         options,

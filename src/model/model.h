@@ -106,7 +106,7 @@ void model_backward(struct model_run *r, const struct model_batch *b, const real
 const real *model_run_value(const struct model_run *r, const char *name, int64_t *n_row, int64_t *n);
 
 /* Writing: a Hugging Face folder (config.json, model.safetensors) in `type`, or one GGUF with the tokenizer inside:
- * from a folder with tokenizer.json, or copied from another GGUF; NULL = none. */
+ * of the files in a folder, or copied from another GGUF; NULL = none. */
 MUST_USE enum status model_write_hf(const struct model *m, const char *folder, enum dtype type, struct error *err);
 MUST_USE enum status model_write_gguf(const struct model *m, const char *path, enum dtype type,
                                       const char *tokenizer_from, struct error *err);

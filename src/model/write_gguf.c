@@ -148,154 +148,16 @@ static enum status copy_tokenizer(struct gguf_writer *w, const struct gguf *g, s
     return ST_OK;
 }
 
-/* ---- the tokenizer, from tokenizer.json: byte-level BPE ---- */
-static bool json_mentions(const struct json *v, const char *text)
-{
-    const struct json *end = v ? v + (v->type >= JSON_ARRAY ? v->size : 1) : v; /* nodes in preorder: no recursion */
-    for (const struct json *n = v; n < end; n++)
-        if (json_is(n, JSON_STRING) && str_find(json_str(n), str_of(text), 0) != SIZE_MAX)
-            return true;
-    return false;
-}
-
-/* llama.cpp's name for how text is split before merging. */
-static const char *pre_name(const struct json *doc)
-{
-    const struct json *pre = json_get(doc, "pre_tokenizer");
-    if (json_mentions(pre, "\\p{N}{1,3}"))
-        return json_bool(json_get(json_get(doc, "model"), "ignore_merges"), false) ? "llama-bpe" : "dbrx";
-    if (json_mentions(pre, "|\\p{N}|"))
-        return "qwen2";
-    if (json_mentions(pre, "Digits"))
-        return "smollm";
-    return json_mentions(pre, "ByteLevel") && !json_mentions(pre, "Split") ? "gpt-2" : NULL;
-}
-
-struct vocab_out {
-    struct str *tokens, *merges;
-    int64_t *types;
-    size_t n_merge;
-    struct arena arena;
-};
-enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_UNUSED = 5 };
-
-static enum status vocab_tokens(struct vocab_out *v, const struct json *doc, int n_vocab, struct error *err)
-{
-    v->tokens = arena_alloc_zero(&v->arena, (size_t)n_vocab, sizeof *v->tokens);
-    v->types = arena_alloc_zero(&v->arena, (size_t)n_vocab, sizeof *v->types);
-    char *unused = arena_alloc_zero(&v->arena, (size_t)n_vocab, 16);
-    if (!v->tokens || !v->types || !unused)
-        return fail_nomem(err, "write");
-    for (int i = 0; i < n_vocab; i++) {
-        snprintf(unused + 16 * (size_t)i, 16, "[PAD%d]", i);
-        v->tokens[i] = str_of(unused + 16 * (size_t)i);
-        v->types[i] = TYPE_UNUSED;
-    }
-    JSON_EACH_MEMBER (token, id, json_get(json_get(doc, "model"), "vocab")) {
-        int64_t at = json_int(id, -1);
-        if (at < 0 || at >= n_vocab)
-            return fail(err, ST_CORRUPT, "tokenizer.json: token id %lld, but the model has %d tokens", (long long)at,
-                        n_vocab);
-        v->tokens[at] = token;
-        v->types[at] = TYPE_NORMAL;
-    }
-    JSON_EACH (added, json_get(doc, "added_tokens")) {
-        int64_t at = json_int(json_get(added, "id"), -1);
-        if (at < 0 || at >= n_vocab)
-            return fail(err, ST_CORRUPT, "tokenizer.json: added token id %lld, but the model has %d tokens",
-                        (long long)at, n_vocab);
-        v->tokens[at] = json_str(json_get(added, "content"));
-        v->types[at] = json_bool(json_get(added, "special"), false) ? TYPE_CONTROL : TYPE_USER;
-    }
-    return ST_OK;
-}
-
-/* Merges are "a b", or pairs in newer files. */
-static enum status vocab_merges(struct vocab_out *v, const struct json *doc, struct error *err)
-{
-    const struct json *list = json_get(json_get(doc, "model"), "merges");
-    v->merges = arena_alloc_zero(&v->arena, json_count(list) + 1, sizeof *v->merges);
-    if (!v->merges)
-        return fail_nomem(err, "write");
-    JSON_EACH (m, list) {
-        struct str *out = &v->merges[v->n_merge++];
-        *out = json_str(m);
-        if (!json_is(m, JSON_ARRAY))
-            continue;
-        struct str a = json_str(json_at(m, 0)), b = json_str(json_at(m, 1));
-        char *joined = arena_alloc(&v->arena, a.len + b.len + 1);
-        if (!joined)
-            return fail_nomem(err, "write");
-        memcpy(joined, a.ptr ? a.ptr : "", a.len);
-        joined[a.len] = ' ';
-        memcpy(joined + a.len + 1, b.ptr ? b.ptr : "", b.len);
-        *out = str_n(joined, a.len + b.len + 1);
-    }
-    return ST_OK;
-}
-
-static enum status put_bpe(struct gguf_out *g, const struct json *doc, const struct tokenizer *tok, struct error *err)
+/* ---- the tokenizer beside a model ---- */
+static enum status put_tokenizer_of(struct gguf_out *g, const char *folder, struct error *err)
 {
     const struct model_config *c = &g->m->arch.config;
-    const char *pre = pre_name(doc);
-    struct str type = json_str(json_get(json_get(doc, "model"), "type"));
-    bool bpe = type.ptr ? str_is(type, "BPE") : json_get(json_get(doc, "model"), "merges") != NULL; /* older files */
-    if (!bpe || !pre || !json_mentions(json_get(doc, "decoder"), "ByteLevel"))
-        return fail(err, ST_UNSUPPORTED,
-                    "write: only byte-level BPE tokenizers can be put into a GGUF; this tokenizer.json "
-                    "holds another kind: write a Hugging Face folder instead");
-    struct vocab_out v = {0};
-    arena_init(&v.arena, 0);
-    enum status st = vocab_tokens(&v, doc, c->n_vocab, err);
-    if (st == ST_OK)
-        st = vocab_merges(&v, doc, err);
-    if (st == ST_OK) {
-        gguf_put_string(g->w, "tokenizer.ggml.model", STR("gpt2"));
-        gguf_put_string(g->w, "tokenizer.ggml.pre", str_of(pre));
-        gguf_put_strings(g->w, "tokenizer.ggml.tokens", v.tokens, (size_t)c->n_vocab);
-        gguf_put_ints(g->w, "tokenizer.ggml.token_type", GGUF_I32, v.types, (size_t)c->n_vocab);
-        gguf_put_strings(g->w, "tokenizer.ggml.merges", v.merges, v.n_merge);
-        gguf_put_bool(g->w, "tokenizer.ggml.add_bos_token", tokenizer_adds_bos(tok));
-        struct str template = tokenizer_chat_template(tok);
-        if (template.ptr)
-            gguf_put_string(g->w, "tokenizer.chat_template", template);
-        int32_t bos = tokenizer_bos(tok) >= 0 ? tokenizer_bos(tok) : c->bos;
-        int32_t eos = tokenizer_eos(tok) >= 0 ? tokenizer_eos(tok) : c->n_eos ? c->eos[0] : -1;
-        if (bos >= 0)
-            gguf_put_int(g->w, "tokenizer.ggml.bos_token_id", GGUF_U32, bos);
-        if (eos >= 0)
-            gguf_put_int(g->w, "tokenizer.ggml.eos_token_id", GGUF_U32, eos);
-    }
-    arena_free(&v.arena);
-    return st;
-}
-
-static enum status put_json_tokenizer(struct gguf_out *g, const char *folder, struct error *err)
-{
-    enum { TOKENIZER_MAX = 256 << 20 };
     struct tokenizer *tok;
     enum status st = tokenizer_open(&tok, folder, err);
     if (st == ST_NOT_FOUND) /* a model without words: so is its file */
         return ST_OK;
-    if (st != ST_OK)
-        return st;
-    char path[4096];
-    struct buf text = {0};
-    struct arena arena;
-    const struct json *doc;
-    arena_init(&arena, 0);
-    st = file_read_all(&text, path_join(path, sizeof path, folder, "tokenizer.json"), TOKENIZER_MAX, err);
-    if (st == ST_NOT_FOUND)
-        st = fail(err, ST_UNSUPPORTED,
-                  "write: %s has a tokenizer but no tokenizer.json, the only kind that can be put into "
-                  "a GGUF",
-                  folder);
-    if (st == ST_OK)
-        st = json_parse(&doc, &arena, buf_str(&text), 0, err);
-    if (st == ST_OK)
-        st = put_bpe(g, doc, tok, err);
-    buf_free(&text);
-    arena_free(&arena);
+    TRY(st);
+    st = tokenizer_write_gguf(tok, g->w, c->n_vocab, c->bos, c->n_eos ? c->eos[0] : -1, err);
     tokenizer_close(tok);
     return st;
 }
@@ -305,10 +167,10 @@ static enum status put_tokenizer(struct gguf_out *g, const char *from, struct er
     if (!from)
         return ST_OK;
     if (file_kind(from) != FILE_REGULAR)
-        return put_json_tokenizer(g, from, err);
+        return put_tokenizer_of(g, from, err);
     struct checkpoint *ck;
     TRY(checkpoint_open(&ck, from, err));
-    enum status st = ck->gguf ? copy_tokenizer(g->w, ck->gguf, err) : put_json_tokenizer(g, ck->folder, err);
+    enum status st = ck->gguf ? copy_tokenizer(g->w, ck->gguf, err) : put_tokenizer_of(g, ck->folder, err);
     checkpoint_close(ck);
     return st;
 }

@@ -110,6 +110,8 @@ static enum status load_normalizer(struct tokenizer *tok, const struct json *v, 
 }
 
 /* ---- pre-tokenizer ---- */
+const char *const metaspace_prefixes[] = {"always", "first", "never"};
+
 static enum prefix_when prefix_of(const struct json *v)
 {
     struct str scheme = json_str(json_get(v, "prepend_scheme"));

@@ -539,6 +539,10 @@ static enum status gguf_bpe(struct tokenizer *tok, const struct gguf *g, bool *a
     tok->ignore_merges = pre->ignore_merges;
     tok->decode = DECODE_BYTES;
     *adds_bos = pre->adds_bos;
+    if (gguf_bool(g, "tokenizer.ingot.nfc", false)) {
+        struct norm_step *step;
+        TRY(tok_norm(tok, &step, NORM_NFC, err));
+    }
     if (gguf_bool(g, "tokenizer.ggml.add_space_prefix", false))
         TRY(tok_pre(tok, (struct pre_step){.type = PRE_PREFIX_SPACE}, err));
     for (int i = 0; i < SPLIT_CHAIN_MAX && pre->chain[i]; i++)
@@ -559,6 +563,27 @@ static enum status gguf_bpe(struct tokenizer *tok, const struct gguf *g, bool *a
     return st == ST_OK ? bpe_finish(tok, err) : st;
 }
 
+/* What Hugging Face does to blanks instead of what SentencePiece does: it adds no second blank in front, and looks
+ * graphemes up in the character map. Written by write_gguf.c for what came from a tokenizer.json. */
+static enum status gguf_metaspace(struct tokenizer *tok, struct str prefix, struct error *err)
+{
+    const struct norm_step own = tok->norm[0];
+    struct pre_step step = {.type = PRE_METASPACE, .cut = tok->model == MODEL_UNIGRAM};
+    if (!prefix.ptr)
+        return ST_OK;
+    while (step.prefix < PREFIX_NEVER && !str_is(prefix, metaspace_prefixes[step.prefix]))
+        step.prefix++;
+    tok->n_norm = 0;
+    if (own.map.n_unit) {
+        struct norm_step *map;
+        TRY(tok_norm(tok, &map, NORM_PRECOMPILED, err));
+        map->map = own.map;
+    }
+    if (own.remove_spaces)
+        TRY(tok_pre(tok, (struct pre_step){.type = PRE_SPLIT, .split = split_nonspace, .drop_gaps = true}, err));
+    return tok_pre(tok, step, err);
+}
+
 static enum status gguf_sentencepiece(struct tokenizer *tok, const struct gguf *g, bool unigram, struct error *err)
 {
     struct norm_step *step;
@@ -575,6 +600,7 @@ static enum status gguf_sentencepiece(struct tokenizer *tok, const struct gguf *
     tok->byte_fallback = !unigram;
     tok->fuse_unknown = tok->float_scores = true;
     tok->decode = DECODE_FALLBACK;
+    TRY(gguf_metaspace(tok, gguf_string(g, "tokenizer.ingot.metaspace"), err));
     int64_t unknown = gguf_int(g, "tokenizer.ggml.unknown_token_id", unigram ? 2 : 0);
     tok->unknown = unknown >= 0 && (uint64_t)unknown < tok->vocab.size ? (int32_t)unknown : NO_ID;
     return sentencepiece_model(tok, err);
@@ -605,7 +631,9 @@ static enum status gguf_wordpiece(struct tokenizer *tok, const struct gguf *g, s
     buf_free(&text);
     TRY(st);
     TRY(tok_norm(tok, &step, NORM_BERT, err));
-    step->clean = step->cjk = step->lowercase = step->strip_accents = true;
+    step->clean = step->cjk = true;
+    step->lowercase = gguf_bool(g, "tokenizer.ggml.normalizer.lowercase", true);
+    step->strip_accents = gguf_bool(g, "tokenizer.ggml.normalizer.strip_accents", step->lowercase);
     TRY(tok_pre(tok, (struct pre_step){.type = PRE_SPLIT, .split = split_bert, .drop_gaps = true}, err));
     TRY(vocab_index(&tok->vocab, err));
     tok->unknown = (int32_t)gguf_int(g, "tokenizer.ggml.unknown_token_id", vocab_find(&tok->vocab, STR("[UNK]")));

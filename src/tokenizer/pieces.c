@@ -75,7 +75,7 @@ bool unigram_encode(const struct tokenizer *tok, struct scratch *s, struct ids *
         for (size_t end = at; end < n && (node = trie_step(&tok->pieces, node, (unsigned char)piece[end])) != 0;
              end++) {
             int32_t id = tok->pieces.value[node];
-            if (id < 0 || (s->guarded && tok->vocab.flags[id] & TOKEN_GUARDED))
+            if (id < 0 || (s->guarded && tok->vocab.flags[id] & (TOKEN_GUARDED | TOKEN_SPECIAL)))
                 continue;
             double score = add(tok, here, piece_score(tok, id));
             struct path_node *to = &best[end + 1];

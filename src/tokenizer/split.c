@@ -594,3 +594,22 @@ const struct split_pre *split_find_pre(struct str name)
             return &pres[i];
     return NULL;
 }
+
+/* llama.cpp's regular expressions take no U+017F for an s in contractions: no more than that lies between the two. */
+static split_fn *ascii_twin(split_fn *split)
+{
+    return split == split_llama3 ? split_llama3_ascii : split == split_qwen2 ? split_qwen2_ascii : split;
+}
+
+const char *split_name_pre(split_fn *const *chain, bool ignore_merges)
+{
+    for (size_t i = 1; i < sizeof pres / sizeof *pres; i++) { /* the first row, "default", is no name to give */
+        int k = 0;
+        while (k < SPLIT_CHAIN_MAX && chain[k] && ascii_twin(chain[k]) == pres[i].chain[k])
+            k++;
+        bool whole = k == SPLIT_CHAIN_MAX || (!chain[k] && !pres[i].chain[k]);
+        if (whole && pres[i].ignore_merges == ignore_merges)
+            return pres[i].name;
+    }
+    return NULL;
+}

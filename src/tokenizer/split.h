@@ -28,6 +28,8 @@ struct split_pre {
     bool ignore_merges, adds_bos;
 };
 const struct split_pre *split_find_pre(struct str name);
+/* The name of a chain (ended by NULL) whose row has this ignore_merges; NULL when none has. */
+const char *split_name_pre(split_fn *const *chain, bool ignore_merges);
 
 /* Pieces for pre-tokenizers of tokenizer.json other than Split. */
 split_fn split_gpt2, split_digit, split_digits, split_punctuation, split_bert, split_nonspace, split_words;

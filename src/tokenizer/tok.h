@@ -138,6 +138,7 @@ MUST_USE enum status norm_apply(const struct norm_step *step, struct buf *out, s
 /* ---- pre-tokenizer ---- */
 enum pre_type { PRE_SPLIT, PRE_PREFIX_SPACE, PRE_METASPACE };
 enum prefix_when { PREFIX_ALWAYS, PREFIX_FIRST, PREFIX_NEVER };
+extern const char *const metaspace_prefixes[]; /* "always", "first", "never": as tokenizer.json has them */
 struct pre_step {
     enum pre_type type;
     split_fn *split;

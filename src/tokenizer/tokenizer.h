@@ -73,6 +73,12 @@ bool tokenizer_adds_bos(const struct tokenizer *tok);
 /* chat_template of tokenizer_config.json, chat_template.jinja or GGUF; ptr NULL when there is none. */
 struct str tokenizer_chat_template(const struct tokenizer *tok);
 
+/* The tokenizer as the keys of a GGUF file, in llama.cpp's words: tokenizer_from_checkpoint reads the same ids from it.
+ * The model has n_id ids (those without a token are padded); bos and eos stand in for what the tokenizer does not name
+ * (-1: none). ST_UNSUPPORTED names what the keys cannot say. */
+MUST_USE enum status tokenizer_write_gguf(const struct tokenizer *tok, struct gguf_writer *w, int32_t n_id, int32_t bos,
+                                          int32_t eos, struct error *err);
+
 /* ---- training a byte-level BPE vocabulary; writes tokenizer.json (and vocab.json, merges.txt) into folder ---- */
 struct tokenizer_train {
     int vocab_size;            /* 256 bytes + merges + special tokens */

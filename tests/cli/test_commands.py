@@ -168,7 +168,9 @@ class Models(Case):
         self.assertEqual(self.good_json("inspect", gguf, "--json")["family"], "llama")
         self.assertEqual(logits(gguf), logits(self.model))
         self.bad("invalid", "q9_9", "convert", self.model, self.path("x.gguf"), "--type", "q9_9")
-        self.bad("unsupported", "tokenizer.json", "convert", self.model, self.path("x.gguf"))
+        self.good("convert", self.model, gguf, "--type", "f32")  # with its tokenizer.bin
+        self.assertEqual(self.good("tokenize", gguf, text="the hat\n an é"), self.good("tokenize", self.model, text="the hat\n an é"))
+        self.assertEqual(logits(gguf), logits(self.model))
         alone = self.path("alone")
         os.mkdir(alone)
         os.rename(gguf, os.path.join(alone, "one.gguf"))

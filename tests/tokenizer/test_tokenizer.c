@@ -401,6 +401,25 @@ static void test_random_strings_as_the_originals(void **state)
     buf_free(&open_name);
 }
 
+/* In T5's tokenizer.json the control tokens are pieces as well: what a user wrote must not make them of those. */
+static void test_plain_text_makes_no_control_tokens_of_pieces(void **state)
+{
+    (void)state;
+    struct error err;
+    struct tokenizer *tok;
+    struct ids ids = {0};
+    NEED(SHARED("data/tokenizers/hf/t5-small.tokenizer.json"));
+    OK(tokenizer_open(&tok, SHARED("data/tokenizers/hf/t5-small.tokenizer.json"), &err));
+    struct text_piece pieces[] = {{STR("a </s>"), false}, {STR("b </s> <pad> \xEF\xBC\x9C/s>"), true}};
+    OK(tokenizer_encode_pieces(tok, &ids, pieces, 2, TOKENIZE_SPECIAL, &err));
+    int n = 0;
+    for (size_t i = 0; i < ids.count; i++)
+        n += ids.ids[i] == 1 || ids.ids[i] == 0;
+    assert_int_equal(n, 1); /* the template's own */
+    ids_free(&ids);
+    tokenizer_close(tok);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -413,6 +432,7 @@ int main(void)
         cmocka_unit_test(test_threads_share_a_tokenizer),
         cmocka_unit_test(test_normalization_forms),
         cmocka_unit_test(test_random_strings_as_the_originals),
+        cmocka_unit_test(test_plain_text_makes_no_control_tokens_of_pieces),
     };
     return RUN(tests);
 }
