@@ -154,10 +154,18 @@ INLINE void row_step(const bool has_min, const int G, vf acc[G_MAX], vi sum[G_MA
 }
 
 /* A whole panel straight from memory past R rows. One and two rows need no prefetch: the panel is one stream, and
- * requests of our own only fill the queue of misses. More rows compute so long that the stream stalls without them.
- * GB/s of Q8_0 (Q4_0) with n_in 4864, one thread of a Zen 4 EPYC that reads 30, 2026-11; bytes ahead, for 1, 2, 4, 8
- * rows: none 31, 27, 23, 14 (32, 21, 14, 7); 2048 27, 23, 20, 17 (23, 20, 17, 11). */
-#define AHEAD(f, R) ((R) > ((f).bits == 8 ? 4 : 2) ? 2048 : 0)
+ * requests of our own only fill the queue of misses. More rows compute so long that the stream stalls without them, and
+ * unpacking five bits fills the processor's window. GB/s with n_in 4864 on one thread of a Zen 4 EPYC that reads 30,
+ * 2026-11; bytes ahead, for 1, 2, 4, 8 rows:
+ *   Q8_0  none 31, 27, 23, 14   2048 27, 23, 20, 17   8192 25, 24, 21, 15
+ *   Q4_0  none 32, 21, 14,  7   2048 23, 20, 17, 11   8192 26, 23, 17, 11
+ *   Q5_0  none 20, 19, 16,  8    512 25, 21, 16,  9   8192 19, 19, 17, 12 */
+INLINE int prefetch_ahead(const struct format f, const int R)
+{
+    if (f.quants == Q_BYTES)
+        return R > 4 ? 2048 : 0;
+    return R > 2 ? 8192 : f.bits == 5 ? 512 : 0;
+}
 
 INLINE void tile_few(const struct int8_tile *t, const struct format f, const int R)
 {
@@ -169,9 +177,9 @@ INLINE void tile_few(const struct int8_tile *t, const struct format f, const int
         vf d[G_MAX], m[G_MAX];
         vi w[G_MAX][WORDS];
         const char *quants = block32_quants(f.type, t->panel, b), *scales = block32_scales(f.type, t->panel, b);
-        if (AHEAD(f, R))
+        if (prefetch_ahead(f, R))
             UNROLL for (int i = 0; i < block32_quant_bytes(f.type); i += 64)
-                _mm_prefetch(quants + AHEAD(f, R) + i, _MM_HINT_T0);
+                _mm_prefetch(quants + prefetch_ahead(f, R) + i, _MM_HINT_T0);
         UNROLL for (int g = 0; g < PANEL_GROUPS; g++)
         {
             block_load(f, w[g], quants + g * GROUP_QUANTS);
