@@ -48,6 +48,15 @@ INLINE vi vi_signed(vi x, vi w) /* x with w's sign; w == 0 does not matter: |w| 
 {
     return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
 }
+/* vi_flip(x, vi_sign(w)) is x, for negative w ~x; on AVX2 -x and 0 for w == 0. */
+INLINE vi vi_sign(vi w)
+{
+    return _mm512_movm_epi8(_mm512_movepi8_mask(w));
+}
+INLINE vi vi_flip(vi x, vi sign)
+{
+    return _mm512_xor_si512(x, sign);
+}
 INLINE vf vf_castsi(vi a)
 {
     return _mm512_castsi512_ps(a);
@@ -104,6 +113,14 @@ INLINE vf vf_half(const void *p)
 INLINE vi vi_signed(vi x, vi w)
 {
     return _mm256_sign_epi8(x, w);
+}
+INLINE vi vi_sign(vi w)
+{
+    return w;
+}
+INLINE vi vi_flip(vi x, vi sign)
+{
+    return _mm256_sign_epi8(x, sign);
 }
 INLINE vf vf_castsi(vi a)
 {

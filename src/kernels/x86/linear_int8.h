@@ -6,7 +6,7 @@
 #include "kernels/x86/linear_int8_tile.h"
 
 typedef void few_fn(const struct int8_tile *t, int R);
-typedef void many_fn(const struct int8_tile *t, int R);
+typedef void many_fn(const struct int8_tile *t, int rows);
 typedef void unpack_fn(struct chunk *c, const struct int8_tile *t, int group, int64_t block, int64_t n);
 struct way {
     enum dtype type;
@@ -67,22 +67,21 @@ static void chunk_rows(const struct linear_job *job, const struct way *way, stru
                        const union start *start, float *sums, int64_t row0, int64_t row1, int64_t panel, int64_t block,
                        int group)
 {
-    const char *next = t->next;
     int64_t n_mine = t->n_valid; /* the panels behind are another item's, at work in another thread */
-    for (int64_t row = row0, R; row < row1; row += R) {
-        R = row1 - row < R_MANY ? row1 - row : R_MANY;
+    t->start = start;
+    t->sums = sums;
+    for (int64_t row = row0; row < row1; row += TILE_ROWS) {
         tile_at(t, job, row, panel);
         t->n_valid = t->n_valid < n_mine ? t->n_valid : n_mine;
         t->out += group * VEC;
         t->n_valid -= group * VEC;
         t->bias = t->bias ? t->bias + group * VEC : NULL;
-        int64_t in_tile = row % TILE_ROWS;
-        t->start = start + (row - in_tile - row0) * t->n_block + in_tile;
         t->a.q += block * t->a.rows * BLOCK;
         t->a.scale += block * t->a.rows;
-        t->sums = sums + (row - row0) * G_MANY * VEC;
-        t->next = next + (row - row0) / R_MANY * (NEXT_LINES * 64);
-        way->many(t, (int)R);
+        way->many(t, (int)(row1 - row < TILE_ROWS ? row1 - row : TILE_ROWS));
+        t->start += TILE_ROWS * t->n_block;
+        t->sums += TILE_ROWS * G_MANY * VEC;
+        t->next += TILE_ROWS / R_MANY * NEXT_LINES * 64;
     }
 }
 
@@ -92,9 +91,10 @@ static void many_rows(const struct linear_job *job, const struct way *way, struc
     struct many m;
     int64_t n_block = job->w->n_in / BLOCK;
     assert(row0 % TILE_ROWS == 0 && row1 - row0 <= ITEM_ROWS_INT8 && panel1 - panel0 <= ITEM_PANELS_INT8);
+    int64_t n_chunk = (n_block + CHUNK - 1) / CHUNK, even = (n_block + n_chunk - 1) / n_chunk;
     t.chunk = &m.chunk;
-    for (int64_t block = 0; block < n_block; block += CHUNK) {
-        t.n_block = n_block - block < CHUNK ? n_block - block : CHUNK;
+    for (int64_t block = 0; block < n_block; block += even) {
+        t.n_block = n_block - block < even ? n_block - block : even;
         t.first = block == 0;
         t.last = block + t.n_block == n_block;
         starts(m.start, job, way, row0, row1, block, t.n_block);
@@ -122,19 +122,14 @@ static void linear_int8(const struct linear_job *job, const struct way *way, int
 }
 
 /* ---- chunk tiles: one a width ---- */
-#define MANY_CASE(bits, has_min, r)                                                                                    \
-    case r:                                                                                                            \
-        tile_many(t, bits, has_min, r);                                                                                \
-        return;
 #define MANY(name, bits, has_min)                                                                                      \
-    static void many_##name(const struct int8_tile *t, int R)                                                          \
+    static void many_##name(const struct int8_tile *t, int rows)                                                       \
     {                                                                                                                  \
-        switch (R) {                                                                                                   \
-            MANY_CASE(bits, has_min, 1)                                                                                \
-            MANY_CASE(bits, has_min, 2)                                                                                \
-            MANY_CASE(bits, has_min, 3)                                                                                \
-            MANY_CASE(bits, has_min, 4)                                                                                \
-        }                                                                                                              \
+        int row = 0;                                                                                                   \
+        for (; row + R_MANY <= rows; row += R_MANY)                                                                    \
+            tile_many(t, bits, has_min, row, R_MANY);                                                                  \
+        for (; row < rows; row++)                                                                                      \
+            tile_many(t, bits, has_min, row, 1);                                                                       \
     }
 MANY(8, 8, false)
 #ifdef __AVX512VNNI__ /* one instruction for every width */

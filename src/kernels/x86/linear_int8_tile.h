@@ -107,10 +107,19 @@ union start {
     int32_t zero;
     float sum;
 };
-enum { CHUNK = 16, CHUNK_PANELS = (G_MANY + LANES / VEC - 1) / (LANES / VEC), NEXT_LINES = 2 };
+#if defined __AVX512F__ && !defined __AVX512VNNI__
+enum { CHUNK = 8 }; /* with the signs */
+#else
+enum { CHUNK = 16 };
+#endif
+enum { CHUNK_PANELS = (G_MANY + LANES / VEC - 1) / (LANES / VEC), NEXT_LINES = 2 };
 /* G_MANY groups unpacked for many rows: they and the rows of a tile stay in the first-level cache. */
 struct chunk {
     _Alignas(64) char w[G_MANY][CHUNK][WORDS][VEC * 4];
+#ifndef __AVX512VNNI__
+    _Alignas(64) char sign[G_MANY][CHUNK][WORDS][VEC * 4]; /* 8 bits: w holds sizes, this what vi_flip wants */
+    _Alignas(64) int32_t flipped[G_MANY][CHUNK][VEC];      /* what their sums start at */
+#endif
     _Alignas(64) float d[G_MANY][CHUNK][VEC], m[G_MANY][CHUNK][VEC];
 };
 
@@ -129,14 +138,16 @@ struct int8_tile {
     const char *next;       /* many rows: weights to prefetch, NEXT_LINES from each of the panels of a chunk */
 };
 
-INLINE void tile_end(const struct int8_tile *t, const int R, const int G, vf acc[R_FEW][G_MAX])
+/* Rows from `row` of the tile on. */
+INLINE void tile_end(const struct int8_tile *t, int row, const int R, const int G, vf acc[R_FEW][G_MAX])
 {
+    float *out = t->out + row * t->n_out;
     UNROLL for (int g = 0; g < G; g++)
     {
         int64_t n = t->n_valid - g * VEC;
         vf bias = t->bias ? vf_load_n(t->bias + g * VEC, n) : V(setzero_ps)();
         UNROLL for (int r = 0; r < R; r++)
-            vf_store_n(t->out + r * t->n_out + g * VEC, t->bias ? V(add_ps)(acc[r][g], bias) : acc[r][g], n);
+            vf_store_n(out + r * t->n_out + g * VEC, t->bias ? V(add_ps)(acc[r][g], bias) : acc[r][g], n);
     }
 }
 
@@ -197,28 +208,66 @@ INLINE void tile_few(const struct int8_tile *t, const struct format f, const int
         a.scale += a.rows;
         a.minus += a.rows;
     }
-    tile_end(t, R, PANEL_GROUPS, acc);
+    tile_end(t, 0, R, PANEL_GROUPS, acc);
 }
 
-/* A chunk of k past R rows; between chunks the sums wait in out. */
-INLINE void tile_many(const struct int8_tile *t, const int bits, const bool has_min, const int R)
+#ifndef __AVX512VNNI__
+/* Sizes times activations with the weights' signs: on AVX2 one instruction. On AVX-512 negative weights meet ~x, that
+ * is -x - 1, so the sum comes out short by their sizes: `flipped`. */
+INLINE void chunk_dot_signed(vi sum[G_MAX], const struct chunk *c, int64_t b, vi w[G_MAX][WORDS], const int8_t *q)
 {
+    UNROLL for (int g = 0; g < G_MANY; g++) sum[g] = vi_load(c->flipped[g][b]);
+    UNROLL for (int i = 0; i < WORDS; i++)
+    {
+        vi x = vi_word(q + 4 * i);
+        UNROLL for (int g = 0; g < G_MANY; g++)
+        {
+            vi pairs = V(maddubs_epi16)(w[g][i], vi_flip(x, vi_load(c->sign[g][b][i])));
+            sum[g] = V(add_epi32)(sum[g], V(madd_epi16)(pairs, V(set1_epi16)(1)));
+        }
+    }
+}
+
+INLINE void chunk_put_signed(struct chunk *c, int g, int64_t b, const vi w[WORDS])
+{
+    vi flipped = V(set1_epi32)(0);
+    UNROLL for (int i = 0; i < WORDS; i++)
+    {
+        vi size = V(abs_epi8)(w[i]), sign = vi_sign(w[i]);
+        vi_store(c->w[g][b][i], size);
+        vi_store(c->sign[g][b][i], sign);
+        if (VEC == 16)
+            flipped = V(sub_epi32)(flipped, V(madd_epi16)(V(maddubs_epi16)(size, sign), V(set1_epi16)(1)));
+    }
+    vi_store(c->flipped[g][b], flipped);
+}
+#endif
+
+/* A chunk of k past R rows, `row` and on of a tile of the activations; between chunks the sums wait. */
+INLINE void tile_many(const struct int8_tile *t, const int bits, const bool has_min, int row, const int R)
+{
+    const int G = G_MANY;
     const struct chunk *c = t->chunk;
-    const union start *start = t->start;
-    struct act_int8 a = t->a;
+    const union start *start = t->start + row;
+    const int8_t *q = t->a.q + row * BLOCK;
+    const float *scale = t->a.scale + row;
+    const int64_t rows = t->a.rows;
+    float *sums = t->sums + row * G_MANY * VEC;
     vf acc[R_FEW][G_MAX];
     UNROLL for (int i = 0; i < CHUNK_PANELS * NEXT_LINES; i++)
     {
-        _mm_prefetch(t->next + (size_t)(i / NEXT_LINES) * t->panel_bytes + i % NEXT_LINES * 64, _MM_HINT_T1);
+        _mm_prefetch(t->next + (size_t)(i / NEXT_LINES) * t->panel_bytes +
+                         (row / R_MANY * NEXT_LINES + i % NEXT_LINES) * 64,
+                     _MM_HINT_T1);
     }
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int g = 0; g < G_MANY; g++)
     {
-        acc[r][g] = t->first ? V(setzero_ps)() : V(loadu_ps)(t->sums + (r * G_MANY + g) * VEC);
+        acc[r][g] = t->first ? V(setzero_ps)() : V(loadu_ps)(sums + (r * G_MANY + g) * VEC);
     }
     for (int64_t b = 0; b < t->n_block; b++) {
         vf d[G_MAX], m[G_MAX];
         vi w[G_MAX][WORDS];
-        UNROLL for (int g = 0; g < G_MANY; g++)
+        UNROLL for (int g = 0; g < G; g++)
         {
             UNROLL for (int i = 0; i < WORDS; i++) w[g][i] = vi_load(c->w[g][b][i]);
             d[g] = V(load_ps)(c->d[g][b]);
@@ -227,22 +276,29 @@ INLINE void tile_many(const struct int8_tile *t, const int bits, const bool has_
         UNROLL for (int r = 0; r < R; r++)
         {
             vi sum[G_MAX];
-            UNROLL for (int g = 0; g < G_MANY; g++) sum[g] = V(set1_epi32)(has_min ? 0 : start[r].zero);
-            block_dot(bits, G_MANY, sum, w, a.q + r * BLOCK);
-            row_step(has_min, G_MANY, acc[r], sum, d, m, a.scale[r], start[r].sum);
+#ifndef __AVX512VNNI__
+            if (bits == 8) {
+                chunk_dot_signed(sum, c, b, w, q + r * BLOCK);
+                row_step(false, G, acc[r], sum, d, m, scale[r], 0);
+                continue;
+            }
+#endif
+            UNROLL for (int g = 0; g < G; g++) sum[g] = V(set1_epi32)(has_min ? 0 : start[r].zero);
+            block_dot(bits, G, sum, w, q + r * BLOCK);
+            row_step(has_min, G, acc[r], sum, d, m, scale[r], start[r].sum);
         }
-        UNROLL for (int i = 0; i < R * BLOCK; i += 64) _mm_prefetch(a.q + R * BLOCK + i, _MM_HINT_T0); /* next rows */
-        a.q += a.rows * BLOCK;
-        a.scale += a.rows;
-        start += a.rows;
+        UNROLL for (int i = 0; i < R * BLOCK; i += 64) _mm_prefetch(q + R * BLOCK + i, _MM_HINT_T0); /* next rows */
+        q += rows * BLOCK;
+        scale += rows;
+        start += rows;
     }
     if (t->last) {
-        tile_end(t, R, G_MANY, acc);
+        tile_end(t, row, R, G_MANY, acc);
         return;
     }
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int g = 0; g < G_MANY; g++)
     {
-        V(storeu_ps)(t->sums + (r * G_MANY + g) * VEC, acc[r][g]);
+        V(storeu_ps)(sums + (r * G_MANY + g) * VEC, acc[r][g]);
     }
 }
 
@@ -259,7 +315,12 @@ INLINE void chunk_unpack(const struct format f, struct chunk *c, const struct in
             const char *scales = block32_scales(f.type, panel, block + b) + in_panel * GROUP_SCALES(f);
             vi w[WORDS];
             block_load(f, w, block32_quants(f.type, panel, block + b) + in_panel * GROUP_QUANTS);
-            UNROLL for (int i = 0; i < WORDS; i++) vi_store(c->w[g][b][i], w[i]);
+#ifndef __AVX512VNNI__
+            if (f.bits == 8)
+                chunk_put_signed(c, g, b, w);
+            else
+#endif
+                UNROLL for (int i = 0; i < WORDS; i++) vi_store(c->w[g][b][i], w[i]);
             V(store_ps)(c->d[g][b], scale_load(f, scales));
             if (block32_has_min(f.type))
                 V(store_ps)(c->m[g][b], vf_half(scales + 2 * LANES));
