@@ -273,6 +273,12 @@ MUST_USE enum status load_tiktoken(struct tokenizer *tok, struct str file, struc
 MUST_USE enum status load_llama2c(struct tokenizer *tok, struct str file, struct error *err);
 MUST_USE enum status load_sentencepiece(struct tokenizer *tok, struct str file, struct error *err);
 MUST_USE enum status load_gguf(struct tokenizer *tok, const struct gguf *gguf, struct error *err);
+/* ---- what SentencePiece, llama2.c and GGUF's "llama" and "t5" share (load_spm.c) ---- */
+enum piece_type { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER, PIECE_UNUSED, PIECE_BYTE };
+unsigned piece_flags(int64_t type);
+MUST_USE enum status sentencepiece_common(struct tokenizer *tok, bool dummy_prefix, struct norm_step **step,
+                                          struct error *err);
+MUST_USE enum status sentencepiece_model(struct tokenizer *tok, struct error *err); /* after the vocabulary */
 /* tokenizer_config.json: names of BOS and EOS, chat template. Either may be absent (ptr NULL). */
 MUST_USE enum status load_config(struct tokenizer *tok, struct str config, struct error *err);
 
@@ -282,6 +288,9 @@ MUST_USE enum status tok_open_bytes(struct tokenizer **out, struct str bytes, co
                                     struct error *err);
 bool looks_like_markup(struct str content);
 MUST_USE enum status tok_add(struct tokenizer *tok, const struct added *a, unsigned flags, struct error *err);
+/* A control token, or another that is looked for in the text; ids and contents that cannot be one are passed over. */
+MUST_USE enum status tok_add_control(struct tokenizer *tok, int64_t id, struct str content, bool special,
+                                     struct error *err);
 MUST_USE enum status tok_finish(struct tokenizer *tok, struct error *err); /* tries of added tokens, BOS and EOS */
 MUST_USE enum status tok_norm(struct tokenizer *tok, struct norm_step **step, enum norm_type type, struct error *err);
 MUST_USE enum status tok_pre(struct tokenizer *tok, struct pre_step step, struct error *err);

@@ -62,6 +62,14 @@ enum status tok_add(struct tokenizer *tok, const struct added *a, unsigned flags
     return ST_OK;
 }
 
+enum status tok_add_control(struct tokenizer *tok, int64_t id, struct str content, bool special, struct error *err)
+{
+    struct added a = {.id = (int32_t)id, .content = content};
+    if (id < 0 || id > INT32_MAX || content.len == 0)
+        return ST_OK;
+    return tok_add(tok, &a, special ? TOKEN_SPECIAL : 0, err);
+}
+
 /* ---- after loading ---- */
 static enum status index_one(struct tokenizer *tok, enum added_trie which, struct str s, size_t i, struct error *err)
 {

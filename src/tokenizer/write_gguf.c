@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TYPE_NORMAL = 1, TYPE_UNKNOWN, TYPE_CONTROL, TYPE_USER, TYPE_UNUSED, TYPE_BYTE };
 #define PAD_SCORE (-10000.0f) /* no text is worth an unused id */
 
 struct gguf_vocab {
@@ -20,7 +19,7 @@ struct gguf_vocab {
     struct arena arena;
     size_t n;           /* ids of the model; the vocabulary may have fewer */
     struct str *tokens; /* [n] as GGUF spells them */
-    int64_t *types;     /* [n] */
+    int64_t *types;     /* [n] enum piece_type */
     float *scores;      /* [n] */
     bool dummy_prefix, remove_spaces;
     const char *metaspace; /* the prefix of Hugging Face's Metaspace; NULL: SentencePiece's own ways */
@@ -51,11 +50,11 @@ static struct str spelled(struct gguf_vocab *g, int32_t id)
 static int64_t type_of_id(const struct tokenizer *tok, int32_t id)
 {
     unsigned flags = tok->vocab.flags[id];
-    return id == tok->unknown && !tok->by_bytes ? TYPE_UNKNOWN
-           : flags & TOKEN_SPECIAL              ? TYPE_CONTROL
-           : flags & TOKEN_BYTE                 ? TYPE_BYTE
-           : flags & TOKEN_USER                 ? TYPE_USER
-                                                : TYPE_NORMAL;
+    return id == tok->unknown && !tok->by_bytes ? PIECE_UNKNOWN
+           : flags & TOKEN_SPECIAL              ? PIECE_CONTROL
+           : flags & TOKEN_BYTE                 ? PIECE_BYTE
+           : flags & TOKEN_USER                 ? PIECE_USER
+                                                : PIECE_NORMAL;
 }
 
 static enum status tokens_collect(struct gguf_vocab *g, struct error *err)
@@ -76,7 +75,7 @@ static enum status tokens_collect(struct gguf_vocab *g, struct error *err)
         } else {
             int n = snprintf(pad, sizeof pad, "[PAD%zu]", i);
             g->tokens[i] = (struct str){arena_copy(&g->arena, str_n(pad, (size_t)n)), (size_t)n};
-            g->types[i] = TYPE_UNUSED;
+            g->types[i] = PIECE_UNUSED;
             g->scores[i] = PAD_SCORE;
         }
         if (!g->tokens[i].ptr)
@@ -85,8 +84,8 @@ static enum status tokens_collect(struct gguf_vocab *g, struct error *err)
     for (size_t i = 0; i < tok->n_added; i++) { /* the vocabulary may hold them as a normalized text spells them */
         const struct added *a = &tok->added[i];
         g->tokens[a->id] = a->content;
-        if (g->types[a->id] == TYPE_NORMAL)
-            g->types[a->id] = TYPE_USER;
+        if (g->types[a->id] == PIECE_NORMAL)
+            g->types[a->id] = PIECE_USER;
     }
     return ST_OK;
 }
@@ -223,7 +222,7 @@ static bool any_symbol_matters(const struct gguf_vocab *g)
         if (g->dummy_prefix)
             return true;
         for (size_t k = 0; g->tok->model == MODEL_UNIGRAM && k < g->n; k++)
-            if (g->types[k] == TYPE_NORMAL && str_find(g->tokens[k], g->tokens[i], 0) != SIZE_MAX)
+            if (g->types[k] == PIECE_NORMAL && str_find(g->tokens[k], g->tokens[i], 0) != SIZE_MAX)
                 return true;
     }
     return false;
@@ -251,13 +250,13 @@ static enum status scores_of_merges(struct gguf_vocab *g, struct error *err)
     }
     for (size_t id = 0; id < v->size; id++) {
         struct str s = vocab_bytes(v, (int32_t)id);
-        if (g->types[id] != TYPE_NORMAL)
+        if (g->types[id] != PIECE_NORMAL)
             continue;
         if (!seen[id])
             g->scores[id] = -(float)made;
         for (size_t cut = 1; cut < s.len; cut++) {
             int32_t left = vocab_find(v, str_n(s.ptr, cut)), right = left < 0 ? -1 : vocab_find(v, str_from(s, cut));
-            splits += right >= 0 && g->types[left] == TYPE_NORMAL && g->types[right] == TYPE_NORMAL;
+            splits += right >= 0 && g->types[left] == PIECE_NORMAL && g->types[right] == PIECE_NORMAL;
         }
     }
     return splits == n ? ST_OK : refuse(err, "tokens that no merge makes");
@@ -272,7 +271,7 @@ static enum status put_sentencepiece(struct gguf_vocab *g, struct error *err)
     if (any_symbol_matters(g))
         return refuse(err, "user-defined pieces that are part of ordinary text");
     for (size_t i = 0; i < g->n; i++)
-        any_byte = any_byte || g->types[i] == TYPE_BYTE;
+        any_byte = any_byte || g->types[i] == PIECE_BYTE;
     if (any_byte && (unigram || !tok->byte_fallback))
         return refuse(err, unigram ? "byte tokens of a unigram vocabulary" : "byte tokens that stand for no bytes");
     if (!unigram && tok->norm[0].type != NORM_SENTENCEPIECE)
@@ -303,7 +302,7 @@ static enum status put_sentencepiece(struct gguf_vocab *g, struct error *err)
 static struct str phantom_space(struct gguf_vocab *g, size_t id)
 {
     struct str s = g->tokens[id], prefix = g->tok->inner_prefix;
-    if (g->types[id] != TYPE_NORMAL || (s.len > 2 && s.ptr[0] == '[' && s.ptr[s.len - 1] == ']'))
+    if (g->types[id] != PIECE_NORMAL || (s.len > 2 && s.ptr[0] == '[' && s.ptr[s.len - 1] == ']'))
         return s;
     if (str_starts(s, prefix) && s.len > prefix.len)
         return str_from(s, prefix.len);
