@@ -1,5 +1,5 @@
 /* strings - Python's string methods on UTF-8 with provenance; filters of the same name share them */
-#include "chat/strings.h"
+#include "chat/builtins.h"
 
 #include "base/unicode.h"
 
@@ -537,248 +537,42 @@ static enum status m_islower(struct run *r, struct value *out, const struct valu
     return string_is_case(r, out, self, false);
 }
 
-/* ---- lists and mappings ---- */
-
-static enum status m_get(struct run *r, struct value *out, const struct value *self, const struct value *a,
-                         const struct args *raw)
-{
-    struct value *slot;
-    (void)raw;
-    TRY(dict_find(r, &slot, self->dict, &a[0]));
-    *out = slot ? *slot : a[1].type == V_MISSING ? value_of(V_NONE) : a[1];
-    return ST_OK;
-}
-
-enum status dict_pairs(struct run *r, struct value *out, const struct dict *d, enum dict_part part)
-{
-    TRY(list_new(r, out, V_LIST, d->n));
-    for (size_t i = 0; i < d->n; i++) {
-        struct value v = part == DICT_KEYS ? d->entries[i].key : d->entries[i].value;
-        if (part == DICT_ITEMS) {
-            TRY(list_new(r, &v, V_TUPLE, 2));
-            TRY(list_push(r, v.list, &d->entries[i].key));
-            TRY(list_push(r, v.list, &d->entries[i].value));
-        }
-        TRY(list_push(r, out->list, &v));
-    }
-    return ST_OK;
-}
-
-#define PAIRS_METHOD(name, part)                                                                                       \
-    static enum status name(struct run *r, struct value *out, const struct value *self, const struct value *a,         \
-                            const struct args *raw)                                                                    \
-    {                                                                                                                  \
-        (void)a, (void)raw;                                                                                            \
-        return dict_pairs(r, out, self->dict, part);                                                                   \
-    }
-PAIRS_METHOD(m_items, DICT_ITEMS)
-PAIRS_METHOD(m_keys, DICT_KEYS)
-PAIRS_METHOD(m_values, DICT_VALUES)
-
-static enum status m_dict_pop(struct run *r, struct value *out, const struct value *self, const struct value *a,
-                              const struct args *raw)
-{
-    struct value *slot;
-    (void)raw;
-    TRY(dict_find(r, &slot, self->dict, &a[0]));
-    if (!slot && a[1].type == V_MISSING)
-        return run_error(r, ST_INVALID, "pop: no such key");
-    *out = slot ? *slot : a[1];
-    if (slot)
-        dict_remove(self->dict, slot);
-    return run_step(r, self->dict->n / 8);
-}
-
-static enum status m_update(struct run *r, struct value *out, const struct value *self, const struct value *a,
-                            const struct args *raw)
-{
-    (void)raw;
-    if (a[0].type != V_DICT)
-        return run_error(r, ST_INVALID, "update wants a mapping, found %s", value_type_name(&a[0]));
-    for (size_t i = 0; i < a[0].dict->n && a[0].dict != self->dict; i++)
-        TRY(dict_put(r, self->dict, &a[0].dict->entries[i].key, &a[0].dict->entries[i].value));
-    *out = value_of(V_NONE);
-    return ST_OK;
-}
-
-static enum status m_append(struct run *r, struct value *out, const struct value *self, const struct value *a,
-                            const struct args *raw)
-{
-    (void)raw;
-    *out = value_of(V_NONE);
-    return list_push(r, self->list, &a[0]);
-}
-
-static enum status m_extend(struct run *r, struct value *out, const struct value *self, const struct value *a,
-                            const struct args *raw)
-{
-    struct value *items;
-    size_t n;
-    (void)raw;
-    TRY(value_items(r, &items, &n, &a[0]));
-    for (size_t i = 0; i < n; i++)
-        TRY(list_push(r, self->list, &items[i]));
-    *out = value_of(V_NONE);
-    return ST_OK;
-}
-
-static enum status m_list_pop(struct run *r, struct value *out, const struct value *self, const struct value *a,
-                              const struct args *raw)
-{
-    struct list *l = self->list;
-    int64_t i = a[0].type == V_INT ? a[0].i : -1;
-    (void)raw;
-    i = i < 0 ? i + (int64_t)l->n : i;
-    if (i < 0 || i >= (int64_t)l->n)
-        return run_error(r, ST_INVALID, "pop: index out of range");
-    *out = l->items[i];
-    memmove(l->items + i, l->items + i + 1, (l->n - (size_t)i - 1) * sizeof *l->items);
-    l->n--;
-    return run_step(r, l->n / 16);
-}
-
-static enum status m_list_count(struct run *r, struct value *out, const struct value *self, const struct value *a,
-                                const struct args *raw)
-{
-    int64_t n = 0;
-    (void)raw;
-    for (size_t i = 0; i < self->list->n; i++) {
-        bool same;
-        TRY(value_equal(r, &same, &self->list->items[i], &a[0]));
-        n += same;
-    }
-    *out = value_int(n);
-    return ST_OK;
-}
-
-static enum status m_list_index(struct run *r, struct value *out, const struct value *self, const struct value *a,
-                                const struct args *raw)
-{
-    (void)raw;
-    for (size_t i = 0; i < self->list->n; i++) {
-        bool same;
-        TRY(value_equal(r, &same, &self->list->items[i], &a[0]));
-        if (same) {
-            *out = value_int((int64_t)i);
-            return ST_OK;
-        }
-    }
-    return run_error(r, ST_INVALID, "index: not in the list");
-}
-
-static enum status m_copy(struct run *r, struct value *out, const struct value *self, const struct value *a,
-                          const struct args *raw)
-{
-    (void)a, (void)raw;
-    if (self->type == V_DICT) {
-        TRY(dict_new(r, out, V_DICT));
-        for (size_t i = 0; i < self->dict->n; i++)
-            TRY(dict_put(r, out->dict, &self->dict->entries[i].key, &self->dict->entries[i].value));
-        return ST_OK;
-    }
-    TRY(list_new(r, out, V_LIST, self->list->n));
-    for (size_t i = 0; i < self->list->n; i++)
-        TRY(list_push(r, out->list, &self->list->items[i]));
-    return ST_OK;
-}
-
-static enum status m_next(struct run *r, struct value *out, const struct value *self, const struct value *a,
-                          const struct args *raw)
-{
-    struct list *l = self->list;
-    (void)a, (void)raw;
-    if (l->n == 0)
-        return run_error(r, ST_INVALID, "the cycler is empty");
-    *out = l->items[l->next++ % l->n];
-    return ST_OK;
-}
-
-static enum status m_cycle(struct run *r, struct value *out, const struct value *self, const struct value *a,
-                           const struct args *raw)
-{
-    (void)a;
-    if (raw->n == 0)
-        return run_error(r, ST_INVALID, "loop.cycle wants arguments");
-    *out = raw->items[self->loop->i % raw->n];
-    return ST_OK;
-}
-
-static enum status m_changed(struct run *r, struct value *out, const struct value *self, const struct value *a,
-                             const struct args *raw)
-{
-    struct value now;
-    bool same = false;
-    (void)a;
-    TRY(list_new(r, &now, V_TUPLE, raw->n));
-    for (size_t i = 0; i < raw->n; i++)
-        TRY(list_push(r, now.list, &raw->items[i]));
-    if (self->loop->changed.type == V_TUPLE)
-        TRY(value_equal(r, &same, &self->loop->changed, &now));
-    self->loop->changed = now;
-    *out = value_bool(!same);
-    return ST_OK;
-}
-
-enum { S = 1 << V_STR, L = 1 << V_LIST, T = 1 << V_TUPLE, D = 1 << V_DICT };
-
-static const struct builtin methods[] = {
-    {"upper", "", 0, m_upper, S},
-    {"lower", "", 0, m_lower, S},
-    {"title", "", 0, m_title, S},
-    {"capitalize", "", 0, m_capitalize, S},
-    {"strip", "chars", 0, m_strip, S},
-    {"lstrip", "chars", 0, m_lstrip, S},
-    {"rstrip", "chars", 0, m_rstrip, S},
-    {"split", "sep maxsplit", 0, m_split, S},
-    {"rsplit", "sep maxsplit", 0, m_rsplit, S},
-    {"splitlines", "keepends", 0, m_splitlines, S},
-    {"partition", "sep", 1, m_partition, S},
-    {"rpartition", "sep", 1, m_rpartition, S},
-    {"join", "iterable", 1, m_join, S},
-    {"replace", "old new count", 2, m_replace, S},
-    {"startswith", "prefix", 1, m_startswith, S},
-    {"endswith", "suffix", 1, m_endswith, S},
-    {"removeprefix", "prefix", 1, m_removeprefix, S},
-    {"removesuffix", "suffix", 1, m_removesuffix, S},
-    {"find", "sub", 1, m_find, S},
-    {"rfind", "sub", 1, m_rfind, S},
-    {"index", "sub", 1, m_index, S},
-    {"count", "sub", 1, m_count, S},
-    {"isdigit", "", 0, m_isdigit, S},
-    {"isdecimal", "", 0, m_isdigit, S},
-    {"isnumeric", "", 0, m_isdigit, S},
-    {"isspace", "", 0, m_isspace, S},
-    {"isalpha", "", 0, m_isalpha, S},
-    {"isalnum", "", 0, m_isalnum, S},
-    {"isupper", "", 0, m_isupper, S},
-    {"islower", "", 0, m_islower, S},
-    {"get", "key default", 1, m_get, D},
-    {"items", "", 0, m_items, D},
-    {"keys", "", 0, m_keys, D},
-    {"values", "", 0, m_values, D},
-    {"pop", "key default", 1, m_dict_pop, D},
-    {"update", "other", 1, m_update, D},
-    {"copy", "", 0, m_copy, D | L},
-    {"append", "item", 1, m_append, L},
-    {"extend", "items", 1, m_extend, L},
-    {"pop", "index", 0, m_list_pop, L},
-    {"count", "item", 1, m_list_count, L | T},
-    {"index", "item", 1, m_list_index, L | T},
-    {"next", "", 0, m_next, 1 << V_CYCLER},
-    {"cycle", "*", 0, m_cycle, 1 << V_LOOP},
-    {"changed", "*", 0, m_changed, 1 << V_LOOP},
-};
-
-const struct builtin *method_find(enum value_type type, struct str name)
-{
-    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
-        if ((methods[i].types >> type & 1) && str_is(name, methods[i].name))
-            return &methods[i];
-    return NULL;
-}
-
 enum status string_fold(struct run *r, struct value *out, const struct value *v)
 {
     *out = *v;
     return v->type == V_STR && text_of(v).len ? string_case(r, out, v, STRING_LOWER) : ST_OK;
 }
+
+const struct builtin string_methods[] = {
+    {"upper", "", 0, m_upper, 1 << V_STR},
+    {"lower", "", 0, m_lower, 1 << V_STR},
+    {"title", "", 0, m_title, 1 << V_STR},
+    {"capitalize", "", 0, m_capitalize, 1 << V_STR},
+    {"strip", "chars", 0, m_strip, 1 << V_STR},
+    {"lstrip", "chars", 0, m_lstrip, 1 << V_STR},
+    {"rstrip", "chars", 0, m_rstrip, 1 << V_STR},
+    {"split", "sep maxsplit", 0, m_split, 1 << V_STR},
+    {"rsplit", "sep maxsplit", 0, m_rsplit, 1 << V_STR},
+    {"splitlines", "keepends", 0, m_splitlines, 1 << V_STR},
+    {"partition", "sep", 1, m_partition, 1 << V_STR},
+    {"rpartition", "sep", 1, m_rpartition, 1 << V_STR},
+    {"join", "iterable", 1, m_join, 1 << V_STR},
+    {"replace", "old new count", 2, m_replace, 1 << V_STR},
+    {"startswith", "prefix", 1, m_startswith, 1 << V_STR},
+    {"endswith", "suffix", 1, m_endswith, 1 << V_STR},
+    {"removeprefix", "prefix", 1, m_removeprefix, 1 << V_STR},
+    {"removesuffix", "suffix", 1, m_removesuffix, 1 << V_STR},
+    {"find", "sub", 1, m_find, 1 << V_STR},
+    {"rfind", "sub", 1, m_rfind, 1 << V_STR},
+    {"index", "sub", 1, m_index, 1 << V_STR},
+    {"count", "sub", 1, m_count, 1 << V_STR},
+    {"isdigit", "", 0, m_isdigit, 1 << V_STR},
+    {"isdecimal", "", 0, m_isdigit, 1 << V_STR},
+    {"isnumeric", "", 0, m_isdigit, 1 << V_STR},
+    {"isspace", "", 0, m_isspace, 1 << V_STR},
+    {"isalpha", "", 0, m_isalpha, 1 << V_STR},
+    {"isalnum", "", 0, m_isalnum, 1 << V_STR},
+    {"isupper", "", 0, m_isupper, 1 << V_STR},
+    {"islower", "", 0, m_islower, 1 << V_STR},
+};
+const size_t n_string_method = sizeof string_methods / sizeof *string_methods;

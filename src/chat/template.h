@@ -1,6 +1,6 @@
 /* template - the chat room's own header: tokens, syntax tree, values and the state of one rendering
  *
- *   source -> lex.c -> tokens -> parse.c -> tree in the template's arena -> eval.c (+ builtins) -> text with provenance
+ *   source -> lex.c -> tokens -> parse*.c -> tree in the template's arena -> exec.c, eval.c -> text with provenance
  *
  * Every string value carries where its bytes came from: mask NULL = the template's own text, MASK_PLAIN = the context,
  * else one byte a byte. Operations copy the mask with the bytes, so that what a user wrote stays marked wherever a
