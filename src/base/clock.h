@@ -8,5 +8,6 @@ uint64_t clock_ns(void);                                /* monotonic */
 uint64_t clock_wall_ns(void);                           /* since 1970 */
 void clock_jump(int64_t monotonic_ns, int64_t wall_ns); /* tests: shift what the two return from now on */
 uint64_t clock_thread_cpu_ns(void);
+uint64_t clock_thread_cpu_ns_of(int tid); /* of another thread of this process */
 
 #endif

@@ -9,6 +9,7 @@
  * 3. `done` counts finished items; pool_run returns when it reaches n_item, whoever finished them.
  * 4. A worker sleeps only on `epoch`, having added itself to `sleepers` first; pool_run raises epoch before it reads
  *    sleepers. So either the worker sees the new epoch or pool_run sees the sleeper.
+ * 5. cpu, busy and tid of a worker are hints for moving threads; no result and no wait depends on them.
  */
 #include "base/pool.h"
 
@@ -43,13 +44,18 @@ struct pool {
     _Alignas(CACHE_LINE) uint32_t epoch;
     uint32_t sleepers, stop;
     _Alignas(CACHE_LINE) int n_thread;
-    int n_started;
     uint32_t job; /* the caller's own */
+    uint64_t rescues;
+    int moving;        /* a thread_move is under way */
+    bool room_for_all; /* as many CPUs as threads, when the pool was made */
     struct worker {
-        struct pool *pool;
+        _Alignas(CACHE_LINE) struct pool *pool;
         pthread_t thread;
         int index;
-    } workers[];
+        /* for who waits; hints, relaxed */
+        int tid, cpu; /* where it was before its last item */
+        int busy;     /* it may hold an item */
+    } workers[];      /* [n_thread]; 0 is the caller */
 };
 
 /* ---- the machine ---- */
@@ -74,9 +80,9 @@ static void flush_subnormals(void)
 #endif
 }
 
-static void futex_wait(uint32_t *word, uint32_t value)
+static void futex_wait(uint32_t *word, uint32_t value, const struct timespec *most)
 {
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, most, NULL, 0);
 }
 
 static void futex_wake(uint32_t *word, int n)
@@ -107,10 +113,113 @@ static void finish_item(struct pool *p, uint32_t n_item)
         futex_wake(&p->done, 1);
 }
 
+/* ---- rescue: a thread that holds an item, and has lost its CPU to another process ----
+ *
+ * It would get the CPU back in 3 to 10 ms, and the whole job waits. So whoever waits moves it to the waiting thread's
+ * own CPU, and steps aside. bench/neighbour measures it. Affinities stay as they were: a thread is moved by allowing it
+ * one CPU for a moment, and only to a CPU it may use.
+ */
+static int thread_id(void)
+{
+    static _Thread_local int id;
+    return id ? id : (id = (int)syscall(SYS_gettid));
+}
+
+/* One at a time: else a second one would take the first one's single CPU for the thread's own affinity. */
+static bool thread_move(struct pool *p, int tid, int cpu)
+{
+    cpu_set_t all, one;
+    CPU_ZERO(&one);
+    if (cpu < 0 || cpu >= CPU_SETSIZE || __atomic_exchange_n(&p->moving, 1, __ATOMIC_ACQUIRE))
+        return false;
+    CPU_SET(cpu, &one);
+    bool moved = sched_getaffinity(tid, sizeof all, &all) == 0 && CPU_ISSET(cpu, &all) &&
+                 sched_setaffinity(tid, sizeof one, &one) == 0 && sched_setaffinity(tid, sizeof all, &all) == 0;
+    __atomic_store_n(&p->moving, 0, __ATOMIC_RELEASE);
+    return moved;
+}
+
+/* It works, and its CPU time stands still. */
+static bool is_stalled(const struct worker *w)
+{
+    enum { LOOK_NS = 5000 };
+    int tid = __atomic_load_n(&w->tid, __ATOMIC_RELAXED);
+    if (!tid || !__atomic_load_n(&w->busy, __ATOMIC_RELAXED))
+        return false;
+    uint64_t used = clock_thread_cpu_ns_of(tid), start = clock_ns();
+    while (clock_ns() - start < LOOK_NS)
+        relax();
+    return __atomic_load_n(&w->busy, __ATOMIC_RELAXED) && clock_thread_cpu_ns_of(tid) == used;
+}
+
+static bool rescue(struct pool *p, const struct worker *w)
+{
+    if (!is_stalled(w) || !thread_move(p, w->tid, sched_getcpu()))
+        return false;
+    __atomic_add_fetch(&p->rescues, 1, __ATOMIC_RELAXED);
+    return true;
+}
+
+/* By the caller, which then sleeps. Returns the worker's tid, or 0; *home is where to send it when it is done: it must
+ * not go on beside us. */
+static int rescue_worker(struct pool *p, int *home)
+{
+    for (int i = 1; i < p->n_thread; i++) {
+        const struct worker *w = &p->workers[i];
+        *home = __atomic_load_n(&w->cpu, __ATOMIC_RELAXED);
+        if (rescue(p, w))
+            return w->tid;
+    }
+    return 0;
+}
+
+static void send_home(struct pool *p, int tid, int home)
+{
+    if (tid && home != sched_getcpu())
+        thread_move(p, tid, home);
+}
+
+/* By a worker: it changes places with the caller, without which nothing goes on. */
+static void rescue_caller(struct pool *p)
+{
+    const struct worker *caller = &p->workers[0];
+    int its = __atomic_load_n(&caller->cpu, __ATOMIC_RELAXED);
+    if (its != sched_getcpu() && rescue(p, caller))
+        thread_move(p, thread_id(), its);
+}
+
+/* By a worker that shares the caller's CPU: it goes where no thread of the pool is. Two threads on one CPU leave
+ * another to the neighbour, and the kernel, which sees two busy CPUs, takes its time to change that. */
+static void leave_caller(struct pool *p)
+{
+    cpu_set_t free_cpus;
+    if (sched_getaffinity(0, sizeof free_cpus, &free_cpus) != 0)
+        return;
+    for (int i = 0; i < p->n_thread; i++)
+        if (__atomic_load_n(&p->workers[i].tid, __ATOMIC_RELAXED))
+            CPU_CLR(__atomic_load_n(&p->workers[i].cpu, __ATOMIC_RELAXED), &free_cpus);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &free_cpus)) {
+            thread_move(p, thread_id(), cpu);
+            return;
+        }
+}
+
+/* Before each item, while none is held. */
+static inline void take_place(struct worker *w)
+{
+    int cpu = sched_getcpu(); /* a load: the C library keeps it in memory */
+    if (cpu != __atomic_load_n(&w->cpu, __ATOMIC_RELAXED))
+        __atomic_store_n(&w->cpu, cpu, __ATOMIC_RELAXED);
+    if (w->index && w->pool->room_for_all && cpu == __atomic_load_n(&w->pool->workers[0].cpu, __ATOMIC_RELAXED))
+        leave_caller(w->pool);
+}
+
 /* Takes and runs items until none is left unclaimed. */
-static void work(struct pool *p, int thread)
+static void work_all(struct pool *p, struct worker *w)
 {
     for (;;) {
+        take_place(w);
         uint64_t claim = __atomic_load_n(&p->claim, __ATOMIC_ACQUIRE);
         uint32_t left = (uint32_t)claim;
         if (left == 0)
@@ -120,9 +229,16 @@ static void work(struct pool *p, int thread)
         uint32_t n_item = __atomic_load_n(&p->n_item, __ATOMIC_RELAXED);
         if (!__atomic_compare_exchange_n(&p->claim, &claim, claim - 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
             continue;
-        fn(ctx, (int)(n_item - left), thread);
+        fn(ctx, (int)(n_item - left), w->index);
         finish_item(p, n_item);
     }
+}
+
+static void work(struct worker *w)
+{
+    __atomic_store_n(&w->busy, 1, __ATOMIC_RELAXED);
+    work_all(w->pool, w);
+    __atomic_store_n(&w->busy, 0, __ATOMIC_RELAXED);
 }
 
 static void *worker_main(void *arg)
@@ -130,13 +246,15 @@ static void *worker_main(void *arg)
     struct worker *w = arg;
     struct pool *p = w->pool;
     flush_subnormals();
+    __atomic_store_n(&w->tid, thread_id(), __ATOMIC_RELAXED);
     while (!__atomic_load_n(&p->stop, __ATOMIC_ACQUIRE)) {
         uint32_t epoch = __atomic_load_n(&p->epoch, __ATOMIC_ACQUIRE);
-        work(p, w->index);
+        work(w);
         if (__atomic_load_n(&p->stop, __ATOMIC_ACQUIRE) || spin_until_changed(&p->epoch, epoch))
             continue;
+        rescue_caller(p);
         __atomic_add_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST);
-        futex_wait(&p->epoch, epoch);
+        futex_wait(&p->epoch, epoch, NULL);
         __atomic_sub_fetch(&p->sleepers, 1, __ATOMIC_SEQ_CST);
     }
     return NULL;
@@ -147,6 +265,25 @@ static void wake_workers(struct pool *p, int n)
     __atomic_add_fetch(&p->epoch, 1, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&p->sleepers, __ATOMIC_SEQ_CST))
         futex_wake(&p->epoch, n);
+}
+
+/* Until every item is done, whoever holds the last ones. */
+static void wait_until_done(struct pool *p, uint32_t n)
+{
+    static const struct timespec look_again = {.tv_nsec = 500000}; /* another worker may have stalled since */
+    uint32_t done;
+    int tid = 0, home = -1; /* of the worker moved here */
+    while ((done = __atomic_load_n(&p->done, __ATOMIC_ACQUIRE)) != n) {
+        if (spin_until_changed(&p->done, done))
+            continue;
+        send_home(p, tid, home);
+        tid = rescue_worker(p, &home);
+        __atomic_store_n(&p->caller_waits, 1, __ATOMIC_SEQ_CST);
+        if ((done = __atomic_load_n(&p->done, __ATOMIC_SEQ_CST)) != n)
+            futex_wait(&p->done, done, &look_again);
+        __atomic_store_n(&p->caller_waits, 0, __ATOMIC_SEQ_CST);
+    }
+    send_home(p, tid, home);
 }
 
 void pool_run(struct pool *p, pool_fn *fn, void *ctx, int n_item)
@@ -164,16 +301,9 @@ void pool_run(struct pool *p, pool_fn *fn, void *ctx, int n_item)
     __atomic_store_n(&p->done, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&p->claim, (uint64_t)++p->job << 32 | n, __ATOMIC_RELEASE);
     wake_workers(p, n_item - 1);
-    work(p, 0);
-    uint32_t done;
-    while ((done = __atomic_load_n(&p->done, __ATOMIC_ACQUIRE)) != n) {
-        if (spin_until_changed(&p->done, done))
-            continue;
-        __atomic_store_n(&p->caller_waits, 1, __ATOMIC_SEQ_CST);
-        if ((done = __atomic_load_n(&p->done, __ATOMIC_SEQ_CST)) != n)
-            futex_wait(&p->done, done);
-        __atomic_store_n(&p->caller_waits, 0, __ATOMIC_SEQ_CST);
-    }
+    __atomic_store_n(&p->workers[0].tid, thread_id(), __ATOMIC_RELAXED);
+    work(&p->workers[0]);
+    wait_until_done(p, n);
 }
 
 /* ---- life ---- */
@@ -186,9 +316,11 @@ enum status pool_create(struct pool **out, int n_thread, struct error *err)
     struct pool *p = mem_alloc_aligned(sizeof *p + (size_t)n_thread * sizeof *p->workers);
     if (!p)
         return fail_nomem(err, "thread pool");
-    p->n_thread = n_thread;
+    p->n_thread = 1;
+    p->room_for_all = n_thread <= cpu_count();
+    p->workers[0].pool = p;
     for (int i = 1; i < n_thread; i++) {
-        struct worker *w = &p->workers[p->n_started];
+        struct worker *w = &p->workers[i];
         *w = (struct worker){.pool = p, .index = i};
         int e = thread_start(&w->thread, worker_main, w);
         if (e) {
@@ -196,7 +328,7 @@ enum status pool_create(struct pool **out, int n_thread, struct error *err)
             return fail(err, ST_LIMIT, "cannot start thread %d of %d: %s; try fewer threads", i + 1, n_thread,
                         strerror(e));
         }
-        p->n_started++;
+        p->n_thread++;
     }
     *out = p;
     return ST_OK;
@@ -208,9 +340,14 @@ void pool_destroy(struct pool *p)
         return;
     __atomic_store_n(&p->stop, 1, __ATOMIC_RELEASE);
     wake_workers(p, INT_MAX);
-    for (int i = 0; i < p->n_started; i++)
+    for (int i = 1; i < p->n_thread; i++)
         pthread_join(p->workers[i].thread, NULL);
     mem_free(p);
+}
+
+uint64_t pool_rescues(const struct pool *p)
+{
+    return p ? __atomic_load_n(&p->rescues, __ATOMIC_RELAXED) : 0;
 }
 
 int pool_threads(const struct pool *p)

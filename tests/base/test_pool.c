@@ -7,6 +7,8 @@
 #include "base/rng.h"
 
 #include <sched.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <time.h>
 
 static struct error err;
@@ -66,7 +68,7 @@ static void slow_item(void *ctx, int item, int thread)
     int first = -1;
     if (thread != 0 &&
         __atomic_compare_exchange_n(&j->slow_thread, &first, thread, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
     } else
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     count_item(ctx, item, thread);
@@ -107,6 +109,62 @@ static void test_pool_with_idle_class_workers(void **state)
         for (int i = 0; i < 16; i++)
             assert_int_equal(j.done[i], 1);
     }
+    pool_destroy(p);
+}
+
+/* A neighbour shares one CPU: a thread that loses it with an item in hand is moved, and may run where it might before.
+ */
+struct burn {
+    int done, tids[8];
+};
+
+static void burn_item(void *ctx, int item, int thread)
+{
+    struct burn *b = ctx;
+    (void)item;
+    b->tids[thread] = gettid();
+    for (uint64_t start = clock_thread_cpu_ns(); clock_thread_cpu_ns() - start < 1000000;)
+        ;
+    __atomic_add_fetch(&b->done, 1, __ATOMIC_RELAXED);
+}
+
+static void test_pool_moves_a_thread_that_lost_its_cpu(void **state)
+{
+    (void)state;
+    enum { JOBS = 4000, ITEMS_EACH = 3 };
+    struct pool *p;
+    struct burn b = {.done = 0};
+    cpu_set_t one, allowed, after;
+    assert_int_equal(sched_getaffinity(0, sizeof allowed, &allowed), 0);
+    if (CPU_COUNT(&allowed) < 2)
+        skip();
+    int cpu = CPU_SETSIZE - 1;
+    while (!CPU_ISSET(cpu, &allowed))
+        cpu--;
+    pid_t neighbour = fork();
+    if (neighbour == 0) {
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        sched_setaffinity(0, sizeof one, &one);
+        for (volatile int i = 0;; i++)
+            ;
+    }
+    OK(pool_create(&p, CPU_COUNT(&allowed) < 8 ? CPU_COUNT(&allowed) : 8, &err));
+    int jobs = 0;
+    while (jobs < JOBS && (jobs < 50 || pool_rescues(p) == 0)) {
+        pool_run(p, burn_item, &b, ITEMS_EACH);
+        jobs++;
+    }
+    kill(neighbour, SIGKILL);
+    waitpid(neighbour, NULL, 0);
+    assert_int_equal(b.done, jobs * ITEMS_EACH);
+    assert_true(pool_rescues(p) > 0);
+    nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL); /* workers sleep: no move is under way */
+    for (int i = 0; i < pool_threads(p); i++)
+        if (b.tids[i]) {
+            assert_int_equal(sched_getaffinity(b.tids[i], sizeof after, &after), 0);
+            assert_true(CPU_EQUAL(&after, &allowed));
+        }
     pool_destroy(p);
 }
 
@@ -181,6 +239,7 @@ int main(void)
         cmocka_unit_test(test_pool_null_runs_inline),
         cmocka_unit_test(test_pool_survives_a_descheduled_worker),
         cmocka_unit_test(test_pool_with_idle_class_workers),
+        cmocka_unit_test(test_pool_moves_a_thread_that_lost_its_cpu),
         cmocka_unit_test(test_pool_orders_memory_between_jobs),
         cmocka_unit_test(test_pool_flushes_subnormals_everywhere),
         cmocka_unit_test(test_pool_refuses_and_survives_faults),

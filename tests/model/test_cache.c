@@ -359,7 +359,7 @@ static void test_cache_stays_within_its_bytes(void **state)
 {
     (void)state;
     enum { N = 4 };
-    char path[96], name[16];
+    char path[96], name[24];
     struct model *m;
     struct model_options options = with_cache();
     clear();
