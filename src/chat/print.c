@@ -155,25 +155,21 @@ static bool printable(uint32_t c)
              c == 0xFEFF || (c >= 0xE000 && c <= 0xF8FF) || (c & 0xFFFE) == 0xFFFE || c >= 0xE0000);
 }
 
-static void add_quoted(struct text *t, const struct value *v)
+/* What a character is written as inside quotes; 0: as it stands. `how` is the quote, or whether only ASCII is wanted.
+ */
+typedef int escape_fn(char *out, size_t size, uint32_t c, int how);
+
+static void add_escaped(struct text *t, const struct value *v, char quote, escape_fn *escape, int how)
 {
-    bool has_single = memchr(v->s, '\'', v->len) != NULL;
-    char quote = has_single && !memchr(v->s, '"', v->len) ? '"' : '\'', escape[16];
-    text_add(t, &quote, 1, v->mask ? MASK_PLAIN : NULL);
+    char out[16];
     size_t done = 0;
+    text_add(t, &quote, 1, v->mask ? MASK_PLAIN : NULL);
     for (size_t i = 0; i < v->len;) {
-        int len, n = 0;
-        uint32_t c = utf8_decode(v->s + i, v->len - i, &len, NULL);
-        if (c == '\\' || c == (uint32_t)quote)
-            n = snprintf(escape, sizeof escape, "\\%c", (char)c);
-        else if (c == '\n' || c == '\r' || c == '\t')
-            n = snprintf(escape, sizeof escape, "\\%c", c == '\n' ? 'n' : c == '\r' ? 'r' : 't');
-        else if (!printable(c))
-            n = snprintf(escape, sizeof escape, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", c);
+        int len, n = escape(out, sizeof out, utf8_decode(v->s + i, v->len - i, &len, NULL), how);
         if (n) {
             struct value before = value_slice(v, done, i - done), at = value_slice(v, i, 1);
             text_add_value(t, &before);
-            text_add(t, escape, (size_t)n, at.mask && *at.mask ? MASK_PLAIN : NULL);
+            text_add(t, out, (size_t)n, at.mask && *at.mask ? MASK_PLAIN : NULL);
             done = i + (size_t)len;
         }
         i += (size_t)len;
@@ -181,6 +177,24 @@ static void add_quoted(struct text *t, const struct value *v)
     struct value rest = value_slice(v, done, v->len - done);
     text_add_value(t, &rest);
     text_add(t, &quote, 1, v->mask ? MASK_PLAIN : NULL);
+}
+
+static int repr_escape(char *out, size_t size, uint32_t c, int quote)
+{
+    if (c == '\\' || c == (uint32_t)quote)
+        return snprintf(out, size, "\\%c", (char)c);
+    if (c == '\n' || c == '\r' || c == '\t')
+        return snprintf(out, size, "\\%c", c == '\n' ? 'n' : c == '\r' ? 'r' : 't');
+    if (!printable(c))
+        return snprintf(out, size, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", c);
+    return 0;
+}
+
+static void add_quoted(struct text *t, const struct value *v)
+{
+    bool has_single = memchr(v->s, '\'', v->len) != NULL;
+    char quote = has_single && !memchr(v->s, '"', v->len) ? '"' : '\'';
+    add_escaped(t, v, quote, repr_escape, quote);
 }
 
 static enum status add_repr(struct text *t, const struct value *v);
@@ -275,7 +289,7 @@ enum status value_to_str(struct run *r, struct value *out, const struct value *v
 
 /* ---- JSON ---- */
 
-static int json_escape(char *out, size_t size, uint32_t c, bool ascii)
+static int json_escape(char *out, size_t size, uint32_t c, int ascii)
 {
     static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
     const char *hit = c && c < 128 ? strchr(from, (int)c) : NULL;
@@ -290,24 +304,7 @@ static int json_escape(char *out, size_t size, uint32_t c, bool ascii)
 
 static void add_json_string(struct text *t, const struct value *v, bool ascii)
 {
-    char escape[16];
-    size_t done = 0;
-    const char *quote_mask = v->mask ? MASK_PLAIN : NULL;
-    text_add(t, "\"", 1, quote_mask);
-    for (size_t i = 0; i < v->len;) {
-        int len, n;
-        uint32_t c = utf8_decode(v->s + i, v->len - i, &len, NULL);
-        if ((n = json_escape(escape, sizeof escape, c, ascii)) > 0) {
-            struct value before = value_slice(v, done, i - done), at = value_slice(v, i, 1);
-            text_add_value(t, &before);
-            text_add(t, escape, (size_t)n, at.mask && *at.mask ? MASK_PLAIN : NULL);
-            done = i + (size_t)len;
-        }
-        i += (size_t)len;
-    }
-    struct value rest = value_slice(v, done, v->len - done);
-    text_add_value(t, &rest);
-    text_add(t, "\"", 1, quote_mask);
+    add_escaped(t, v, '"', json_escape, ascii);
 }
 
 static enum status add_json_key(struct text *t, const struct value *key, const struct json_style *style)

@@ -449,23 +449,26 @@ static enum status load_model(struct tokenizer *tok, const struct json *model, s
     return refuse(err, "model", type);
 }
 
+/* One added token as both files write it; `id` stands in it, or is its key. */
+static enum status load_added_token(struct tokenizer *tok, const struct json *v, int64_t id, const char *file,
+                                    struct error *err)
+{
+    bool special = json_bool(json_get(v, "special"), false);
+    struct added a = {.id = (int32_t)id,
+                      .content = json_str(json_get(v, "content")),
+                      .single_word = json_bool(json_get(v, "single_word"), false),
+                      .left_strip = json_bool(json_get(v, "lstrip"), false),
+                      .right_strip = json_bool(json_get(v, "rstrip"), false),
+                      .normalized = json_bool(json_get(v, "normalized"), !special)};
+    if (!a.content.ptr || id < 0 || id > INT32_MAX)
+        return fail(err, ST_CORRUPT, "%s: an added token without \"content\" or with a bad \"id\"", file);
+    return a.content.len ? tok_add(tok, &a, special ? TOKEN_SPECIAL : 0, err) : ST_OK;
+}
+
 static enum status load_added(struct tokenizer *tok, const struct json *list, struct error *err)
 {
-    JSON_EACH (v, list) {
-        struct str content = json_str(json_get(v, "content"));
-        struct added a = {.single_word = json_bool(json_get(v, "single_word"), false),
-                          .left_strip = json_bool(json_get(v, "lstrip"), false),
-                          .right_strip = json_bool(json_get(v, "rstrip"), false)};
-        bool special = json_bool(json_get(v, "special"), false);
-        int64_t id = json_int(json_get(v, "id"), -1);
-        a.normalized = json_bool(json_get(v, "normalized"), !special);
-        if (!content.ptr || id < 0 || id > INT32_MAX)
-            return fail(err, ST_CORRUPT, "tokenizer.json: an added token without \"content\" or with a bad \"id\"");
-        a.id = (int32_t)id;
-        a.content = content;
-        if (content.len)
-            TRY(tok_add(tok, &a, special ? TOKEN_SPECIAL : 0, err));
-    }
+    JSON_EACH (v, list)
+        TRY(load_added_token(tok, v, json_int(json_get(v, "id"), -1), "tokenizer.json", err));
     return ST_OK;
 }
 
@@ -544,17 +547,7 @@ static enum status load_config_tokens(struct tokenizer *tok, const struct json *
 {
     JSON_EACH_MEMBER (key, v, json_get(config, "added_tokens_decoder")) {
         int64_t id;
-        bool special = json_bool(json_get(v, "special"), false);
-        struct added a = {.content = json_str(json_get(v, "content")),
-                          .single_word = json_bool(json_get(v, "single_word"), false),
-                          .left_strip = json_bool(json_get(v, "lstrip"), false),
-                          .right_strip = json_bool(json_get(v, "rstrip"), false),
-                          .normalized = json_bool(json_get(v, "normalized"), !special)};
-        if (!str_to_i64(&id, key) || id < 0 || id > INT32_MAX || !a.content.len)
-            return fail(err, ST_CORRUPT, "tokenizer_config.json: added token \"%.*s\" has no id or no content",
-                        STR_ARG(key));
-        a.id = (int32_t)id;
-        TRY(tok_add(tok, &a, special ? TOKEN_SPECIAL : 0, err));
+        TRY(load_added_token(tok, v, str_to_i64(&id, key) ? id : -1, "tokenizer_config.json", err));
     }
     return ST_OK;
 }
