@@ -2,9 +2,9 @@
  *
  * A panel is one stream of units: a line of 64 bytes with the scales of 1, 2 or 4 blocks, then their quants. (All
  * scales first would be a second stream: one row of Q8_0, one thread of a Zen 4 EPYC, 2026-11: 17 GB/s; see
- * docs/speed.md.) scales of a block   16 halves; Q4_1 and Q5_1 then 16 minima; MXFP4 16 exponent bytes quants four
- * groups i of [16 rows][4]: low nibble k = 8i+j, high nibble k = 8i+4+j; Q5_0 and Q5_1 then 64 bytes [16][4] whose bit
- * i is the fifth bit of k = 4i+j. Q8_0: eight groups of bytes, k = 4i+j, the stored int8 ^ 0x80
+ * docs/speed.md.) scales of a block   16 halves; Q4_1 and Q5_1 then 16 minima, Q4_Z 16 zeros; MXFP4 16 exponent bytes
+ * quants four groups i of [16 rows][4]: low nibble k = 8i+j, high nibble k = 8i+4+j; Q5_0 and Q5_1 then 64 bytes
+ * [16][4] whose bit i is the fifth bit of k = 4i+j. Q8_0: eight groups of bytes, k = 4i+j, the stored int8 ^ 0x80
  */
 #ifndef KERNELS_BLOCK32_H
 #define KERNELS_BLOCK32_H
@@ -17,10 +17,16 @@ static inline bool block32_has_min(enum dtype t)
     return t == DT_Q4_1 || t == DT_Q5_1;
 }
 
+/* AWQ and GPTQ: each row's block has a whole-numbered zero of its own, an int16 where others have minima. */
+static inline bool block32_has_zeros(enum dtype t)
+{
+    return t == DT_Q4_Z;
+}
+
 /* Blocks of a unit, and bytes of quants of a block. */
 static inline int block32_unit(enum dtype t)
 {
-    return block32_has_min(t) ? 1 : t == DT_MXFP4 ? 4 : 2;
+    return block32_has_min(t) || block32_has_zeros(t) ? 1 : t == DT_MXFP4 ? 4 : 2;
 }
 static inline int block32_quant_bytes(enum dtype t)
 {
@@ -58,6 +64,8 @@ static inline int block32_level(enum dtype t, const char *panel, int64_t b, int 
         return iq4_values[q];
     case DT_MXFP4:
         return fp4_values[q];
+    case DT_Q4_Z:
+        return q - ((const int16_t *)block32_scales(t, panel, b))[LANES + lane];
     default: /* Q4_1 */
         return q;
     }

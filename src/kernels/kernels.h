@@ -53,7 +53,9 @@ struct weight {
 enum dtype weight_type(enum dtype src);
 size_t weight_bytes(enum dtype packed, int64_t n_out, int64_t n_in);
 /* Packs row-major rows into w->panels (w's type, n_out, n_in, panels, bytes set by the caller; type == weight_type(src)
- * or F32). row_of[i] (or NULL for i) is the source row that becomes output row i: GGUF's permuted Q/K, fused QKV. */
+ * or F32). Q4_Z, what AWQ and GPTQ become: blocks of 32 k in 20 bytes, f16 scale, u16 zero, nibbles as in Q4_0; a group
+ * of 64 or 128 k repeats its scale and zero. row_of[i] (or NULL for i) is the source row that becomes output row i:
+ * GGUF's permuted Q/K, fused QKV. */
 void weight_pack(struct weight *w, const void *rows, enum dtype src, const int32_t *row_of, struct pool *pool);
 /* Row r (0 .. n_out-1) widened to real: embeddings gather from panels. */
 void weight_get_row(real *out, const struct weight *w, int64_t r);

@@ -1,4 +1,4 @@
-/* pack_block32 - panels of the types in blocks of 32 (block32.h): Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, MXFP4 */
+/* pack_block32 - panels of the types in blocks of 32 (block32.h): Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL, MXFP4, Q4_Z */
 #include "kernels/block32.h"
 
 /* One row's scale and minimum, or exponent, of `bytes` each, at its lane. */
@@ -95,3 +95,4 @@ NIBBLES(Q5_0, q5_0, 2, 1)
 NIBBLES(Q5_1, q5_1, 2, 2)
 NIBBLES(IQ4_NL, iq4_nl, 2, 1)
 NIBBLES(MXFP4, mxfp4, 1, 1)
+NIBBLES(Q4_Z, q4_z, 2, 2)

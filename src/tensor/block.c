@@ -181,6 +181,9 @@ void block_read(float *out, enum dtype t, const uint8_t *in)
     case DT_IQ4_XS:
         iq4_xs_read(out, in);
         break;
+    case DT_Q4_Z:
+        nibbles_read(out, in + 4, 0, d, in[2], NULL);
+        break;
     case DT_MXFP4:
         table_read(out, in + 1, e8m0_half(in[0]), fp4_values);
         break;

@@ -21,6 +21,7 @@ static const struct dtype_row rows[DT_COUNT] = {
     [DT_Q6_K] = {"q6_k", 256, 210, 14, NULL},
     [DT_IQ4_NL] = {"iq4_nl", 32, 18, 20, NULL}, [DT_IQ4_XS] = {"iq4_xs", 256, 136, 23, NULL},
     [DT_MXFP4] = {"mxfp4", 32, 17, 39, NULL},
+    [DT_Q4_Z] = {"q4_z", 32, 20, -1, NULL},
     /* clang-format on */
 };
 

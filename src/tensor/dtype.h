@@ -35,6 +35,7 @@ enum dtype {
     DT_IQ4_NL,
     DT_IQ4_XS,
     DT_MXFP4,
+    DT_Q4_Z, /* AWQ and GPTQ as they are read: whole-numbered zeros; in no file */
     DT_COUNT
 };
 

@@ -33,6 +33,8 @@ static inline void *random_rows(uint64_t *state, enum dtype t, int64_t n)
                 break;
             }
             memcpy(block, &half, 2);
+            if (t == DT_Q4_Z)
+                block[2] &= 15, block[3] = 0;
             if (t == DT_Q4_1 || t == DT_Q5_1) {
                 half = (uint16_t)(half ^ 0x8155);
                 memcpy(block + 2, &half, 2);

@@ -170,7 +170,7 @@ static void test_importance_moves_the_error(void **state)
     float w[N];
     for (int k = 0; k < N; k++)
         w[k] = k % 4 == 0 ? 1 : 0;
-    for (int t = DT_Q4_0; t < DT_COUNT; t++) {
+    for (int t = DT_Q4_0; t <= DT_MXFP4; t++) {
         struct quantize_sums sums;
         uint8_t *plain = quantized((enum dtype)t, f.x, ROWS, N, NULL, &sums, NULL);
         uint8_t *aimed = quantized((enum dtype)t, f.x, ROWS, N, w, &sums, NULL);
@@ -205,7 +205,7 @@ static void test_shapes_of_rows(void **state)
         x[5][i] = rng_normal(&rng) * 1e-3f;                 /* small */
         x[6][i] = i < 128 ? 0 : (i % 2 ? -1.0f : 1.0f) * 2; /* half empty */
     }
-    for (int t = DT_Q4_0; t < DT_COUNT; t++)
+    for (int t = DT_Q4_0; t <= DT_MXFP4; t++)
         for (int k = 0; k < KINDS; k++) {
             struct quantize_sums sums;
             free(quantized((enum dtype)t, x[k], 1, 256, NULL, &sums, NULL));

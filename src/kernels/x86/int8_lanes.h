@@ -40,6 +40,10 @@ INLINE vi vi_widen8(const void *p) /* unsigned bytes to int32 */
 {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(p));
 }
+INLINE vi vi_widen16(const void *p)
+{
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(p));
+}
 INLINE vf vf_half(const void *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256(p));
@@ -105,6 +109,10 @@ INLINE vi vi_table(const int8_t table[16])
 INLINE vi vi_widen8(const void *p)
 {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(p));
+}
+INLINE vi vi_widen16(const void *p)
+{
+    return _mm256_cvtepu16_epi32(_mm_loadu_si128(p));
 }
 INLINE vf vf_half(const void *p)
 {

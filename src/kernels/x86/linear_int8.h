@@ -39,7 +39,7 @@ static void few_rows(const struct linear_job *job, const struct way *way, struct
     }
 }
 
-/* What each row's blocks start at, in the order of the activations. */
+/* What each row's blocks start at, in the order of the activations; with zeros in the panel way->zero is 1. */
 static void starts(union start *out, const struct linear_job *job, const struct way *way, int64_t row0, int64_t row1,
                    int64_t block, int64_t n)
 {
@@ -122,27 +122,30 @@ static void linear_int8(const struct linear_job *job, const struct way *way, int
 }
 
 /* ---- chunk tiles: one a width ---- */
-#define MANY(name, bits, has_min)                                                                                      \
+#define MANY(name, bits, extra)                                                                                        \
     static void many_##name(const struct int8_tile *t, int rows)                                                       \
     {                                                                                                                  \
         int row = 0;                                                                                                   \
         for (; row + R_MANY <= rows; row += R_MANY)                                                                    \
-            tile_many(t, bits, has_min, row, R_MANY);                                                                  \
+            tile_many(t, bits, extra, row, R_MANY);                                                                    \
         for (; row < rows; row++)                                                                                      \
-            tile_many(t, bits, has_min, row, 1);                                                                       \
+            tile_many(t, bits, extra, row, 1);                                                                         \
     }
-MANY(8, 8, false)
+MANY(8, 8, NONE)
 #ifdef __AVX512VNNI__ /* one instruction for every width */
-MANY(8m, 8, true)
+MANY(8m, 8, MINS)
+MANY(8z, 8, ZEROS)
 #define many_4  many_8
 #define many_4m many_8m
+#define many_4z many_8z
 #define many_5  many_8
 #define many_5m many_8m
 #else
-MANY(4, 4, false)
-MANY(4m, 4, true)
-MANY(5, 5, false)
-MANY(5m, 5, true)
+MANY(4, 4, NONE)
+MANY(4m, 4, MINS)
+MANY(4z, 4, ZEROS)
+MANY(5, 5, NONE)
+MANY(5m, 5, MINS)
 #endif
 
 /* ---- types ---- */
@@ -196,3 +199,4 @@ TYPE(q5_0, 5, DT_Q5_0, 5, 16, Q_FIFTH)
 TYPE(q5_1, 5m, DT_Q5_1, 5, 0, Q_FIFTH)
 TYPE(iq4_nl, 8, DT_IQ4_NL, 8, ZERO_8, Q_TABLE, iq4_table)
 TYPE(mxfp4, 5, DT_MXFP4, 5, 12, Q_TABLE, fp4_table)
+TYPE(q4_z, 4z, DT_Q4_Z, 4, 1, Q_NIBBLES)

@@ -113,6 +113,7 @@ enum { CHUNK = 8 }; /* with the signs */
 enum { CHUNK = 16 };
 #endif
 enum { CHUNK_PANELS = (G_MANY + LANES / VEC - 1) / (LANES / VEC), NEXT_LINES = 2 };
+enum extra { NONE, MINS, ZEROS }; /* beside scales */
 /* G_MANY groups unpacked for many rows: they and the rows of a tile stay in the first-level cache. */
 struct chunk {
     _Alignas(64) char w[G_MANY][CHUNK][WORDS][VEC * 4];
@@ -120,7 +121,7 @@ struct chunk {
     _Alignas(64) char sign[G_MANY][CHUNK][WORDS][VEC * 4]; /* 8 bits: w holds sizes, this what vi_flip wants */
     _Alignas(64) int32_t flipped[G_MANY][CHUNK][VEC];      /* what their sums start at */
 #endif
-    _Alignas(64) float d[G_MANY][CHUNK][VEC], m[G_MANY][CHUNK][VEC];
+    _Alignas(64) float d[G_MANY][CHUNK][VEC], m[G_MANY][CHUNK][VEC]; /* m: minima, or zeros as int32 */
 };
 
 struct int8_tile {
@@ -164,6 +165,12 @@ INLINE void row_step(const bool has_min, const int G, vf acc[G_MAX], vi sum[G_MA
     }
 }
 
+/* Each output's own zero times minus the activations' sum, which fits 16 bits: 32 * 127. */
+INLINE vi zero_sum(vi zero, int32_t minus)
+{
+    return V(madd_epi16)(zero, V(set1_epi32)(minus));
+}
+
 /* A whole panel straight from memory past R rows. One and two rows need no prefetch: the panel is one stream, and
  * requests of our own only fill the queue of misses. More rows compute so long that the stream stalls without them, and
  * unpacking five bits fills the processor's window. GB/s with n_in 4864 on one thread of a Zen 4 EPYC that reads 30,
@@ -180,13 +187,13 @@ INLINE int prefetch_ahead(const struct format f, const int R)
 
 INLINE void tile_few(const struct int8_tile *t, const struct format f, const int R)
 {
-    const bool has_min = block32_has_min(f.type);
+    const bool has_min = block32_has_min(f.type), has_zeros = block32_has_zeros(f.type);
     struct act_int8 a = t->a;
     vf acc[R_FEW][G_MAX];
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int g = 0; g < PANEL_GROUPS; g++) acc[r][g] = V(setzero_ps)();
     for (int64_t b = 0; b < t->n_block; b++) {
         vf d[G_MAX], m[G_MAX];
-        vi w[G_MAX][WORDS];
+        vi w[G_MAX][WORDS], zero[G_MAX];
         const char *quants = block32_quants(f.type, t->panel, b), *scales = block32_scales(f.type, t->panel, b);
         if (prefetch_ahead(f, R))
             UNROLL for (int i = 0; i < block32_quant_bytes(f.type); i += 64)
@@ -196,11 +203,13 @@ INLINE void tile_few(const struct int8_tile *t, const struct format f, const int
             block_load(f, w[g], quants + g * GROUP_QUANTS);
             d[g] = scale_load(f, scales + g * GROUP_SCALES(f));
             m[g] = has_min ? vf_half(scales + 2 * LANES + g * GROUP_SCALES(f)) : V(setzero_ps)();
+            zero[g] = has_zeros ? vi_widen16(scales + 2 * LANES + g * GROUP_SCALES(f)) : V(set1_epi32)(0);
         }
         UNROLL for (int r = 0; r < R; r++)
         {
             vi sum[G_MAX];
-            UNROLL for (int g = 0; g < PANEL_GROUPS; g++) sum[g] = V(set1_epi32)(f.zero * a.minus[r]);
+            UNROLL for (int g = 0; g < PANEL_GROUPS; g++) sum[g] =
+                has_zeros ? zero_sum(zero[g], a.minus[r]) : V(set1_epi32)(f.zero * a.minus[r]);
             block_dot(f.bits, PANEL_GROUPS, sum, w, a.q + r * BLOCK);
             row_step(has_min, PANEL_GROUPS, acc[r], sum, d, m, a.scale[r], has_min ? (float)-a.minus[r] : 0);
         }
@@ -244,7 +253,7 @@ INLINE void chunk_put_signed(struct chunk *c, int g, int64_t b, const vi w[WORDS
 #endif
 
 /* A chunk of k past R rows, `row` and on of a tile of the activations; between chunks the sums wait. */
-INLINE void tile_many(const struct int8_tile *t, const int bits, const bool has_min, int row, const int R)
+INLINE void tile_many(const struct int8_tile *t, const int bits, const enum extra extra, int row, const int R)
 {
     const int G = G_MANY;
     const struct chunk *c = t->chunk;
@@ -266,12 +275,13 @@ INLINE void tile_many(const struct int8_tile *t, const int bits, const bool has_
     }
     for (int64_t b = 0; b < t->n_block; b++) {
         vf d[G_MAX], m[G_MAX];
-        vi w[G_MAX][WORDS];
+        vi w[G_MAX][WORDS], zero[G_MAX];
         UNROLL for (int g = 0; g < G; g++)
         {
             UNROLL for (int i = 0; i < WORDS; i++) w[g][i] = vi_load(c->w[g][b][i]);
             d[g] = V(load_ps)(c->d[g][b]);
-            m[g] = has_min ? V(load_ps)(c->m[g][b]) : V(setzero_ps)();
+            m[g] = extra == MINS ? V(load_ps)(c->m[g][b]) : V(setzero_ps)();
+            zero[g] = extra == ZEROS ? vi_load(c->m[g][b]) : V(set1_epi32)(0);
         }
         UNROLL for (int r = 0; r < R; r++)
         {
@@ -283,9 +293,10 @@ INLINE void tile_many(const struct int8_tile *t, const int bits, const bool has_
                 continue;
             }
 #endif
-            UNROLL for (int g = 0; g < G; g++) sum[g] = V(set1_epi32)(has_min ? 0 : start[r].zero);
+            UNROLL for (int g = 0; g < G; g++) sum[g] =
+                extra == ZEROS ? zero_sum(zero[g], start[r].zero) : V(set1_epi32)(extra == MINS ? 0 : start[r].zero);
             block_dot(bits, G, sum, w, q + r * BLOCK);
-            row_step(has_min, G, acc[r], sum, d, m, scale[r], start[r].sum);
+            row_step(extra == MINS, G, acc[r], sum, d, m, scale[r], start[r].sum);
         }
         UNROLL for (int i = 0; i < R * BLOCK; i += 64) _mm_prefetch(q + R * BLOCK + i, _MM_HINT_T0); /* next rows */
         q += rows * BLOCK;
@@ -324,6 +335,8 @@ INLINE void chunk_unpack(const struct format f, struct chunk *c, const struct in
             V(store_ps)(c->d[g][b], scale_load(f, scales));
             if (block32_has_min(f.type))
                 V(store_ps)(c->m[g][b], vf_half(scales + 2 * LANES));
+            if (block32_has_zeros(f.type))
+                vi_store(c->m[g][b], vi_widen16(scales + 2 * LANES));
         }
     }
 }
