@@ -92,7 +92,7 @@ static struct weight some_weight(enum dtype t, int64_t n_out, int64_t n_in)
 
 static struct work product(enum dtype t, bool exact, const struct shape *shape, struct pool *pool)
 {
-    int64_t rows = shape->rows, n_in = shape->n_in;
+    int64_t rows = shape->rows, block = dtype_row(t)->block, n_in = (shape->n_in + block - 1) / block * block;
     struct weight w = some_weight(t, shape->n_out, n_in);
     w.exact = exact;
     real *x = slot_reals(1, rows * n_in), *out = slot_reals(2, rows * w.n_out);

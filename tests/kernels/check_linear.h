@@ -4,6 +4,11 @@
 
 #include "check.h"
 
+static inline int half_offset(enum dtype t) /* of a block's scale; the minimum's follows */
+{
+    return t == DT_Q2_K ? 80 : t == DT_Q3_K ? 108 : t == DT_Q6_K ? 208 : 0;
+}
+
 /* Row-major rows of any type: plain types from random numbers, block types from random bits with sane scales. */
 static inline void *random_rows(uint64_t *state, enum dtype t, int64_t n)
 {
@@ -32,12 +37,17 @@ static inline void *random_rows(uint64_t *state, enum dtype t, int64_t n)
                 block[0] = b % 37 == 5 ? 250 : b % 37 == 6 ? (uint8_t)(b % 2) : 118 + block[0] % 8;
                 break;
             }
-            memcpy(block, &half, 2);
+            if (d->block > BLOCK && b % 3 == 0) { /* levels and scales at their ends */
+                memset(block, b % 2 ? 0xff : 0, (size_t)d->bytes);
+                if (t == DT_Q6_K)
+                    memset(block + 192, b % 2 ? 0x7f : 0x80, 16);
+            }
+            memcpy(block + half_offset(t), &half, 2);
             if (t == DT_Q4_Z)
                 block[2] &= 15, block[3] = 0;
-            if (t == DT_Q4_1 || t == DT_Q5_1) {
+            if (t == DT_Q4_1 || t == DT_Q5_1 || t == DT_Q2_K || t == DT_Q4_K || t == DT_Q5_K) {
                 half = (uint16_t)(half ^ 0x8155);
-                memcpy(block + 2, &half, 2);
+                memcpy(block + half_offset(t) + 2, &half, 2);
             }
             if (t == DT_Q8_0 && b % 3 == 0)
                 memset(block + 2, b % 2 ? 0x80 : 0x7f, 32); /* -128 and 127: the edges of every integer trick */
@@ -97,6 +107,10 @@ static inline void check_shape(struct sink *s, struct pool *pool, enum dtype t, 
         memset(x, 0, (size_t)shape->n_in * sizeof *x);
         x[shape->n_in + shape->n_in / 2] = (real)INFINITY;
         x[2 * shape->n_in] = (real)NAN;
+    }
+    for (int64_t k = 0; k < shape->n_in && shape->n_row > 4; k++) { /* 127 and -127 throughout: the largest sums */
+        x[3 * shape->n_in + k] = 1;
+        x[4 * shape->n_in + k] = -1;
     }
     run_linear(out, x, shape->n_row, &w, NULL, pool);
     sink_reals(s, out, shape->n_row * shape->n_out);

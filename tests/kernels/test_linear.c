@@ -1,6 +1,7 @@
 /* A product's bits do not depend on how many rows share a call, on chunks, threads or items; and the tests that say so
  * can fail: each is run on a mutant that breaks its rule. */
 #include "check_linear.h"
+#include "kernels/kquant.h"
 
 #include "kernels/block32.h"
 
@@ -140,6 +141,30 @@ static void mutant_block(real *acc, const struct linear_job *job, int64_t row, i
         *acc = FMA(block32_min(w->type, base, b, lane) * s, (real)-a.minus[b * a.rows], *acc);
 }
 
+/* Superblocks; what the mutations change is the same. */
+static void mutant_kquant(real *acc, const struct linear_job *job, int64_t row, int64_t n, int64_t b,
+                          enum mutation mutation)
+{
+    const enum dtype t = job->w->type;
+    const struct act_int8 a = act_int8_row(job->x, row);
+    const int lane = (int)(n % LANES), in_super = (int)(b % SUPER_BLOCKS);
+    const uint8_t *panel = panel_at(job->w, n / LANES), *super = panel + b / SUPER_BLOCKS * kq_super_bytes(t);
+    const int8_t *q = a.q + b * a.rows * BLOCK;
+    int32_t sum = 0, min = 0;
+    for (int k = 0; k < BLOCK; k++) {
+        struct kq_scale s = kq_scale(t, super + kq_scales_at(t), lane, in_super, kq_has_halves(t) ? k / 16 : 0);
+        int level = kq_value(t, super + kq_blocks_at(t) + in_super * kq_block_bytes(t), lane, k);
+        sum += s.scale * level * q[k];
+        min -= s.min * q[k];
+    }
+    float s = a.scale[b * a.rows], d = half_at((const char *)super, lane);
+    *acc = mutation == UNFUSED        ? *acc + (real)sum * (d * s)
+           : mutation == SCALES_APART ? FMA((real)sum * d, s, *acc)
+                                      : FMA((real)sum, d * s, *acc);
+    if (kq_has_min(t))
+        *acc = FMA(half_at((const char *)super, LANES + lane) * s, (real)min, *acc);
+}
+
 static void mutant_step(real *acc, const struct linear_job *job, int64_t row, int64_t n, int64_t k,
                         enum mutation mutation)
 {
@@ -160,7 +185,7 @@ static void mutant(const struct linear_job *job, int64_t row, int64_t n, enum mu
     for (int64_t i = 0; i < count; i++) {
         int64_t at = mutation != REORDERED ? i : pairs ? i ^ 1 : count - 1 - i; /* pairs: the even element first */
         if (blocks)
-            mutant_block(&acc, job, row, n, at, mutation);
+            (dtype_row(job->w->type)->block > BLOCK ? mutant_kquant : mutant_block)(&acc, job, row, n, at, mutation);
         else if (pairs && mutation == UNFUSED) { /* products of bf16 are exact in f32, so add a pair before the sum */
             real pair = 0;
             mutant_step(&pair, job, row, n, i + 1, FAITHFUL);
