@@ -356,9 +356,10 @@ static enum status open_path(struct loading *l, const char *path, struct error *
         TRY(read_weights(l, path, err));
     else
         TRY(read_file(l, path, true, err));
-    if (l->pub.kind == CHECKPOINT_HF)
-        TRY(read_json(&l->pub.config, l, folder, "config.json", err));
-    return ST_OK;
+    if (l->pub.kind != CHECKPOINT_HF)
+        return ST_OK;
+    TRY(read_json(&l->pub.config, l, folder, "config.json", err));
+    return l->pub.config ? packed_read(l, l->pub.config, err) : ST_OK;
 }
 
 /* ---- the door ---- */
@@ -396,11 +397,24 @@ enum status checkpoint_open(struct checkpoint **out, const char *path, struct er
 
 enum status checkpoint_open_memory(struct checkpoint **out, const void *data, size_t size, struct error *err)
 {
+    return checkpoint_open_memory_with(out, data, size, (struct str){0}, err);
+}
+
+enum status checkpoint_open_memory_with(struct checkpoint **out, const void *data, size_t size, struct str config,
+                                        struct error *err)
+{
     struct loading *l;
     *out = NULL;
     TRY(create(&l, err));
     l->pub.path = l->pub.folder = "";
     enum status st = read_bytes(l, data, size, true, err);
+    if (st == ST_OK && config.ptr) {
+        l->mapped_bytes += config.len;
+        set_budget(l);
+        st = loading_parse_json(&l->pub.config, l, config, 0, "config.json", err);
+    }
+    if (st == ST_OK && config.ptr)
+        st = packed_read(l, l->pub.config, err);
     if (st == ST_OK)
         *out = &l->pub;
     else

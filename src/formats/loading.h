@@ -15,7 +15,7 @@ enum { NAME_BYTES_MAX = 65535 }; /* of a tensor or a GGUF key */
 struct loading {
     struct checkpoint pub; /* first: a struct checkpoint * of this room is a struct loading * */
     struct arena arena;
-    uint64_t mapped_bytes; /* of all files, on which the budget depends */
+    uint64_t mapped_bytes;         /* of all files, on which the budget depends */
     struct checkpoint_file *files; /* [pub.n_file] */
     size_t file_capacity;
     struct tensor *tensors; /* [reserved] */
@@ -47,7 +47,13 @@ bool llama2c_matches(const uint8_t *data, size_t size);
 /* When `config` is true the tree without its tensors becomes pub.config. */
 MUST_USE enum status torch_read(struct loading *l, const uint8_t *data, size_t size, bool config, struct error *err);
 
+/* AWQ and GPTQ (config's quantization_config): adds X.weight for each X.qweight. */
+MUST_USE enum status packed_read(struct loading *l, const struct json *config, struct error *err);
+
 /* The same as checkpoint_open for one file's bytes, which must outlive the checkpoint (tests and fuzzers). */
 MUST_USE enum status checkpoint_open_memory(struct checkpoint **out, const void *data, size_t size, struct error *err);
+/* Likewise, with the text of the config.json beside it; it must outlive the checkpoint, too. */
+MUST_USE enum status checkpoint_open_memory_with(struct checkpoint **out, const void *data, size_t size,
+                                                 struct str config, struct error *err);
 
 #endif

@@ -354,8 +354,8 @@ static void json_tokens(struct model_config *c, const struct json *config)
 /* Keys that change the arithmetic in ways no row expresses: better refused than computed wrongly. */
 static enum status json_refuse(const struct json *config, struct error *err)
 {
-    static const char *const scaled[] = {"quantization_config",     "embedding_multiplier", "attn_logit_softcapping",
-                                         "final_logit_softcapping", "logits_scaling",       "residual_multiplier"};
+    static const char *const scaled[] = {"embedding_multiplier", "attn_logit_softcapping", "final_logit_softcapping",
+                                         "logits_scaling", "residual_multiplier"};
     for (size_t i = 0; i < sizeof scaled / sizeof *scaled; i++) {
         const struct json *v = json_get(config, scaled[i]);
         if (v && v->type != JSON_NULL)

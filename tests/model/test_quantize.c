@@ -120,6 +120,31 @@ static void test_out_of_memory_leaves_nothing(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* The same levels, zeros and scales in three packings: the same logits, to the bit. */
+static void test_packed_folders_load(void **state)
+{
+    (void)state;
+    enum { N = 24, VOCAB = 48 };
+    static const char *const kinds[] = {"gptq_order", "awq", "gptq", "gptq_v2"};
+    static real first[N * VOCAB], other[N * VOCAB];
+    int32_t ids[N];
+    for (int i = 0; i < N; i++)
+        ids[i] = (i * 31 + 5) % VOCAB;
+    for (int i = 0; i < 4; i++) {
+        struct bench_model b;
+        char path[512];
+        snprintf(path, sizeof path, GOLDEN("formats/packed/%s"), kinds[i]);
+        bench_load(&b, path, N);
+        real *out = i < 2 ? first : other;
+        bench_logits(&b, out, ids, N, N);
+        for (int k = 0; k < N * VOCAB; k++)
+            assert_true(isfinite(out[k]));
+        if (i >= 2)
+            assert_memory_equal(first, other, sizeof first);
+        bench_close(&b);
+    }
+}
+
 int main(void)
 {
     struct error err;
@@ -129,6 +154,7 @@ int main(void)
         cmocka_unit_test(test_mixes_are_llama_cpps),
         cmocka_unit_test(test_small_tensors_and_odd_rows),
         cmocka_unit_test(test_out_of_memory_leaves_nothing),
+        cmocka_unit_test(test_packed_folders_load),
     };
     return RUN(tests);
 }
