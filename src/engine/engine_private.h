@@ -47,6 +47,8 @@ struct sampler_scratch {              /* one a thread */
     float *narrow;                    /* [n_vocab] in the double build; else NULL */
     uint32_t *counts;                 /* [n_vocab], zero between calls */
     struct candidate *sorted, *spare; /* [n_vocab] */
+    real *p;                          /* [n_vocab]: probabilities of `sorted` */
+    float *maxima;                    /* [row_blocks(n_vocab)] */
 };
 struct sampler_in {
     const struct sampling *how;

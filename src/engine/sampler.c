@@ -19,8 +19,11 @@ enum status sampler_scratch_init(struct sampler_scratch *s, int n_vocab, struct 
         .counts = mem_alloc_zero(n, sizeof *s->counts),
         .sorted = mem_alloc_zero(n, sizeof *s->sorted),
         .spare = mem_alloc_zero(n, sizeof *s->spare),
+        .p = mem_alloc_aligned(n * sizeof *s->p),
+        .maxima = mem_alloc_zero((size_t)row_blocks(n_vocab), sizeof *s->maxima),
     };
-    if (!s->work || !s->counts || !s->sorted || !s->spare || (sizeof(real) != sizeof(float) && !s->narrow)) {
+    if (!s->work || !s->counts || !s->sorted || !s->spare || !s->p || !s->maxima ||
+        (sizeof(real) != sizeof(float) && !s->narrow)) {
         sampler_scratch_free(s);
         return fail_nomem(err, "sampler");
     }
@@ -34,6 +37,8 @@ void sampler_scratch_free(struct sampler_scratch *s)
     mem_free(s->counts);
     mem_free(s->sorted);
     mem_free(s->spare);
+    mem_free(s->p);
+    mem_free(s->maxima);
     *s = (struct sampler_scratch){0};
 }
 
@@ -83,24 +88,14 @@ enum status sampling_check(const struct sampling *s, const char **param, struct 
 
 /* ---- adjusting the row ---- */
 
-/* top_k_select and argmax read f32; in the double build the row is narrowed first. */
-static const float *narrow(struct sampler_scratch *s, int n)
+/* Selection reads f32: in the double build a row is narrowed first. */
+static const float *narrow(struct sampler_scratch *s, const real *row, int n)
 {
     if (!s->narrow)
-        return (const float *)(const void *)s->work;
+        return (const float *)(const void *)row;
     for (int i = 0; i < n; i++)
-        s->narrow[i] = (float)s->work[i];
+        s->narrow[i] = (float)row[i];
     return s->narrow;
-}
-
-static bool copy_finite(real *out, const real *in, int n)
-{
-    bool good = true;
-    for (int i = 0; i < n; i++) {
-        out[i] = in[i];
-        good &= fabs((double)in[i]) <= 3.0e38; /* false for NaN and infinities */
-    }
-    return good;
 }
 
 /* transformers' repetition penalty: once for each id that occurs in prompt or output. */
@@ -134,15 +129,26 @@ static void apply_presence_frequency(const struct sampler_in *in, struct sampler
     }
 }
 
-static void adjust(const struct sampler_in *in, struct sampler_scratch *s)
+static bool forbids_eos(const struct sampler_in *in)
 {
+    return in->n_ids - in->n_prompt < in->how->min_tokens && !in->how->ignore_eos && in->n_eos > 0;
+}
+
+/* The row to choose from: the model's own when nothing changes it. */
+static const real *adjust(const struct sampler_in *in, struct sampler_scratch *s)
+{
+    const struct sampling *how = in->how;
+    if (how->repetition_penalty == 1 && how->presence_penalty == 0 && how->frequency_penalty == 0 &&
+        how->n_logit_bias == 0 && !forbids_eos(in))
+        return in->logits;
+    memcpy(s->work, in->logits, (size_t)in->n_vocab * sizeof *s->work);
     apply_repetition(in, s);
     apply_presence_frequency(in, s);
-    for (int i = 0; i < in->how->n_logit_bias; i++)
-        s->work[in->how->logit_bias[i].id] += (real)in->how->logit_bias[i].bias;
-    if (in->n_ids - in->n_prompt < in->how->min_tokens && !in->how->ignore_eos)
-        for (int i = 0; i < in->n_eos; i++)
-            s->work[in->eos[i]] = -INFINITY;
+    for (int i = 0; i < how->n_logit_bias; i++)
+        s->work[how->logit_bias[i].id] += (real)how->logit_bias[i].bias;
+    for (int i = 0; forbids_eos(in) && i < in->n_eos; i++)
+        s->work[in->eos[i]] = -INFINITY;
+    return s->work;
 }
 
 /* ---- drawing ---- */
@@ -156,13 +162,12 @@ static uint32_t sort_key(float x)
     return bits >> 31 ? bits : ~bits & 0x7FFFFFFFu;
 }
 
-/* The whole row, by logit descending then id ascending: radix sort, stable, so that ids stay in order among equals. */
-static void sort_all(struct sampler_scratch *s, const float *row, int n)
+/* s->sorted[0 .. n-1], in order of id, becomes descending by logit: radix sort, stable, so that ids stay in order among
+ * equals. */
+static void sort_descending(struct sampler_scratch *s, int n)
 {
     enum { BITS = 11, BUCKETS = 1 << BITS };
     uint32_t starts[BUCKETS];
-    for (int i = 0; i < n; i++)
-        s->sorted[i] = (struct candidate){i, row[i]};
     for (int shift = 0; shift < 32; shift += BITS) {
         memset(starts, 0, sizeof starts);
         for (int i = 0; i < n; i++)
@@ -180,26 +185,60 @@ static void sort_all(struct sampler_scratch *s, const float *row, int n)
     }
 }
 
-/* The kept tokens are a beginning of the row in descending order. Most draws end within the first few, so those are
- * selected first; whoever looks further has everything sorted at once. */
+/* The kept tokens are a beginning of the row in descending order, which is sorted only as far as it is looked at: most
+ * draws end within the first few. */
 struct ladder {
     struct sampler_scratch *s;
     const float *row;
     int n, n_sorted;
-    float lse;
+    real temperature, zero; /* probability of a logit x: e^(x / temperature - zero) */
+    double reach;           /* mass that will be looked at, of all that is 1 */
 };
+
+/* Sorts a longer beginning: to where a sample of the row says that `reach` ends, and at least about `want`. Any
+ * threshold gives a beginning of the same order, so the sample decides nothing but the time. */
+static int sort_largest(struct ladder *l, int want)
+{
+    enum { SAMPLE = 1024, PART_MAX = SAMPLE / 4 };
+    struct candidate largest[PART_MAX];
+    float sample[SAMPLE], limit = -INFINITY;
+    int64_t wanted = (int64_t)want * SAMPLE / l->n + 8;
+    if (wanted < PART_MAX && l->n > 4 * SAMPLE) {
+        int64_t part = 0;
+        double mass = 0;
+        for (int i = 0; i < SAMPLE; i++)
+            sample[i] = l->row[(int64_t)i * l->n / SAMPLE];
+        top_k_select(largest, sample, SAMPLE, PART_MAX);
+        for (int i = 0; i < l->n_sorted; i++)
+            mass += (double)l->s->p[i];
+        for (; part < PART_MAX && mass < l->reach; part++) /* those already sorted are counted exactly */
+            if (largest[part].logit < l->s->sorted[l->n_sorted - 1].logit)
+                mass += (double)fn_exp((float)((real)largest[part].logit / l->temperature - l->zero)) * l->n / SAMPLE;
+        part += part / 4 + 8;
+        part = part > wanted ? part : wanted;
+        limit = part <= PART_MAX ? largest[part - 1].logit : limit;
+    }
+    int64_t count = row_collect(l->s->sorted, l->row, l->s->maxima, l->n, limit);
+    if (count <= l->n_sorted)
+        count = row_collect(l->s->sorted, l->row, l->s->maxima, l->n, -INFINITY);
+    sort_descending(l->s, (int)count);
+    return (int)count;
+}
 
 /* Probability of the i-th largest. */
 static double step_of(struct ladder *l, int i)
 {
-    enum { FIRST = 64 };
-    if (i >= l->n_sorted && i < FIRST)
-        l->n_sorted = top_k_select(l->s->sorted, l->row, l->n, FIRST);
-    if (i >= l->n_sorted) {
-        sort_all(l->s, l->row, l->n);
-        l->n_sorted = l->n;
-    }
-    return (double)fn_exp(l->s->sorted[i].logit - l->lse);
+    enum { FIRST = 64, GROWTH = 4 };
+    if (i < l->n_sorted)
+        return (double)l->s->p[i];
+    int first = l->n < FIRST ? l->n : FIRST;
+    l->n_sorted = l->n_sorted == 0 && i < FIRST
+                      ? row_top_k(l->s->sorted, l->row, l->s->maxima, l->n, first)
+                      : sort_largest(l, l->n_sorted < l->n / GROWTH ? GROWTH * l->n_sorted : l->n);
+    for (int j = 0; j < l->n_sorted; j++)
+        l->s->p[j] = (real)l->s->sorted[j].logit / l->temperature - l->zero;
+    exp_forward(l->s->p, l->s->p, l->n_sorted);
+    return (double)l->s->p[i];
 }
 
 /* How many of the `n` largest top-p and min-p keep (at least one), and their mass. */
@@ -227,17 +266,17 @@ static float uniform(const struct sampler_in *in)
     return rng_unit(words[0]);
 }
 
-static int32_t draw(const struct sampler_in *in, struct sampler_scratch *s)
+static int32_t draw(const struct sampler_in *in, const real *logits, struct sampler_scratch *s)
 {
     const struct sampling *how = in->how;
-    real temperature = (real)how->temperature, lse;
-    for (int i = 0; i < in->n_vocab; i++)
-        s->work[i] = s->work[i] / temperature;
-    lse_forward(&lse, s->work, 1, in->n_vocab, NULL);
-    struct ladder l = {.s = s, .row = narrow(s, in->n_vocab), .n = in->n_vocab, .lse = (float)lse};
+    struct ladder l = {s, narrow(s, logits, in->n_vocab), in->n_vocab, 0, (real)how->temperature, 0, 0};
+    bool few = how->top_k > 0 && how->top_k < in->n_vocab; /* then only their ratios count */
+    l.zero = few ? (real)l.row[row_argmax(l.row, s->maxima, l.n)] / l.temperature
+                 : lse_divided(logits, l.temperature, in->n_vocab);
+    l.reach = few ? 0 : how->top_p < 1 ? (double)how->top_p : (double)uniform(in);
     int n = in->n_vocab;
     double mass = 1; /* of all tokens, by definition of lse */
-    if (how->top_k > 0 && how->top_k < n) {
+    if (few) {
         n = how->top_k;
         mass = 0;
         for (int i = 0; i < n; i++)
@@ -273,9 +312,9 @@ static void report(struct sample *out, const struct sampler_in *in, struct sampl
     out->logprob = (float)(in->logits[out->id] - lse);
     if (in->how->n_logprobs <= 0)
         return;
-    for (int i = 0; i < in->n_vocab; i++)
-        s->work[i] = in->logits[i];
-    out->n_top = top_k_select(out->top, narrow(s, in->n_vocab), in->n_vocab, in->how->n_logprobs);
+    const float *row = narrow(s, in->logits, in->n_vocab);
+    row_maxima(s->maxima, row, in->n_vocab);
+    out->n_top = row_top_k(out->top, row, s->maxima, in->n_vocab, in->how->n_logprobs);
     for (int i = 0; i < out->n_top; i++)
         out->top[i].logit = (float)(in->logits[out->top[i].id] - lse);
 }
@@ -283,14 +322,18 @@ static void report(struct sample *out, const struct sampler_in *in, struct sampl
 void sampler_pick(struct sample *out, const struct sampler_in *in, struct sampler_scratch *scratch)
 {
     *out = (struct sample){.id = -1};
-    if (!copy_finite(scratch->work, in->logits, in->n_vocab))
+    if (!row_maxima(scratch->maxima, narrow(scratch, in->logits, in->n_vocab), in->n_vocab))
         return;
     if (in->given >= 0)
         out->id = in->given;
     else {
-        adjust(in, scratch);
+        const real *logits = adjust(in, scratch);
+        const float *row = narrow(scratch, logits, in->n_vocab);
+        if (logits != in->logits)
+            row_maxima(scratch->maxima, row, in->n_vocab);
         /* Below 1e-4 a division could overflow, and the largest logit wins anyway. */
-        out->id = in->how->temperature < 1e-4f ? argmax(narrow(scratch, in->n_vocab), in->n_vocab) : draw(in, scratch);
+        out->id =
+            in->how->temperature < 1e-4f ? row_argmax(row, scratch->maxima, in->n_vocab) : draw(in, logits, scratch);
     }
     if (in->how->n_logprobs >= 0 || in->given >= 0)
         report(out, in, scratch, raw_lse(in));

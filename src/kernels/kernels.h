@@ -40,6 +40,7 @@ struct machine_limits {
     double bf16_gop_s;  /* dpbf16ps, else the f32 figure */
 };
 void machine_limits(struct machine_limits *out, struct pool *pool);
+double machine_read_gb_s(struct pool *pool); /* that one alone: the host's bandwidth may change within seconds */
 
 /* ---- weights: panels of 16 output rows, outputs in lanes, k in order ---- */
 struct weight {
@@ -75,6 +76,21 @@ void act_prepare(struct act *a, enum act_type type, void *storage, const real *x
                  struct pool *pool);
 /* out [n_row, n_out] = x W^T + bias (bias may be NULL; added after the sum, one rounding) */
 void linear_forward(real *out, const struct act *x, const struct weight *w, const real *bias, struct pool *pool);
+/* Several products of the same activations, and what follows them, in one job: the bits of the single functions. */
+enum { LINEAR_SET_MAX = 3 };
+struct linear_set {
+    int n; /* products */
+    struct linear_part {
+        real *out;
+        const struct weight *w;
+        const real *bias; /* or NULL */
+    } parts[LINEAR_SET_MAX];
+    real *glu; /* of two products: glu = fn(first) * second; may be either's out; NULL = not */
+    int fn;    /* enum act_fn */
+    real *sum; /* of one product: sum = add + out; may be out or add; NULL = not */
+    const real *add;
+};
+void linear_forward_set(const struct linear_set *set, const struct act *x, struct pool *pool);
 /* dx [n_row, n_in] (+)= dy W, F32 panels; dy [n_row, n_out] */
 void linear_backward_input(real *dx, const real *dy, const struct weight *w, int64_t n_row, bool accumulate,
                            struct pool *pool);
@@ -93,6 +109,9 @@ void norm_rms_forward(real *out, const real *x, const real *weight, real eps, in
                       struct pool *pool); /* in place allowed */
 void norm_layer_forward(real *out, const real *x, const real *weight, const real *bias, real eps, int64_t n_row,
                         int64_t n, struct pool *pool); /* weight, bias may be NULL; in place allowed */
+/* norm_layer_forward (layer) or norm_rms_forward, and act_prepare of what it gives, in one job */
+void norm_act_forward(struct act *a, enum act_type type, void *storage, bool layer, real *out, const real *x,
+                      const real *weight, const real *bias, real eps, int64_t n_row, int64_t n, struct pool *pool);
 /* dx written (not accumulated); dw, db accumulated, rows ascending; any of dw, db may be NULL */
 void norm_rms_backward(real *dx, real *dw, const real *dy, const real *x, const real *weight, real eps, int64_t n_row,
                        int64_t n, struct pool *pool);
@@ -141,6 +160,14 @@ struct attend_span {
 /* Rounds k, v [n_row, n_kv_head, d_head] to the page type and stores them. `layer` is page 0 of this layer. */
 void kv_write(void *layer, const struct kv_layout *l, const real *k, const real *v, const struct attend_span *spans,
               int n_span, struct pool *pool);
+/* rope_apply (ROPE_HALF) of q [n_row, n_head, d_head] and of k, then kv_write, in one job */
+struct rope_kv {
+    real *q, *k;
+    const real *v, *cs;
+    int n_head, n_half;
+};
+void rope_kv_write(void *layer, const struct kv_layout *l, const struct rope_kv *x, const struct attend_span *spans,
+                   int n_span, struct pool *pool);
 struct attend_attr {
     int n_head;
     real scale;    /* usually 1/sqrt(d_head) */
@@ -150,6 +177,13 @@ struct attend_attr {
 /* out, q [n_row, n_head, d_head]: causal attention of every span's rows over its positions 0 .. pos. */
 void attend_forward(real *out, const real *q, const void *layer, const struct kv_layout *l,
                     const struct attend_attr *attr, const struct attend_span *spans, int n_span, struct pool *pool);
+/* The same bits, the segments of a row shared out too when there are fewer rows and KV heads than threads could use.
+ * scratch: attend_scratch_bytes(), or NULL. */
+enum { ATTEND_SPLIT_ROWS = 4 }; /* at most */
+size_t attend_scratch_bytes(const struct kv_layout *l, int n_head, int n_ctx);
+void attend_forward_split(real *out, const real *q, const void *layer, const struct kv_layout *l,
+                          const struct attend_attr *attr, const struct attend_span *spans, int n_span, void *scratch,
+                          size_t scratch_bytes, struct pool *pool);
 /* Training: whole sequences (pos0 == 0). k, v: the rows, [n_row, n_kv_head, d_head]. dq, dk, dv written. */
 void attend_backward(real *dq, real *dk, real *dv, const real *dout, const real *q, const real *k, const real *v,
                      const struct kv_layout *l, const struct attend_attr *attr, const struct attend_span *spans,
@@ -187,6 +221,7 @@ void gate_backward(real *dx, real *dgate, const real *dy, const real *x, const r
 /* lse[r] = log sum exp of x [n_row, n]: chunks of 4096, online merge ascending. One operation for loss, server,
  * sampler. */
 void lse_forward(real *lse, const real *x, int64_t n_row, int64_t n, struct pool *pool);
+real lse_divided(const real *x, real divisor, int64_t n); /* of one row, x / divisor */
 /* loss[r] = lse - x[target] (0 where target < 0); dx = (softmax - onehot) * scale, may be NULL, in place on x allowed
  */
 void cross_entropy(real *loss, real *dx, const real *x, const int32_t *targets, real scale, int64_t n_row, int64_t n,
@@ -210,8 +245,20 @@ struct candidate {
 /* The k largest of x[n], by logit descending then id ascending; returns how many (min(k, n)). NaN sorts last. */
 int top_k_select(struct candidate *out, const float *x, int64_t n, int k);
 int32_t argmax(const float *x, int64_t n); /* ties to the lower id; -1 when all are NaN */
+/* The same, sooner, given the maxima of the row's blocks; the row holds no NaN. */
+enum { ROW_BLOCK = 256 };
+static inline int64_t row_blocks(int64_t n)
+{
+    return (n + ROW_BLOCK - 1) / ROW_BLOCK;
+}
+bool row_maxima(float *maxima, const float *x, int64_t n); /* [row_blocks(n)]; false: NaN, or above 3e38 */
+int row_top_k(struct candidate *out, const float *x, const float *maxima, int64_t n, int k);
+int32_t row_argmax(const float *x, const float *maxima, int64_t n);
+/* All with x >= limit, in order of id; out has room for n. */
+int64_t row_collect(struct candidate *out, const float *x, const float *maxima, int64_t n, float limit);
 
 /* ---- functions: one definition for scalar and vector (docs/numerics.md section 4) ---- */
+void exp_forward(real *out, const real *x, int64_t count); /* in place allowed */
 float fn_exp(float x);
 float fn_log(float x);
 float fn_log1p(float x);

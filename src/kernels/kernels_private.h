@@ -166,6 +166,8 @@ struct linear_weight_job {
 typedef void linear_weight_fn(const struct linear_weight_job *job, int64_t panel0, int64_t panel1, int64_t k0,
                               int64_t k1);
 
+linear_fn *linear_kernel(const struct weight *w);
+
 #include "kernels/ops_private.h"
 
 /* ---- the chosen kernels ---- */

@@ -147,8 +147,9 @@ static double peak(double (*work)(int loops), struct pool *pool)
 }
 #endif
 
-static double read_rate(size_t bytes, struct pool *pool)
+double machine_read_gb_s(struct pool *pool)
 {
+    const size_t bytes = (size_t)512 << 20;
     void *block = mem_alloc_aligned(bytes);
     if (!block)
         return 0;
@@ -167,7 +168,7 @@ static double read_rate(size_t bytes, struct pool *pool)
 
 void machine_limits(struct machine_limits *out, struct pool *pool)
 {
-    *out = (struct machine_limits){.read_gb_s = read_rate((size_t)512 << 20, pool)};
+    *out = (struct machine_limits){.read_gb_s = machine_read_gb_s(pool)};
 #if KERNELS_X86
     unsigned cpu = cpu_features();
     out->f32_gflop_s = peak(cpu & CPU_AVX512 ? fma_avx512 : fma_avx2, pool);

@@ -67,7 +67,7 @@ static void forward_item(void *ctx, int item, int thread)
           smaller(panel0 + s->item_panels, s->n_panel));
 }
 
-static linear_fn *forward_kernel(const struct weight *w)
+linear_fn *linear_kernel(const struct weight *w)
 {
     const struct panel_type *t = panel_type(w->type);
     return w->exact && t->act != ACT_REAL ? kernels.linear_exact : *t->forward; /* f32 and f16 are exact already */
@@ -76,7 +76,7 @@ static linear_fn *forward_kernel(const struct weight *w)
 void linear_forward(real *out, const struct act *x, const struct weight *w, const real *bias, struct pool *pool)
 {
     assert(x->n_in == w->n_in && x->type == weight_act(w));
-    struct forward_split s = {.job = {out, x, w, bias}, .fn = forward_kernel(w), .n_panel = panel_count(w->n_out)};
+    struct forward_split s = {.job = {out, x, w, bias}, .fn = linear_kernel(w), .n_panel = panel_count(w->n_out)};
     int64_t wanted = ITEM_PANELS_INT8;
     if (x->n_row <= FEW_ROWS) {
         wanted = ITEM_BYTES / (int64_t)panel_bytes(w->type, w->n_in) / 4 * 4;

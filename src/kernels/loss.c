@@ -8,6 +8,14 @@ void lse_forward(real *lse, const real *x, int64_t n_row, int64_t n, struct pool
     range_run(pool, kernels.lse_rows, &job, n_row, n < 4096 ? 4 : 1);
 }
 
+real lse_divided(const real *x, real divisor, int64_t n)
+{
+    real lse;
+    struct loss_job job = {.lse = &lse, .x = x, .n = n, .divisor = divisor == 1 ? 0 : divisor};
+    kernels.lse_rows(&job, 0, 1);
+    return lse;
+}
+
 void cross_entropy(real *loss, real *dx, const real *x, const int32_t *targets, real scale, int64_t n_row, int64_t n,
                    struct pool *pool)
 {
@@ -78,6 +86,17 @@ static void heap_sink(struct candidate *heap, int n, int i)
     heap[i] = c;
 }
 
+/* A heap becomes a list, the best first. */
+static void heap_unwind(struct candidate *heap, int k)
+{
+    for (int i = k - 1; i > 0; i--) { /* the worst goes last */
+        struct candidate worst = heap[0];
+        heap[0] = heap[i];
+        heap[i] = worst;
+        heap_sink(heap, i, 0);
+    }
+}
+
 int top_k_select(struct candidate *out, const float *x, int64_t n, int k)
 {
     if (k > n)
@@ -96,12 +115,7 @@ int top_k_select(struct candidate *out, const float *x, int64_t n, int k)
             heap_sink(out, k, 0);
         }
     }
-    for (int i = k - 1; i > 0; i--) { /* the worst goes last */
-        struct candidate worst = out[0];
-        out[0] = out[i];
-        out[i] = worst;
-        heap_sink(out, i, 0);
-    }
+    heap_unwind(out, k);
     return k;
 }
 
@@ -114,4 +128,59 @@ int32_t argmax(const float *x, int64_t n)
         if (x[i] == x[i])
             best = i;
     return (int32_t)best;
+}
+
+/* ---- the same, given the maxima of blocks ---- */
+bool row_maxima(float *maxima, const float *x, int64_t n)
+{
+    return kernels.row_maxima(maxima, x, n);
+}
+
+int64_t row_collect(struct candidate *out, const float *x, const float *maxima, int64_t n, float limit)
+{
+    int64_t count = 0;
+    for (int64_t b = 0; b < row_blocks(n); b++) {
+        int64_t end = (b + 1) * ROW_BLOCK < n ? (b + 1) * ROW_BLOCK : n;
+        if (maxima[b] >= limit)
+            count += kernels.collect_from(out + count, x, b * ROW_BLOCK, end, limit);
+    }
+    return count;
+}
+
+int32_t row_argmax(const float *x, const float *maxima, int64_t n)
+{
+    int32_t block = argmax(maxima, row_blocks(n)); /* the first of equals */
+    struct candidate found[ROW_BLOCK];
+    int64_t i = (int64_t)block * ROW_BLOCK, end = i + ROW_BLOCK < n ? i + ROW_BLOCK : n;
+    kernels.collect_from(found, x, i, end, maxima[block]);
+    return found[0].id;
+}
+
+/* The k-th largest maximum bounds the k-th largest element from below: each of k blocks has one that is no smaller. */
+int row_top_k(struct candidate *out, const float *x, const float *maxima, int64_t n, int k)
+{
+    int64_t n_block = row_blocks(n);
+    if (k <= 0 || k > n_block)
+        return top_k_select(out, x, n, k);
+    top_k_select(out, maxima, n_block, k);
+    float limit = out[k - 1].logit;
+    int kept = 0;
+    for (int64_t b = 0; b < n_block; b++) {
+        struct candidate found[ROW_BLOCK];
+        int64_t end = (b + 1) * ROW_BLOCK < n ? (b + 1) * ROW_BLOCK : n, n_found = 0;
+        if (maxima[b] >= limit)
+            n_found = kernels.collect_from(found, x, b * ROW_BLOCK, end, limit);
+        for (int64_t i = 0; i < n_found; i++) {
+            if (kept < k) {
+                out[kept++] = found[i];
+                for (int j = k / 2 - 1; kept == k && j >= 0; j--)
+                    heap_sink(out, k, j);
+            } else if (is_better(found[i], out[0])) {
+                out[0] = found[i];
+                heap_sink(out, k, 0);
+            }
+        }
+    }
+    heap_unwind(out, k);
+    return k;
 }

@@ -124,6 +124,28 @@ struct attend_job {
 /* Rows row0 .. row1-1 of the span (0 is its first) for the query heads of one KV head. */
 typedef void attend_fn(const struct attend_job *job, const struct attend_span *span, int row0, int row1, int kv_head);
 
+/* One segment of a few rows by itself, so that threads can share one row's keys. A part is what one query knows of one
+ * segment: max, sum (0: no key seen), then acc [d_head rounded up to 16]; parts stand [row][query head][segment]. */
+struct attend_parts {
+    struct attend_job job;
+    real *parts;
+    int n_segment; /* room for each query */
+};
+static inline real *attend_part_at(const struct attend_parts *p, int64_t row, int head, int segment)
+{
+    int64_t at = (row * p->job.attr->n_head + head) * p->n_segment + segment;
+    return p->parts + at * (2 + kv_value_stride(p->job.l->d_head));
+}
+typedef void attend_part_fn(const struct attend_parts *p, const struct attend_span *span, int row, int kv_head,
+                            int segment);
+/* The parts of queries i0 .. i1-1 (row * n_head + head) joined into out: those from the first key's segment to the
+ * position's. */
+struct attend_merge_job {
+    struct attend_parts p;
+    const int32_t *positions;
+};
+typedef range_fn attend_merge_fn;
+
 struct attend_back_job {
     real *dq, *dk, *dv;
     const real *dout, *q, *k, *v;
@@ -146,7 +168,7 @@ struct loss_job {
     real *lse, *loss, *dx;
     const real *x;
     const int32_t *targets;
-    real scale;
+    real scale, divisor; /* divisor, of lse_rows: every x is divided by it first; 0 = not */
     int64_t n;
 };
 typedef range_fn lse_rows_fn, loss_rows_fn;
@@ -169,5 +191,10 @@ typedef range_fn squares_chunks_fn;
 /* ---- selection ---- */
 /* The first i in i0 .. n-1 with x[i] > limit (NaN never is); n when none. */
 typedef int64_t find_above_fn(const float *x, int64_t i0, int64_t n, float limit);
+/* The maximum of every ROW_BLOCK of x[n], unless some are NaN; false when some |x| is above ROW_FINITE or NaN. */
+typedef bool row_maxima_fn(float *maxima, const float *x, int64_t n);
+#define ROW_FINITE 3.0e38f
+/* All of i0 .. i1-1 with x[i] >= limit, ascending; out has room for all. Returns how many. */
+typedef int64_t collect_from_fn(struct candidate *out, const float *x, int64_t i0, int64_t i1, float limit);
 
 #endif

@@ -45,6 +45,30 @@ void norm_layer_forward(real *out, const real *x, const real *weight, const real
     range_run(pool, kernels.norm_layer, &job, n_row, rows_per_item(n));
 }
 
+struct norm_act {
+    struct norm_job norm;
+    range_fn *fn;
+    const struct act *act;
+};
+
+static void norm_act_rows(const void *ctx, int64_t row0, int64_t row1)
+{
+    const struct norm_act *job = ctx;
+    job->fn(&job->norm, row0, row1);
+    if (job->act->type != ACT_REAL)
+        (job->act->type == ACT_BF16 ? kernels.act_bf16 : kernels.act_int8)(job->act, row0, row1);
+}
+
+void norm_act_forward(struct act *a, enum act_type type, void *storage, bool layer, real *out, const real *x,
+                      const real *weight, const real *bias, real eps, int64_t n_row, int64_t n, struct pool *pool)
+{
+    *a = (struct act){.type = type, .n_row = n_row, .n_in = n, .x = out, .storage = storage};
+    struct norm_act job = {{.out = out, .x = x, .weight = weight, .bias = bias, .eps = eps, .n = n},
+                           layer ? kernels.norm_layer : kernels.norm_rms,
+                           a};
+    range_run(pool, norm_act_rows, &job, n_row, rows_per_item(n));
+}
+
 /* Blocks of rows: first dx by rows, then dw by columns from the rows' mean and inverse, so that dw adds rows ascending
  * whatever the pool does. */
 static void norm_backward(const struct norm_back_job *whole, range_fn *dx, int64_t n_row, struct pool *pool)
@@ -118,6 +142,12 @@ void fn_forward(real *out, const real *x, enum act_fn fn, int64_t count, struct 
 {
     struct map_job job = {.out = out, .a = x, .fn = fn};
     range_run(pool, kernels.map_fn, &job, count, ITEM_ELEMENTS);
+}
+
+void exp_forward(real *out, const real *x, int64_t count)
+{
+    struct map_job job = {.out = out, .a = x, .fn = FUNCTION_EXP};
+    kernels.map_function(&job, 0, count);
 }
 
 void fn_backward(real *dx, const real *dy, const real *x, enum act_fn fn, int64_t count, struct pool *pool)

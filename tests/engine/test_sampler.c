@@ -378,7 +378,7 @@ static void test_sampler_allocation_failures(void **state)
         assert_int_equal(st, fault_fired() ? ST_NOMEM : ST_OK);
         sampler_scratch_free(&s);
     }
-    assert_int_equal(n, 5);
+    assert_int_equal(n, 7);
 }
 
 int main(void)

@@ -259,6 +259,58 @@ static inline void check_kv_store(struct sink *s, struct pool *pool)
         }
 }
 
+/* A row's segments by themselves, on threads; `same`: they must give the bits of the row as a whole. */
+static inline void check_attend_segments(struct sink *s, const struct attend_shape *shape, enum kv_type type, bool same,
+                                         struct pool *pool)
+{
+    enum { LENGTH = 900, ROWS = 2 };
+    struct kv_layout l = {type, shape->n_kv_head, shape->d_head};
+    struct attend_attr attr = {shape->n_head, (real)(1 / sqrt(shape->d_head)), shape->window, shape->soft_cap};
+    int64_t q_row = (int64_t)shape->n_head * shape->d_head, kv_row = (int64_t)shape->n_kv_head * shape->d_head;
+    real *k = ops_input(LENGTH * kv_row, 1.5f, 2, false), *v = ops_input(LENGTH * kv_row, 1, 3, false);
+    real *q = ops_input(ROWS * q_row, 1.5f, 1, false), *whole = zeros_new((size_t)(ROWS * q_row));
+    real *split = zeros_new((size_t)(ROWS * q_row));
+    size_t bytes = attend_scratch_bytes(&l, shape->n_head, LENGTH);
+    void *scratch = malloc(bytes);
+    struct pages p = pages_new(&l, 960, 2);
+    for (int i = 0; i < 2; i++) {
+        struct attend_span all = {0, LENGTH, 0, p.blocks + i * (960 / KV_BLOCK)};
+        kv_write(p.layer, &l, k, v, &all, 1, pool);
+    }
+    static const int positions[] = {511, 512, 700, 899};
+    for (size_t i = 0; i < sizeof positions / sizeof *positions; i++) {
+        struct attend_span spans[] = {{0, 1, positions[i], p.blocks}, {1, 1, 600, p.blocks + 960 / KV_BLOCK}};
+        attend_forward(whole, q, p.layer, &l, &attr, spans, 2, pool);
+        for (size_t room = 0; room <= bytes; room += bytes / 2) { /* also where the parts do not fit */
+            memset(split, 0, (size_t)(ROWS * q_row) * sizeof *split);
+            attend_forward_split(split, q, p.layer, &l, &attr, spans, 2, scratch, room, pool);
+            if (same)
+                assert_memory_equal(split, whole, (size_t)(ROWS * q_row) * sizeof *split);
+        }
+        sink_reals(s, split, ROWS * q_row);
+    }
+    pages_free(&p);
+    free(k), free(v), free(q), free(whole), free(split), free(scratch);
+}
+static inline void check_attend_shapes_in_segments(struct sink *s, bool same)
+{
+    struct error err;
+    struct pool *wide;
+    OK(pool_create(&wide, 9, &err)); /* so many threads that every shape is split */
+    for (int i = 0; i < ATTEND_SHAPES; i++)
+        check_attend_segments(s, &attend_shapes[i], (enum kv_type)(i % 3), same, wide);
+    pool_destroy(wide);
+}
+static inline void check_attend_part(struct sink *s, struct pool *pool)
+{
+    (void)pool;
+    check_attend_shapes_in_segments(s, false);
+}
+static inline void check_attend_merge(struct sink *s, struct pool *pool)
+{
+    check_attend_part(s, pool);
+}
+
 static inline void check_attend_back(struct sink *s, struct pool *pool)
 {
     for (int i = 0; i < ATTEND_SHAPES; i++) {
@@ -354,6 +406,66 @@ static inline void check_find_above(struct sink *s, struct pool *pool)
             free(x);
         }
 #endif
+}
+
+/* A row as logits are, with ties, and with minus infinity where an id is forbidden; never NaN. */
+static inline float *row_input(int64_t n, int kind)
+{
+    float *x = malloc((size_t)n * sizeof *x);
+    uint32_t bits = (uint32_t)(n * 31 + kind);
+    for (int64_t i = 0; i < n; i++) {
+        bits = bits * 1664525u + 1013904223u;
+        x[i] = (float)(int32_t)bits / 2e8f;
+        if (kind == 1)
+            x[i] = (float)(int)x[i];
+        if (kind == 2 && i % 5 == 0)
+            x[i] = -INFINITY;
+    }
+    return x;
+}
+static inline void check_row_maxima(struct sink *s, struct pool *pool)
+{
+    (void)pool;
+    static const int64_t widths[] = {1, 5, 255, 257, 4099, 151936};
+    for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++)
+        for (int kind = 0; kind < 3; kind++) {
+            float maxima[600], *x = row_input(widths[i], kind);
+            bool finite = row_maxima(maxima, x, widths[i]);
+            assert_int_equal(finite, kind != 2);
+            sink_bytes(s, maxima, (size_t)row_blocks(widths[i]) * sizeof *maxima);
+            for (int bad = 0; kind == 0 && bad < 3; bad++) { /* wherever one stands, it is seen */
+                float was = x[widths[i] * bad / 3];
+                x[widths[i] * bad / 3] = bad == 0 ? NAN : bad == 1 ? INFINITY : -3.1e38f;
+                assert_false(row_maxima(maxima, x, widths[i]));
+                x[widths[i] * bad / 3] = was;
+            }
+            free(x);
+        }
+}
+static inline void check_collect_from(struct sink *s, struct pool *pool)
+{
+    (void)pool;
+    static const int64_t widths[] = {1, 5, 255, 257, 4099, 151936};
+    static const int ks[] = {1, 2, 17, 40, 500};
+    for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++)
+        for (int kind = 0; kind < 3; kind++) {
+            int64_t n = widths[i];
+            float maxima[600], *x = row_input(n, kind);
+            struct candidate *out = malloc((size_t)n * sizeof *out), want[500], got[500];
+            row_maxima(maxima, x, n);
+            for (int limit = -12; limit < 12; limit += 3) {
+                int64_t count = row_collect(out, x, maxima, n, (float)limit);
+                sink_bytes(s, out, (size_t)count * sizeof *out);
+            }
+            int32_t best = row_argmax(x, maxima, n);
+            assert_int_equal(best, argmax(x, n));
+            for (size_t k = 0; k < sizeof ks / sizeof ks[0]; k++) {
+                int count = top_k_select(want, x, n, ks[k]);
+                assert_int_equal(row_top_k(got, x, maxima, n, ks[k]), count);
+                assert_memory_equal(got, want, (size_t)count * sizeof *got);
+            }
+            free(out), free(x);
+        }
 }
 
 #endif

@@ -20,12 +20,16 @@
 #define map_function__ref   map_function__mutant
 #define kv_store__ref       kv_store__mutant
 #define attend__ref         attend__mutant
+#define attend_part__ref    attend_part__mutant
+#define attend_merge__ref   attend_merge__mutant
 #define attend_back__ref    attend_back__mutant
 #define lse_rows__ref       lse_rows__mutant
 #define loss_rows__ref      loss_rows__mutant
 #define adamw_range__ref    adamw_range__mutant
 #define squares_chunks__ref squares_chunks__mutant
 #define find_above__ref     find_above__mutant
+#define row_maxima__ref     row_maxima__mutant
+#define collect_from__ref   collect_from__mutant
 #include "../../src/kernels/ref/norm_ref.c"
 #include "../../src/kernels/ref/map_ref.c"
 #include "../../src/kernels/ref/loss_ref.c"

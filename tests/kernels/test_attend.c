@@ -229,11 +229,26 @@ static void test_rows_without_a_span_are_left_alone(void **state)
     free(q);
 }
 
+static void test_segments_shared_out_give_the_same_bits(void **state)
+{
+    (void)state;
+    struct error err;
+    const char *const sets[] = {"ref", NULL};
+    for (int i = 0; i < 2; i++) {
+        struct sink s = {0};
+        OK(kernels_init(sets[i], &err));
+        check_attend_shapes_in_segments(&s, true);
+        assert_true(s.n > 0);
+        sink_free(&s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_attend_equals_naive_softmax),
         cmocka_unit_test(test_attend_chunks_and_threads_have_equal_bits),
+        cmocka_unit_test(test_segments_shared_out_give_the_same_bits),
         cmocka_unit_test(test_chunk_comparison_can_fail),
         cmocka_unit_test(test_threads_have_equal_bits),
         cmocka_unit_test(test_rows_without_a_span_are_left_alone),

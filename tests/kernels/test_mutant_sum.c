@@ -16,6 +16,7 @@ MUTANT(norm_layer)
 MUTANT(norm_rms_dx)
 MUTANT(norm_layer_dx)
 MUTANT(attend)
+MUTANT(attend_part)
 MUTANT(attend_back)
 MUTANT(lse_rows)
 MUTANT(loss_rows)
@@ -24,8 +25,8 @@ static void test_reordered_mutants_are_noticed(void **state)
 {
     (void)state;
     const struct mutant mutants[] = {
-        ROW(norm_rms), ROW(norm_layer),  ROW(norm_rms_dx), ROW(norm_layer_dx),
-        ROW(attend),   ROW(attend_back), ROW(lse_rows),    ROW(loss_rows),
+        ROW(norm_rms),    ROW(norm_layer),  ROW(norm_rms_dx), ROW(norm_layer_dx), ROW(attend),
+        ROW(attend_part), ROW(attend_back), ROW(lse_rows),    ROW(loss_rows),
     };
     mutants_are_noticed(mutants, sizeof mutants / sizeof mutants[0]);
 }

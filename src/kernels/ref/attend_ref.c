@@ -103,22 +103,29 @@ static void page_read(struct page_rows *rows, const struct kv_head *h, const str
 }
 
 /* ---- attention of one query ---- */
+static void attend_segment(struct softmax *part, const real *q, const struct attend_job *job,
+                           const struct attend_span *span, int kv_head, int pos, int segment)
+{
+    int d = job->l->d_head, first = attend_first_key(job->attr, pos);
+    struct page_rows rows;
+    *part = (struct softmax){.empty = true};
+    for (int key = segment * KV_SEGMENT; key < (segment + 1) * KV_SEGMENT; key += KV_BLOCK) {
+        int t0 = first > key ? first - key : 0, t1 = pos + 1 - key < KV_BLOCK ? pos + 1 - key : KV_BLOCK;
+        if (t0 >= t1)
+            continue;
+        struct kv_head h = kv_head_at(job->layer, job->l, span->blocks[key / KV_BLOCK], kv_head);
+        page_read(&rows, &h, job->l, t0, t1);
+        softmax_page(part, q, rows.k, rows.v, d, t0, t1, d, job->attr);
+    }
+}
+
 static void attend_query(real *out, const real *q, const struct attend_job *job, const struct attend_span *span,
                          int kv_head, int pos)
 {
     int d = job->l->d_head, first = attend_first_key(job->attr, pos);
-    struct page_rows rows;
-    struct softmax all = {.empty = true};
+    struct softmax all = {.empty = true}, part;
     for (int segment = first / KV_SEGMENT; segment <= pos / KV_SEGMENT; segment++) {
-        struct softmax part = {.empty = true};
-        for (int key = segment * KV_SEGMENT; key < (segment + 1) * KV_SEGMENT; key += KV_BLOCK) {
-            int t0 = first > key ? first - key : 0, t1 = pos + 1 - key < KV_BLOCK ? pos + 1 - key : KV_BLOCK;
-            if (t0 >= t1)
-                continue;
-            struct kv_head h = kv_head_at(job->layer, job->l, span->blocks[key / KV_BLOCK], kv_head);
-            page_read(&rows, &h, job->l, t0, t1);
-            softmax_page(&part, q, rows.k, rows.v, d, t0, t1, d, job->attr);
-        }
+        attend_segment(&part, q, job, span, kv_head, pos, segment);
         softmax_merge(&all, &part, d);
     }
     for (int i = 0; i < d; i++)
@@ -133,4 +140,37 @@ void attend__ref(const struct attend_job *job, const struct attend_span *span, i
             int64_t at = ((int64_t)(span->row0 + row) * n_head + kv_head * group + g) * job->l->d_head;
             attend_query(job->out + at, job->q + at, job, span, kv_head, span->pos0 + row);
         }
+}
+
+void attend_part__ref(const struct attend_parts *p, const struct attend_span *span, int row, int kv_head, int segment)
+{
+    int d = p->job.l->d_head, n_head = p->job.attr->n_head, group = n_head / p->job.l->n_kv_head;
+    for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
+        struct softmax part;
+        int64_t at = (int64_t)(span->row0 + row) * n_head + head;
+        attend_segment(&part, p->job.q + at * d, &p->job, span, kv_head, span->pos0 + row, segment);
+        real *out = attend_part_at(p, span->row0 + row, head, segment);
+        out[0] = part.empty ? 0 : part.max;
+        out[1] = part.empty ? 0 : part.sum;
+        for (int i = 0; i < d && !part.empty; i++)
+            out[2 + i] = part.acc[i];
+    }
+}
+
+void attend_merge__ref(const void *ctx, int64_t i0, int64_t i1)
+{
+    const struct attend_merge_job *job = ctx;
+    int d = job->p.job.l->d_head, n_head = job->p.job.attr->n_head;
+    for (int64_t i = i0; i < i1; i++) {
+        int pos = job->positions[i / n_head];
+        struct softmax all = {.empty = true}, part;
+        for (int s = attend_first_key(job->p.job.attr, pos) / KV_SEGMENT; s <= pos / KV_SEGMENT; s++) {
+            const real *in = attend_part_at(&job->p, i / n_head, (int)(i % n_head), s);
+            part = (struct softmax){.max = in[0], .sum = in[1]};
+            memcpy(part.acc, in + 2, (size_t)d * sizeof *in);
+            softmax_merge(&all, &part, d);
+        }
+        for (int k = 0; k < d; k++)
+            job->p.job.out[i * d + k] = all.acc[k] / all.sum;
+    }
 }

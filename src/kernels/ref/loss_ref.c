@@ -3,13 +3,15 @@
 #include "kernels/ref/lanes_ref.h"
 
 /* One chunk: its maximum, and the sum of e^(x - max). */
-static real chunk_sum(real *max, const real *x, int64_t n)
+static real chunk_sum(real *max, const real *x, real divisor, int64_t n)
 {
     real m = -INFINITY, lane[LANES] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        real v = divisor > 0 ? x[i] / divisor : x[i];
+        m = v > m ? v : m;
+    }
     for (int64_t i = 0; i < n; i++)
-        m = x[i] > m ? x[i] : m;
-    for (int64_t i = 0; i < n; i++)
-        lane[i % LANES] += real_exp(x[i] - m);
+        lane[i % LANES] += real_exp((divisor > 0 ? x[i] / divisor : x[i]) - m);
     *max = m;
     return lanes_sum(lane);
 }
@@ -33,7 +35,7 @@ void lse_rows__ref(const void *ctx, int64_t row0, int64_t row1)
             int64_t n = job->n - i < LSE_CHUNK ? job->n - i : LSE_CHUNK;
             if (all_minus_infinity(x, n)) /* masked: adds nothing, and must not become NaN */
                 continue;
-            real m, l = chunk_sum(&m, x, n), top = max > m ? max : m;
+            real m, l = chunk_sum(&m, x, job->divisor, n), top = max > m ? max : m;
             sum = FMA(l, real_exp(m - top), empty ? 0 : sum * real_exp(max - top));
             max = top;
             empty = false;
@@ -99,4 +101,24 @@ int64_t find_above__ref(const float *x, int64_t i0, int64_t n, float limit)
     while (i < n && !(x[i] > limit))
         i++;
     return i;
+}
+
+bool row_maxima__ref(float *maxima, const float *x, int64_t n)
+{
+    bool finite = true;
+    for (int64_t i = 0; i < n; i++) {
+        float *m = &maxima[i / ROW_BLOCK];
+        *m = i % ROW_BLOCK == 0 || x[i] > *m ? x[i] : *m;
+        finite &= fabsf(x[i]) <= ROW_FINITE;
+    }
+    return finite;
+}
+
+int64_t collect_from__ref(struct candidate *out, const float *x, int64_t i0, int64_t i1, float limit)
+{
+    int64_t n = 0;
+    for (int64_t i = i0; i < i1; i++)
+        if (x[i] >= limit)
+            out[n++] = (struct candidate){(int32_t)i, x[i]};
+    return n;
 }

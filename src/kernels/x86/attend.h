@@ -88,61 +88,122 @@ INLINE void widen_int8(struct wide *w, const struct kv_head *h, int d, int t0, i
 /* ---- attention ---- */
 
 /* f16 pages are read as they are by up to this many queries, widened into `wide` for more. */
-enum { DIRECT_QUERIES = 4 };
+enum { DIRECT_QUERIES = 8 };
 
-static void page(struct batch *b, struct wide *wide, const struct kv_head *h, enum kv_type type, int key)
+static void page(struct batch *b, struct wide *wide, const struct kv_head *h, enum kv_type type, int key,
+                 struct ahead ahead)
 {
     if (type == KV_F32)
-        batch_page(b, KV_F32, h->k, h->v, key);
+        batch_page(b, KV_F32, h->k, h->v, key, ahead);
     else if (type == KV_F16 && b->n <= DIRECT_QUERIES)
-        batch_page(b, KV_F16, h->k, h->v, key);
+        batch_page(b, KV_F16, h->k, h->v, key, ahead);
     else {
         int t0 = range_first(b, 0, key), t1 = range_end(b, b->n - 1, key);
         if (type == KV_F16)
             widen_half(wide, h, b->d, t0, t1);
         else
             widen_int8(wide, h, b->d, t0, t1);
-        batch_page(b, KV_F32, wide->k, wide->v, key);
+        batch_page(b, KV_F32, wide->k, wide->v, key, ahead);
     }
 }
 
-static void attend_batch(struct batch *b, struct wide *wide, const struct attend_job *job,
-                         const struct attend_span *span, int kv_head)
+static void attend_segment(struct batch *b, struct wide *wide, const struct attend_job *job,
+                           const struct attend_span *span, int kv_head, int segment)
 {
-    int first = b->first[0], last = b->pos[b->n - 1];
-    batch_begin(b);
-    for (int segment = first / KV_SEGMENT; segment <= last / KV_SEGMENT; segment++) {
-        int end = smaller((segment + 1) * KV_SEGMENT, last + 1);
-        for (int key = larger(segment * KV_SEGMENT, first / KV_BLOCK * KV_BLOCK); key < end; key += KV_BLOCK) {
-            struct kv_head h = kv_head_at(job->layer, job->l, span->blocks[key / KV_BLOCK], kv_head);
-            page(b, wide, &h, job->l->type, key);
+    int first = b->first[0], last = b->pos[b->n - 1], end = smaller((segment + 1) * KV_SEGMENT, last + 1);
+    for (int key = larger(segment * KV_SEGMENT, first / KV_BLOCK * KV_BLOCK); key < end; key += KV_BLOCK) {
+        struct kv_head h = kv_head_at(job->layer, job->l, span->blocks[key / KV_BLOCK], kv_head);
+        struct ahead ahead = nothing_ahead;
+        if (key + KV_BLOCK <= last) { /* half of the next page with the keys, half with the values of this one */
+            int lines = (int)(kv_head_bytes(job->l) / 64);
+            ahead = (struct ahead){kv_head_at(job->layer, job->l, span->blocks[key / KV_BLOCK + 1], kv_head).k,
+                                   lines / (2 * 4 * KV_PANELS), lines / (2 * KV_BLOCK)};
         }
-        batch_merge(b);
+        page(b, wide, &h, job->l->type, key, ahead);
     }
+}
+
+/* Queries u0 .. of those that rows row0 .. have under one KV head; at[] is where each stands in q and out. */
+static void take_queries(struct batch *b, int64_t at[BATCH], const struct attend_job *job,
+                         const struct attend_span *span, int row0, int kv_head, int u0)
+{
+    int d = job->l->d_head, n_head = job->attr->n_head, group = n_head / job->l->n_kv_head;
+    b->d = d;
+    b->stride = kv_value_stride(d);
+    b->attr = job->attr;
+    for (int u = 0; u < b->n; u++) {
+        int row = row0 + (u0 + u) / group;
+        at[u] = ((int64_t)(span->row0 + row) * n_head + kv_head * group + (u0 + u) % group) * d;
+        b->q[u] = job->q + at[u];
+        b->pos[u] = span->pos0 + row;
+        b->first[u] = attend_first_key(job->attr, b->pos[u]);
+    }
+    batch_begin(b);
+}
+
+static void store_quotient(float *out, const float *acc, float sum, int d)
+{
+    for (int i = 0; i < d; i += 16)
+        store_until(out, i, d, vf_div(v16_load(acc + i), vf_set(sum)));
 }
 
 void ISA(attend)(const struct attend_job *job, const struct attend_span *span, int row0, int row1, int kv_head)
 {
-    int d = job->l->d_head, n_head = job->attr->n_head, group = n_head / job->l->n_kv_head;
     struct batch b; /* not initialised as a whole: it is large */
-    b.d = d;
-    b.stride = kv_value_stride(d);
-    b.attr = job->attr;
     struct wide wide;
-    int count = (row1 - row0) * group;
+    int count = (row1 - row0) * (job->attr->n_head / job->l->n_kv_head);
     for (int u0 = 0; u0 < count; u0 += BATCH) {
         int64_t at[BATCH];
         b.n = smaller(BATCH, count - u0);
-        for (int u = 0; u < b.n; u++) {
-            int row = row0 + (u0 + u) / group;
-            at[u] = ((int64_t)(span->row0 + row) * n_head + kv_head * group + (u0 + u) % group) * d;
-            b.q[u] = job->q + at[u];
-            b.pos[u] = span->pos0 + row;
-            b.first[u] = attend_first_key(job->attr, b.pos[u]);
+        take_queries(&b, at, job, span, row0, kv_head, u0);
+        for (int segment = b.first[0] / KV_SEGMENT; segment <= b.pos[b.n - 1] / KV_SEGMENT; segment++) {
+            attend_segment(&b, &wide, job, span, kv_head, segment);
+            batch_merge(&b);
         }
-        attend_batch(&b, &wide, job, span, kv_head);
         for (int u = 0; u < b.n; u++)
-            for (int i = 0; i < d; i += 16)
-                store_until(job->out + at[u], i, d, vf_div(v16_load(b.all + u * b.stride + i), vf_set(b.all_sum[u])));
+            store_quotient(job->out + at[u], b.all + u * b.stride, b.all_sum[u], b.d);
+    }
+}
+
+void ISA(attend_part)(const struct attend_parts *p, const struct attend_span *span, int row, int kv_head, int segment)
+{
+    struct batch b;
+    struct wide wide;
+    int group = p->job.attr->n_head / p->job.l->n_kv_head;
+    for (int u0 = 0; u0 < group; u0 += BATCH) {
+        int64_t at[BATCH];
+        b.n = smaller(BATCH, group - u0);
+        take_queries(&b, at, &p->job, span, row, kv_head, u0);
+        attend_segment(&b, &wide, &p->job, span, kv_head, segment);
+        for (int u = 0; u < b.n; u++) {
+            float *out = attend_part_at(p, span->row0 + row, kv_head * group + u0 + u, segment);
+            out[0] = b.part_empty[u] ? 0 : b.part_max[u];
+            out[1] = b.part_empty[u] ? 0 : b.part_sum[u];
+            if (!b.part_empty[u])
+                memcpy(out + 2, b.part + u * b.stride, (size_t)b.stride * sizeof *out);
+        }
+    }
+}
+
+void ISA(attend_merge)(const void *ctx, int64_t i0, int64_t i1)
+{
+    const struct attend_merge_job *job = ctx;
+    int d = job->p.job.l->d_head, n_head = job->p.job.attr->n_head;
+    struct batch b;
+    b.n = 1;
+    b.d = d;
+    b.stride = kv_value_stride(d);
+    for (int64_t i = i0; i < i1; i++) {
+        int pos = job->positions[i / n_head];
+        batch_begin(&b);
+        for (int s = attend_first_key(job->p.job.attr, pos) / KV_SEGMENT; s <= pos / KV_SEGMENT; s++) {
+            const float *in = attend_part_at(&job->p, i / n_head, (int)(i % n_head), s);
+            b.part_empty[0] = in[1] == 0;
+            b.part_max[0] = in[0];
+            b.part_sum[0] = in[1];
+            memcpy(b.part, in + 2, (size_t)b.stride * sizeof *in);
+            batch_merge(&b);
+        }
+        store_quotient(job->p.job.out + i * d, b.all, b.all_sum[0], d);
     }
 }

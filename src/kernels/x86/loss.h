@@ -18,19 +18,28 @@ INLINE bool all_minus_infinity(const float *x, int64_t n)
     return true;
 }
 
-INLINE float lse_row(const float *row, int64_t count)
+INLINE vf divided_until(const float *x, int64_t i, int64_t n, bool divide, vf divisor)
 {
+    vf v = load_until(x, i, n);
+    return divide ? vf_div(v, divisor) : v;
+}
+
+INLINE float lse_row(const float *row, int64_t count, bool divide, float divisor)
+{
+    const vf by = vf_set(divisor);
     float max = -INFINITY, sum = 0;
     bool empty = true;
     for (int64_t at = 0; at < count; at += LSE_CHUNK) {
         const float *x = row + at;
         int64_t n = count - at < LSE_CHUNK ? count - at : LSE_CHUNK;
         float m = chunk_max(x, n);
+        m = divide ? m / divisor : m; /* rounding keeps the order */
         if (m == -INFINITY && all_minus_infinity(x, n))
             continue;
         vf total = v16_zero(), top_lanes = vf_set(m);
         for (int64_t i = 0; i < n; i += 16)
-            total = keep_until(i, n, vf_add(total, vf_exp(vf_sub(load_until(x, i, n), top_lanes))), total);
+            total =
+                keep_until(i, n, vf_add(total, vf_exp(vf_sub(divided_until(x, i, n, divide, by), top_lanes))), total);
         float top = max > m ? max : m;
         sum = fmaf(v16_sum(total), exp_one(m - top), empty ? 0 : sum * exp_one(max - top));
         max = top;
@@ -43,7 +52,8 @@ void ISA(lse_rows)(const void *ctx, int64_t row0, int64_t row1)
 {
     const struct loss_job *job = ctx;
     for (int64_t r = row0; r < row1; r++)
-        job->lse[r] = lse_row(job->x + r * job->n, job->n);
+        job->lse[r] = job->divisor > 0 ? lse_row(job->x + r * job->n, job->n, true, job->divisor)
+                                       : lse_row(job->x + r * job->n, job->n, false, 0);
 }
 
 void ISA(loss_rows)(const void *ctx, int64_t row0, int64_t row1)
@@ -59,7 +69,7 @@ void ISA(loss_rows)(const void *ctx, int64_t row0, int64_t row1)
                 memset(dx, 0, (size_t)job->n * sizeof *dx);
             continue;
         }
-        float lse = lse_row(x, job->n), target_dx = (exp_one(x[target] - lse) - 1) * job->scale;
+        float lse = lse_row(x, job->n, false, 0), target_dx = (exp_one(x[target] - lse) - 1) * job->scale;
         job->loss[r] = lse - x[target];
         for (int64_t i = 0; dx && i < job->n; i += 16)
             store_until(dx, i, job->n,
@@ -122,4 +132,41 @@ int64_t ISA(find_above)(const float *x, int64_t i0, int64_t n, float limit)
     while (i < n && !(x[i] > limit))
         i++;
     return i;
+}
+
+bool ISA(row_maxima)(float *maxima, const float *x, int64_t n)
+{
+    const vf limit = vf_set(ROW_FINITE);
+    unsigned finite = 0xffff;
+    for (int64_t b = 0; b < n; b += ROW_BLOCK) {
+        int64_t end = b + ROW_BLOCK < n ? b + ROW_BLOCK : n, i = b;
+        vf top0 = vf_set(-INFINITY), top1 = top0;
+        for (; i + 32 <= end; i += 32) {
+            vf v = v16_load(x + i), w = v16_load(x + i + 16);
+            top0 = v16_max(v, top0), top1 = v16_max(w, top1);
+            finite &= vm_bits(vf_ge(limit, vf_abs(v))) & vm_bits(vf_ge(limit, vf_abs(w)));
+        }
+        for (; i < end; i += 16) {
+            vf v = load_until(x, i, end); /* absent elements are zero here, and left out of the maximum */
+            top0 = keep_until(i, end, v16_max(v, top0), top0);
+            finite &= vm_bits(vf_ge(limit, vf_abs(v)));
+        }
+        maxima[b / ROW_BLOCK] = v16_max_lane(v16_max(top0, top1));
+    }
+    return finite == 0xffff;
+}
+
+int64_t ISA(collect_from)(struct candidate *out, const float *x, int64_t i0, int64_t i1, float limit)
+{
+    const vf bound = vf_set(limit);
+    int64_t n = 0, i = i0;
+    for (; i + 16 <= i1; i += 16)
+        for (unsigned m = vm_bits(vf_ge(v16_load(x + i), bound)); m; m &= m - 1) {
+            int64_t at = i + __builtin_ctz(m);
+            out[n++] = (struct candidate){(int32_t)at, x[at]};
+        }
+    for (; i < i1; i++)
+        if (x[i] >= limit)
+            out[n++] = (struct candidate){(int32_t)i, x[i]};
+    return n;
 }

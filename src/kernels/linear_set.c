@@ -1,0 +1,123 @@
+/* linear_set - products that share their activations in one job, with what follows each part of them
+ *
+ * The panels of all products stand in one line, product after product; an item is a piece of that line times some rows.
+ * Its outputs are still in the cache when the activation or the residual is added.
+ */
+#include "kernels/kernels_private.h"
+
+enum { PIECE_MAX = 96, PIECE_BYTES = 64 << 10 };
+
+struct set_split {
+    const struct linear_set *set;
+    const struct act *x;
+    linear_fn *fn[LINEAR_SET_MAX];
+    int64_t end[LINEAR_SET_MAX]; /* of each product's panels in the line */
+    int64_t piece[PIECE_MAX + 1];
+    int n_piece;
+    int64_t item_panels, line, item_rows;
+};
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void product(const struct set_split *s, int i, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
+{
+    const struct linear_part *p = &s->set->parts[i];
+    struct linear_job job = {p->out, s->x, p->w, p->bias};
+    s->fn[i](&job, row0, row1, panel0, panel1);
+}
+
+/* The activation or the sum over the outputs that this item has just written. */
+static void follow(const struct linear_set *set, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
+{
+    int64_t n = set->parts[0].w->n_out, n0 = panel0 * LANES, count = smaller(panel1 * LANES, n) - n0;
+    for (int64_t at = row0 * n + n0, end = row1 * n; at < end; at += n) {
+        struct map_job glu = {.a = set->parts[0].out + at, .fn = set->fn}, sum = {.b = set->parts[0].out + at};
+        if (set->glu) {
+            glu.out = set->glu + at;
+            glu.b = set->parts[1].out + at;
+            kernels.map_glu(&glu, 0, count);
+        } else {
+            sum.out = set->sum + at;
+            sum.a = set->add + at;
+            kernels.map_add(&sum, 0, count);
+        }
+    }
+}
+
+/* Panels v0 .. v1-1 of the line; of a pair for GLU, of both products. */
+static void panels(const struct set_split *s, int64_t row0, int64_t row1, int64_t v0, int64_t v1)
+{
+    const struct linear_set *set = s->set;
+    if (set->glu || set->sum) {
+        for (int i = 0; i < set->n; i++)
+            product(s, i, row0, row1, v0, v1);
+        follow(set, row0, row1, v0, v1);
+        return;
+    }
+    for (int i = 0; i < set->n && v0 < v1; i++) {
+        int64_t begin = i ? s->end[i - 1] : 0, to = smaller(v1, s->end[i]);
+        if (v0 < to) {
+            product(s, i, row0, row1, v0 - begin, to - begin);
+            v0 = to;
+        }
+    }
+}
+
+static void few_rows_item(void *ctx, int item, int thread)
+{
+    (void)thread;
+    const struct set_split *s = ctx;
+    panels(s, 0, s->x->n_row, s->piece[item], s->piece[item + 1]);
+}
+
+static void many_rows_item(void *ctx, int item, int thread)
+{
+    (void)thread;
+    const struct set_split *s = ctx;
+    int64_t n = (s->line + s->item_panels - 1) / s->item_panels;
+    int64_t row0 = item / n * s->item_rows, v0 = item % n * s->item_panels;
+    panels(s, row0, smaller(row0 + s->item_rows, s->x->n_row), v0, smaller(v0 + s->item_panels, s->line));
+}
+
+/* Large pieces first, for long streams and few claims; small ones last, so that all threads end together. */
+static void cut(struct set_split *s, int n_thread, int64_t least)
+{
+    int64_t at = 0;
+    while (at < s->line && s->n_piece < PIECE_MAX) {
+        int64_t size = (s->line - at) / (2 * (int64_t)n_thread) / 4 * 4;
+        size = n_thread == 1 || s->n_piece == PIECE_MAX - 1 ? s->line - at : size < least ? least : size;
+        s->piece[s->n_piece++] = at;
+        at = smaller(at + size, s->line);
+    }
+    s->piece[s->n_piece] = s->line;
+}
+
+void linear_forward_set(const struct linear_set *set, const struct act *x, struct pool *pool)
+{
+    struct set_split s = {.set = set, .x = x};
+    bool together = set->glu || set->sum;
+    assert(set->n > 0 && set->n <= LINEAR_SET_MAX && (!set->glu || set->n == 2) && (!set->sum || set->n == 1));
+    for (int i = 0; i < set->n; i++) {
+        const struct weight *w = set->parts[i].w;
+        assert(x->n_in == w->n_in && x->type == weight_act(w));
+        assert(!together || w->n_out == set->parts[0].w->n_out);
+        s.fn[i] = linear_kernel(w);
+        s.line = together ? panel_count(w->n_out) : s.line + panel_count(w->n_out);
+        s.end[i] = s.line;
+    }
+    const struct weight *first = set->parts[0].w;
+    if (x->n_row <= FEW_ROWS) {
+        int64_t least = PIECE_BYTES / (int64_t)panel_bytes(first->type, first->n_in) / 4 * 4;
+        cut(&s, pool_threads(pool), least > 4 ? least : 4);
+        pool_run(pool, few_rows_item, &s, s.n_piece);
+        return;
+    }
+    int64_t share = s.line / (2 * pool_threads(pool));
+    s.item_panels = smaller(ITEM_PANELS_INT8, share > 1 ? share : 1);
+    s.item_rows = x->type == ACT_INT8 ? ITEM_ROWS_INT8 : ITEM_ROWS;
+    int64_t n_row_item = (x->n_row + s.item_rows - 1) / s.item_rows;
+    pool_run(pool, many_rows_item, &s, (int)(n_row_item * ((s.line + s.item_panels - 1) / s.item_panels)));
+}
