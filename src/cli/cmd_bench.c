@@ -2,9 +2,9 @@
  *
  * The clock holds model_forward alone: no sampling, no tokenizer. Prefill: one prompt in chunks, logits of its last
  * row. Decode: one row a sequence a step, after that prompt. Share of bandwidth: (weights and keys and values that a
- * step reads) x steps per second over the read bandwidth probed in the same run, of a batch's experts those of one row;
- * share of peak: 2 x body weights met x tokens per second, the head for the last row alone, attention not counted, over
- * the peak of the instruction that type uses. Medians of the repetitions.
+ * step reads) x steps per second over the read bandwidth probed just before and after, of a batch's experts those of
+ * one row; share of peak: 2 x body weights met x tokens per second, the head for the last row alone, attention not
+ * counted, over the peak of the instruction that type uses. Medians of the repetitions.
  */
 #include "base/clock.h"
 #include "base/file.h"
@@ -27,6 +27,8 @@ struct bench {
     int blocks_each;
     struct machine_limits limits;
     double prefill_tok_s, decode_tok_s;
+    bool profile;
+    struct model_profile prefill_profile, decode_profile;
 };
 
 static enum status bench_open(struct bench *b, struct error *err)
@@ -110,24 +112,76 @@ static int by_value(const void *a, const void *b)
 static void bench_run(struct bench *b)
 {
     enum { REPEAT_MAX = 64 };
-    double prefill[REPEAT_MAX] = {0}, decode[REPEAT_MAX] = {0};
+    double prefill[REPEAT_MAX] = {0}, decode[REPEAT_MAX] = {0}, read[REPEAT_MAX] = {0};
     int n = b->repeat < REPEAT_MAX ? (int)b->repeat : REPEAT_MAX;
     for (int s = 1; s < b->batch; s++) /* the other sequences need a prompt too; also warms up */
         prefill_once(b, s);
     machine_limits(&b->limits, b->pool);
     for (int i = 0; i < n; i++) {
         progress_show("bench", (double)i / n, NULL);
+        model_run_profile(b->run, b->profile ? &b->prefill_profile : NULL);
         prefill[i] = b->prompt ? prefill_once(b, 0) : 0;
+        model_run_profile(b->run, b->profile ? &b->decode_profile : NULL);
+        double before = b->gen ? machine_read_gb_s(b->pool) : 0;
         decode[i] = b->gen ? decode_once(b) : 0;
+        read[i] = b->gen ? (before + machine_read_gb_s(b->pool)) / 2 : b->limits.read_gb_s;
     }
+    model_run_profile(b->run, NULL);
     progress_end();
     qsort(prefill, (size_t)n, sizeof *prefill, by_value);
     qsort(decode, (size_t)n, sizeof *decode, by_value);
+    qsort(read, (size_t)n, sizeof *read, by_value);
+    b->limits.read_gb_s = read[n / 2];
     b->prefill_tok_s = prefill[n / 2];
     b->decode_tok_s = decode[n / 2];
 }
 
-static void report(struct buf *out, const struct bench *b, bool json)
+static int by_time(const void *a, const void *b)
+{
+    uint64_t x = ((const struct model_profile_row *)a)->ns, y = ((const struct model_profile_row *)b)->ns;
+    return (x < y) - (x > y);
+}
+
+/* Longest first; the last line says what is spent in products of weights. */
+static void profile_table(struct buf *out, const char *phase, struct model_profile *p)
+{
+    double total = 0, products = 0, n = p->forwards ? (double)p->forwards : 1;
+    qsort(p->rows, (size_t)p->n_row, sizeof *p->rows, by_time);
+    for (int i = 0; i < p->n_row; i++) {
+        total += (double)p->rows[i].ns;
+        products += p->rows[i].product ? (double)p->rows[i].ns : 0;
+    }
+    buf_printf(out, "\n%-11s%-22s%8s%12s%9s%9s\n", phase, "", "calls", "us a step", "share", "GB/s");
+    for (int i = 0; i < p->n_row; i++) {
+        const struct model_profile_row *r = &p->rows[i];
+        buf_printf(out, "%-11s%-22s%8.0f%12.1f%7.1f %%", r->op, r->name ? r->name : "", (double)r->calls / n,
+                   (double)r->ns / n / 1e3, 100 * (double)r->ns / total);
+        if (r->bytes)
+            buf_printf(out, "%9.1f", (double)r->bytes / (double)r->ns);
+        buf_append_char(out, '\n');
+    }
+    buf_printf(out, "%-41s%12.1f%7.1f %%\n", "products", products / n / 1e3, 100 * products / total);
+}
+
+static void profile_json(struct json_writer *w, const char *key, const struct model_profile *p)
+{
+    double n = p->forwards ? (double)p->forwards : 1;
+    json_key(w, key);
+    json_begin_array(w);
+    for (int i = 0; i < p->n_row; i++) {
+        const struct model_profile_row *r = &p->rows[i];
+        json_begin_object(w);
+        json_put_str(w, "op", str_of(r->op));
+        json_put_str(w, "name", str_of(r->name ? r->name : ""));
+        json_put_real(w, "calls", (double)r->calls / n);
+        json_put_real(w, "us", (double)r->ns / n / 1e3);
+        json_put_real(w, "weight_bytes", (double)r->bytes / n);
+        json_end_object(w);
+    }
+    json_end_array(w);
+}
+
+static void report(struct buf *out, struct bench *b, bool json)
 {
     const struct model_config *c = model_config(b->model);
     struct model_plan plan;
@@ -147,6 +201,10 @@ static void report(struct buf *out, const struct bench *b, bool json)
                    (long long)b->prompt, gop_s, 100 * gop_s / peak);
         buf_printf(out, "decode   %8.1f tok/s  (%lld tokens, batch %lld, %.1f GB/s, %.0f %% of bandwidth)\n",
                    b->decode_tok_s, (long long)b->gen, (long long)b->batch, gb_s, 100 * gb_s / b->limits.read_gb_s);
+        if (b->profile && b->prompt)
+            profile_table(out, "prefill", &b->prefill_profile);
+        if (b->profile && b->gen)
+            profile_table(out, "decode", &b->decode_profile);
         return;
     }
     struct json_writer w;
@@ -170,6 +228,10 @@ static void report(struct buf *out, const struct bench *b, bool json)
     json_put_real(&w, "prefill_gop_s", gop_s);
     json_put_real(&w, "prefill_peak_share", gop_s / peak);
     json_put_int(&w, "weight_bytes", (int64_t)plan.weight_bytes);
+    if (b->profile) {
+        profile_json(&w, "prefill_profile", &b->prefill_profile);
+        profile_json(&w, "decode_profile", &b->decode_profile);
+    }
     json_end_object(&w);
     buf_append_char(out, '\n');
 }
@@ -231,6 +293,7 @@ enum status cmd_bench(int argc, char **argv, struct error *err)
         {"repeat", 0, CLI_INT, &b.repeat, "N", "repetitions; medians are printed (default 3)"},
         {"random", 0, CLI_TEXT, &random, "CONFIG.json", "random weights of this shape instead of MODEL"},
         {"type", 0, CLI_TEXT, &type, "T", "of random weights: f32, f16, bf16, q8_0, q4_0, q4_1 (default q8_0)"},
+        {"profile", 0, CLI_FLAG, &b.profile, NULL, "the time of each kind of operation, per step"},
         {"json", 0, CLI_FLAG, &json, NULL, "as one JSON object"},
         CLI_MODEL_OPTIONS(m),
     };

@@ -1,6 +1,8 @@
 /* forward - a run's memory, and the walk down the steps */
 #include "model/private.h"
 
+#include "base/clock.h"
+
 #include <assert.h>
 #include <stdio.h>
 
@@ -61,7 +63,11 @@ static enum status alloc_tables(struct model_run *r, struct error *err)
     r->positions = mem_alloc_zero((size_t)r->max_rows, sizeof *r->positions);
     r->selected = mem_alloc_zero((size_t)r->max_logits, sizeof *r->selected);
     r->act_storage = mem_alloc_aligned(act_storage_bytes(r));
-    if (!r->positions || !r->selected || !r->act_storage)
+    if (r->pool && !r->m->plan.train)
+        r->attend_scratch_bytes =
+            attend_scratch_bytes(&r->m->kv, a->config.n_head, a->config.n_ctx < 65536 ? a->config.n_ctx : 65536);
+    r->attend_scratch = mem_alloc(r->attend_scratch_bytes);
+    if (!r->positions || !r->selected || !r->act_storage || !r->attend_scratch)
         return fail_nomem(err, "run");
     for (int t = 0; t < ROPE_TABLES; t++) {
         size_t n = (size_t)a->rope[t].n_half;
@@ -141,6 +147,7 @@ void model_run_free(struct model_run *r)
     mem_free(r->positions);
     mem_free(r->selected);
     mem_free(r->act_storage);
+    mem_free(r->attend_scratch);
     mem_free(r);
 }
 
@@ -163,15 +170,6 @@ void run_begin(struct model_run *r, const struct model_batch *b)
             rope_angles(r->angles[t], r->inv_freq[t], a->rope[t].scale, r->positions, b->n_row, a->rope[t].n_half,
                         r->pool);
     r->act_value = -1;
-}
-
-static const struct param *param_of(const struct model_run *r, int index)
-{
-    return index < 0 ? NULL : &r->m->plan.params[index];
-}
-static const real *vector_of(const struct model_run *r, int index)
-{
-    return index < 0 ? NULL : r->m->plan.params[index].vector;
 }
 
 /* ---- linear: activations are prepared once for all products that read the same value ---- */
@@ -198,6 +196,14 @@ static void linear_experts(struct model_run *r, const struct step *s)
     r->act_value = s->in[0];
 }
 
+void run_prepare(struct model_run *r, int value, const struct weight *w)
+{
+    enum act_type type = weight_act(w);
+    if (r->act_value != value || r->act.type != type)
+        act_prepare(&r->act, type, r->act_storage, value_data(r, value), value_rows(r, value), w->n_in, r->pool);
+    r->act_value = value;
+}
+
 static void do_linear(struct model_run *r, const struct step *s)
 {
     if (r->values[s->in[0]].space == ROWS_EXPERT) {
@@ -205,10 +211,7 @@ static void do_linear(struct model_run *r, const struct step *s)
         return;
     }
     const struct weight *w = &param_of(r, s->param)->weight;
-    enum act_type type = weight_act(w);
-    if (r->act_value != s->in[0] || r->act.type != type)
-        act_prepare(&r->act, type, r->act_storage, value_data(r, s->in[0]), value_rows(r, s->in[0]), w->n_in, r->pool);
-    r->act_value = s->in[0];
+    run_prepare(r, s->in[0], w);
     linear_forward(value_data(r, s->out), &r->act, w, vector_of(r, s->bias), r->pool);
 }
 
@@ -249,13 +252,23 @@ static void do_rope(struct model_run *r, const struct step *s)
                +1, r->pool);
 }
 
+void *run_layer(const struct model_run *r, const struct step *s)
+{
+    return r->kv + (size_t)s->kv * r->kv_layer_bytes;
+}
+
+void run_attend(struct model_run *r, const struct step *s, const struct model_batch *b)
+{
+    struct attend_attr attr = {r->m->arch.config.n_head, s->attr->scale, s->attr->window, s->attr->soft_cap};
+    attend_forward_split(value_data(r, s->out), value_data(r, s->in[0]), run_layer(r, s), &r->m->kv, &attr, b->spans,
+                         b->n_span, r->attend_scratch, r->attend_scratch_bytes, r->pool);
+}
+
 static void do_attend(struct model_run *r, const struct step *s, const struct model_batch *b)
 {
-    char *layer = r->kv + (size_t)s->kv * r->kv_layer_bytes;
-    struct attend_attr attr = {r->m->arch.config.n_head, s->attr->scale, s->attr->window, s->attr->soft_cap};
-    kv_write(layer, &r->m->kv, value_data(r, s->in[1]), value_data(r, s->in[2]), b->spans, b->n_span, r->pool);
-    attend_forward(value_data(r, s->out), value_data(r, s->in[0]), layer, &r->m->kv, &attr, b->spans, b->n_span,
-                   r->pool);
+    kv_write(run_layer(r, s), &r->m->kv, value_data(r, s->in[1]), value_data(r, s->in[2]), b->spans, b->n_span,
+             r->pool);
+    run_attend(r, s, b);
 }
 
 /* Counts, then places: within an expert, rows stay in the order of tokens. */
@@ -349,10 +362,21 @@ static void step_forward(struct model_run *r, const struct step *s, const struct
 
 void model_forward(struct model_run *r, const struct model_batch *b, real *logits)
 {
+    uint64_t start = r->profile ? clock_ns() : 0;
     run_begin(r, b);
     r->logits = logits;
-    for (int i = 0; i < r->m->plan.n_step; i++)
-        step_forward(r, &r->m->plan.steps[i], b);
+    if (r->profile)
+        profile_step(r, NULL, start);
+    for (int i = 0; i < r->m->plan.n_step; i += r->m->plan.steps[i].n_fused) {
+        const struct step *s = &r->m->plan.steps[i];
+        start = r->profile ? clock_ns() : 0;
+        if (s->fuse)
+            step_fused(r, s, b);
+        else
+            step_forward(r, s, b);
+        if (r->profile)
+            profile_step(r, s, start);
+    }
 }
 
 const real *model_run_value(const struct model_run *r, const char *name, int64_t *n_row, int64_t *n)

@@ -86,6 +86,20 @@ struct model_batch {
 /* logits [n_logit, n_vocab]. Ids are checked by the caller (0 .. n_vocab-1). */
 void model_forward(struct model_run *r, const struct model_batch *b, real *logits);
 
+/* Where the time of model_forward goes: a row for each kind of operation and weight, added up over layers and calls
+ * from the moment a profile is attached; NULL detaches it. The profile is the caller's. */
+struct model_profile {
+    struct model_profile_row {
+        const char *op, *name; /* "linear", "ffn_down"; name NULL where the operation needs none */
+        bool product;          /* a product of weights and rows */
+        uint64_t ns, calls;
+        uint64_t bytes; /* of weights met; embedding rows and KV are not counted */
+    } rows[48];
+    int n_row;
+    uint64_t forwards;
+};
+void model_run_profile(struct model_run *r, struct model_profile *profile);
+
 /* ---- training: the same rows, walked up. Model loaded with options.train ---- */
 struct model_param {
     const char *name;      /* Hugging Face name: model.layers.0.self_attn.q_proj.weight */

@@ -264,7 +264,7 @@ static enum status row_add(struct builder *b, const struct row *r, int layer, st
         b->slots[r->out] = b->slots[r->in[0]];
         return ST_OK;
     }
-    struct step s = {.op = r->op, .layer = layer, .param = -1, .bias = -1, .kv = -1, .route = -1};
+    struct step s = {.op = r->op, .layer = layer, .param = -1, .bias = -1, .kv = -1, .route = -1, .n_fused = 1};
     for (int i = 0; i < 4; i++) {
         s.in[i] = r->in[i] ? b->slots[r->in[i]] : -1;
         assert(!r->in[i] || s.in[i] >= 0); /* a table reads a slot nobody wrote */
@@ -313,9 +313,25 @@ static void read_at(struct value *v, int time)
     v->last = v->last > time ? v->last : time;
 }
 
+/* Steps that are done together read until the last of them and write from the first on. Rotation copies before it
+ * begins, so that it is as if done one after the other. */
+static void lifetimes_together(struct plan *p)
+{
+    for (int i = 0; i < p->n_step; i++) {
+        int end = i + p->steps[i].n_fused - 1;
+        for (int j = i; j <= end && p->steps[i].fuse != FUSE_ROPE; j++) {
+            for (int k = 0; k < 4; k++)
+                if (p->steps[j].in[k] >= 0 && p->values[p->steps[j].in[k]].born < i)
+                    read_at(&p->values[p->steps[j].in[k]], end);
+            p->values[p->steps[j].out].born = i;
+        }
+    }
+}
+
 static void lifetimes(struct plan *p)
 {
     int n = p->n_step;
+    lifetimes_together(p);
     for (int i = 0; i < n; i++)
         for (int k = 0; k < 4; k++)
             if (p->steps[i].in[k] >= 0)
@@ -349,6 +365,8 @@ enum status plan_build(struct plan *p, const struct plan_want *want, struct erro
     enum status st = params_add(&b, err);
     if (st == ST_OK)
         st = steps_add(&b, err);
+    if (st == ST_OK && !p->train && !p->keep)
+        plan_fuse(p);
     if (st == ST_OK)
         lifetimes(p);
     mem_free(b.params);

@@ -41,8 +41,20 @@ struct param {
 const struct tensor *param_tensor(const struct name_row **row, const struct arch *a, const struct checkpoint *ck,
                                   const struct param *p);
 
+/* What a step does together with those that follow it: the same bits in fewer jobs (fuse.c). */
+enum fuse {
+    FUSE_NONE,
+    FUSE_NORM, /* the norm also prepares the activations of the product behind it */
+    FUSE_SET,  /* products of one value: Q, K, V */
+    FUSE_GLU,  /* gate, up and the activation */
+    FUSE_ADD,  /* a product and the residual */
+    FUSE_ROPE, /* rotation of Q and K, writing of pages; then attention */
+    FUSE_COUNT
+};
 struct step {
     enum op op;
+    enum fuse fuse;
+    int n_fused; /* steps done together, this one the first; those behind it say 0. Alone: 1 */
     int layer;
     int in[4], out;     /* values; -1 */
     bool first[4];      /* training: this step's gradient of in[i] is the first written */
@@ -71,6 +83,7 @@ struct plan_want {
     bool train, keep, exact;
 };
 MUST_USE enum status plan_build(struct plan *out, const struct plan_want *want, struct error *err);
+void plan_fuse(struct plan *p); /* not of training, nor where values are kept: those run step by step */
 void plan_free(struct plan *p);
 struct plan_rows {
     int64_t n[SPACE_COUNT];

@@ -50,7 +50,10 @@ struct model_run {
     int act_value;
     void *act_storage;
     struct act *expert_acts; /* [n_expert] */
+    void *attend_scratch;
+    size_t attend_scratch_bytes;
     int64_t n[SPACE_COUNT];  /* rows of this batch */
+    struct model_profile *profile;
 };
 
 static inline real *value_data(const struct model_run *r, int value)
@@ -71,6 +74,23 @@ static inline real *route_probs(const struct model_run *r, int value)
     return value_data(r, value) + value_rows(r, value) * r->m->arch.config.n_expert_used;
 }
 void run_begin(struct model_run *r, const struct model_batch *b); /* positions, angles, row counts */
+
+static inline const struct param *param_of(const struct model_run *r, int index)
+{
+    return index < 0 ? NULL : &r->m->plan.params[index];
+}
+static inline const real *vector_of(const struct model_run *r, int index)
+{
+    return index < 0 ? NULL : r->m->plan.params[index].vector;
+}
+/* The activations of `value` as w meets them, unless they were prepared last. */
+void run_prepare(struct model_run *r, int value, const struct weight *w);
+void *run_layer(const struct model_run *r, const struct step *s); /* the pages of an attention step's layer */
+void run_attend(struct model_run *r, const struct step *s, const struct model_batch *b);
+void step_fused(struct model_run *r, const struct step *s, const struct model_batch *b); /* fuse.c */
+
+/* profile.c */
+void profile_step(struct model_run *r, const struct step *s, uint64_t start_ns); /* s NULL: what precedes the steps */
 
 struct moe_attr model_moe_attr(const struct model *m);
 enum status model_alloc(struct model **out, const struct model_options *options, struct error *err);
