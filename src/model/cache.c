@@ -257,7 +257,8 @@ static enum status evict(struct listing *l, uint64_t need, uint64_t bytes_max, s
     if (available + l->bytes < need + spare)
         return fail(err, ST_LIMIT, "%s: its disk has %.1f GB left, the panels need %.1f GB and %.1f GB stay free",
                     l->folder, (double)available / 1e9, (double)need / 1e9, (double)spare / 1e9);
-    qsort(l->entries, l->n, sizeof *l->entries, by_use);
+    if (l->n)
+        qsort(l->entries, l->n, sizeof *l->entries, by_use);
     for (size_t i = 0; i < l->n && (l->bytes + need > bytes_max || available < need + spare); i++) {
         TRY(file_remove(path_join(path, sizeof path, l->folder, l->entries[i].name), err));
         l->bytes -= l->entries[i].bytes;
@@ -270,10 +271,8 @@ static enum status make_room(const char *folder, uint64_t need, uint64_t bytes_m
 {
     struct listing l = {.folder = folder};
     enum status st = file_each(folder, list_one, &l, err);
-    if (st == ST_OK && l.n)
+    if (st == ST_OK)
         st = evict(&l, need, bytes_max, err);
-    else if (st == ST_OK)
-        st = evict(&l, need, UINT64_MAX, err);
     mem_free(l.entries);
     return st;
 }
