@@ -277,6 +277,48 @@ static void test_cut_comparison_catches_mutants(void **unused)
     }
 }
 
+/* ---- values: a rounded product against the stored numbers in double ---- */
+/* How many outputs of row i of the weight are farther from the product with row i + shift than the activations'
+ * rounding (half a step of amax / 127 a block) and f32 sums allow. */
+static int far_products(enum dtype t, int shift)
+{
+    enum { ROWS = 3, N_OUT = 37, N_IN = 512 };
+    uint64_t state = 31;
+    void *rows = random_rows(&state, t, N_OUT * N_IN);
+    struct weight w = packed(rows, t, N_OUT, N_IN, NULL);
+    real *x = random_reals(&state, ROWS * N_IN), out[ROWS * N_OUT], row[N_IN];
+    int far = 0;
+    run_linear(out, x, ROWS, &w, NULL, NULL);
+    for (int i = 0; i < ROWS * N_OUT; i++) {
+        const real *a = x + i / N_OUT * N_IN;
+        double sum = 0, size = 0, bound = 0;
+        weight_get_row(row, &w, (i % N_OUT + shift) % N_OUT);
+        for (int b = 0; b < N_IN; b += BLOCK) {
+            double top = 0, of_block = 0;
+            for (int k = b; k < b + BLOCK; k++) {
+                sum += (double)row[k] * a[k], size += fabs((double)row[k] * a[k]), of_block += fabs((double)row[k]);
+                top = fabs(a[k]) > top ? fabs(a[k]) : top;
+            }
+            bound += top / 254 * of_block;
+        }
+        far += !(fabs(out[i] - sum) <= 1.001 * bound + 1e-5 * size);
+    }
+    free(rows), free(w.panels), free(x);
+    return far;
+}
+
+static void test_products_are_near_those_of_the_stored_numbers(void **unused)
+{
+    (void)unused;
+    struct error err;
+    OK(kernels_init("ref", &err));
+    for (int i = 0; i < PANEL_TYPES; i++)
+        if (panel_type(panel_types[i])->act == ACT_INT8 && panel_types[i] != DT_MXFP4) { /* its blocks: 2^123 apart */
+            assert_int_equal(far_products(panel_types[i], 0), 0);
+            assert_int_not_equal(far_products(panel_types[i], 1), 0); /* other rows are farther */
+        }
+}
+
 /* ---- packing and gathering ---- */
 static void check_gather(enum dtype t, enum dtype kept)
 {
@@ -461,6 +503,7 @@ int main(void)
         cmocka_unit_test(test_an_item_writes_its_own_panels),
         cmocka_unit_test(test_ref_comparison_catches_mutants),
         cmocka_unit_test(test_cut_comparison_catches_mutants),
+        cmocka_unit_test(test_products_are_near_those_of_the_stored_numbers),
         cmocka_unit_test(test_rows_come_back_as_they_were),
         cmocka_unit_test(test_set_row_and_embedding),
         cmocka_unit_test(test_backward_does_not_depend_on_threads),
