@@ -1,10 +1,13 @@
 /* block32 - panels of the types in blocks of 32 k: where a block stands, and one weight of it
  *
  * A panel is one stream of units: a line of 64 bytes with the scales of 1, 2 or 4 blocks, then their quants. (All
- * scales first would be a second stream: one row of Q8_0, one thread of a Zen 4 EPYC, 2026-11: 17 GB/s; see
- * docs/speed.md.) scales of a block   16 halves; Q4_1 and Q5_1 then 16 minima, Q4_Z 16 zeros; MXFP4 16 exponent bytes
- * quants four groups i of [16 rows][4]: low nibble k = 8i+j, high nibble k = 8i+4+j; Q5_0 and Q5_1 then 64 bytes
- * [16][4] whose bit i is the fifth bit of k = 4i+j. Q8_0: eight groups of bytes, k = 4i+j, the stored int8 ^ 0x80
+ * scales first would be a second stream: one row of Q8_0 then runs at 17 GB/s instead of 31, one thread of a Zen 4
+ * EPYC, 2026-11.)
+ *
+ *   scales of a block   16 halves; Q4_1 and Q5_1 then 16 minima, Q4_Z 16 zeros; MXFP4 16 exponent bytes
+ *   quants              four groups i of [16 rows][4]: low nibble k = 8i+j, high nibble k = 8i+4+j; Q5_0 and Q5_1 then
+ *                       64 bytes [16][4] whose bit i is the fifth bit of k = 4i+j. Q8_0: eight groups of bytes,
+ *                       k = 4i+j, the stored int8 ^ 0x80
  */
 #ifndef KERNELS_BLOCK32_H
 #define KERNELS_BLOCK32_H

@@ -73,7 +73,7 @@ static inline int64_t panel_count(int64_t n_out)
  * Panel p holds output rows 16p .. 16p+15, the rows in lanes, k in order; every panel starts on a 64-byte boundary.
  *   F32    [n_in][16] real             F16   [n_in][16] half
  *   BF16   [ceil(n_in/2)][16][2]: pairs (k = 2i, 2i+1), the odd one of the last pair zero
- *   blocks of 32: all scales, padded to 64 bytes; then per block groups of [16 rows][4 k] (block32.h)
+ *   blocks of 32: units of a line of scales and their quants, groups of [16 rows][4 k] (block32.h)
  * So one 4-byte load of activations meets 16 outputs with no shuffle and no horizontal sum.
  */
 enum { BLOCK = 32, PANEL_ALIGN = 64 };

@@ -32,7 +32,7 @@ class Examples(Case):
                 f.write(text)
 
         text = "the cat and the hat sat on the mat with the other cat\n" * 200
-        for name in ("a.txt", "b.txt", "corpus.txt", "text.txt"):
+        for name in ("a.txt", "b.txt", "corpus.txt", "text.txt", "book.txt", "calibration.txt", "wikitext2-valid.txt"):
             write(name, text)
         write("lines.jsonl", '"the cat"\n"a\\nb"\n')
         write("chat.json", '[{"role": "user", "content": "Hi"}]')
