@@ -40,13 +40,9 @@ enum status cli_side_files_copy(const char *from, const char *to, struct error *
 /* Writing over what is read would lose it for ever, and usually to fewer bits. */
 enum status cli_check_apart(const struct checkpoint *ck, const char *out, bool gguf, struct error *err)
 {
-    char folder[4096];
     bool same = file_same(out, ck->path) || (!gguf && ck->kind != CHECKPOINT_GGUF && file_same(out, ck->folder));
-    if (gguf && ck->kind == CHECKPOINT_GGUF && file_kind(ck->path) == FILE_FOLDER && file_kind(out) == FILE_REGULAR) {
-        struct str base = path_base(str_of(out)); /* IN is a folder: its one GGUF file is what was read */
-        snprintf(folder, sizeof folder, "%.*s", (int)(base.ptr - out), out);
-        same |= file_same(*folder ? folder : ".", ck->folder);
-    }
+    for (size_t i = 0; i < ck->n_file; i++) /* IN may be a folder */
+        same |= file_same(out, ck->files[i].path);
     if (!gguf && file_kind(out) == FILE_REGULAR)
         return fail(err, ST_INVALID,
                     "OUT %s is a file: a folder is written there, or a GGUF file when it ends in .gguf", out);
@@ -62,7 +58,8 @@ enum status cmd_convert(int argc, char **argv, struct error *err)
     const struct cli_spec spec = {
         "ingot convert IN OUT [--type T]",
         "Writes the model IN as OUT: a GGUF file when OUT ends in .gguf, else a Hugging Face folder.\n"
-        "The tokenizer goes along: into a GGUF whatever file it comes from, its files into a folder; one inside a GGUF\n"
+        "The tokenizer goes along: into a GGUF whatever file it comes from, its files into a folder; one inside a "
+        "GGUF\n"
         "stays there. Without --type: f16 for GGUF, f32 for a folder.",
         "  ingot convert model/ model.gguf --type q8_0\n  ingot convert model.gguf folder/ --type bf16",
         options,

@@ -1,4 +1,5 @@
 /* ingot imatrix MODEL --file TEXT -o OUT - which columns of which matrices matter, seen on a text */
+#include "cli/convert.h"
 #include "cli/evaluate.h"
 #include "model/imatrix.h"
 
@@ -40,6 +41,18 @@ static enum status collect(struct evaluation *e, const struct bundle *b, const s
     return st;
 }
 
+/* OUT replaces nothing that is read. */
+static enum status check_out(const char *model, const char *text, const char *out, struct error *err)
+{
+    struct checkpoint *ck;
+    TRY(checkpoint_open(&ck, model, err));
+    enum status st = cli_check_apart(ck, out, true, err);
+    checkpoint_close(ck);
+    if (st == ST_OK && file_same(out, text))
+        st = fail(err, ST_INVALID, "-o %s is the text that is read: name another", out);
+    return st;
+}
+
 enum status cmd_imatrix(int argc, char **argv, struct error *err)
 {
     struct cli_model m = {.exact = true};
@@ -69,8 +82,7 @@ enum status cmd_imatrix(int argc, char **argv, struct error *err)
         return fail(err, ST_INVALID, "--file and -o are needed; usage: %s", spec.usage);
     TRY(cli_text_check(&text, err));
     m.ctx = text.ctx;
-    if (file_same(args.positional[0], out))
-        return fail(err, ST_INVALID, "-o %s is the model that is read: name another", out);
+    TRY(check_out(args.positional[0], text.file, out, err));
     struct model_options load;
     struct pool *pool;
     TRY(cli_model_options(&load, &pool, &m, err));

@@ -113,6 +113,13 @@ class Quantize(Case):
         self.bad("invalid", "--ctx", "perplexity", MODEL, "-f", self.text, "--ctx", "3")
         self.bad("invalid", "--file is needed", "perplexity", MODEL)
         self.bad("invalid", "--file and -o", "imatrix", MODEL, "-f", self.text)
+        self.bad("invalid", "is the text that is read", "imatrix", MODEL, "-f", self.text, "-o", self.text)
+        folder = self.path("read")
+        weights = os.path.join(folder, "model.safetensors")
+        self.good("convert", MODEL, folder)
+        size = os.path.getsize(weights)
+        self.bad("invalid", "is the model that is read", "imatrix", folder, "-f", self.text, "-o", weights)
+        self.assertEqual(os.path.getsize(weights), size)
         self.assertFalse(os.path.exists(out))
 
     def test_numbers_that_are_not_finite_are_refused_by_name_and_leave_nothing(self):
