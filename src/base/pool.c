@@ -44,7 +44,8 @@ struct pool {
     _Alignas(CACHE_LINE) uint32_t epoch;
     uint32_t sleepers, stop;
     _Alignas(CACHE_LINE) int n_thread;
-    uint32_t job; /* the caller's own */
+    int n_started; /* of them, the caller among them */
+    uint32_t job;  /* the caller's own */
     uint64_t rescues;
     int moving;        /* a thread_move is under way */
     bool room_for_all; /* as many CPUs as threads, when the pool was made */
@@ -140,10 +141,9 @@ static bool thread_move(struct pool *p, int tid, int cpu)
 }
 
 /* It works, and its CPU time stands still. */
-static bool is_stalled(const struct worker *w)
+static bool is_stalled(const struct worker *w, int tid)
 {
     enum { LOOK_NS = 5000 };
-    int tid = __atomic_load_n(&w->tid, __ATOMIC_RELAXED);
     if (!tid || !__atomic_load_n(&w->busy, __ATOMIC_RELAXED))
         return false;
     uint64_t used = clock_thread_cpu_ns_of(tid), start = clock_ns();
@@ -152,12 +152,14 @@ static bool is_stalled(const struct worker *w)
     return __atomic_load_n(&w->busy, __ATOMIC_RELAXED) && clock_thread_cpu_ns_of(tid) == used;
 }
 
-static bool rescue(struct pool *p, const struct worker *w)
+/* Its tid; 0 when it was not moved. */
+static int rescue(struct pool *p, const struct worker *w)
 {
-    if (!is_stalled(w) || !thread_move(p, w->tid, sched_getcpu()))
-        return false;
+    int tid = __atomic_load_n(&w->tid, __ATOMIC_RELAXED);
+    if (!is_stalled(w, tid) || !thread_move(p, tid, sched_getcpu()))
+        return 0;
     __atomic_add_fetch(&p->rescues, 1, __ATOMIC_RELAXED);
-    return true;
+    return tid;
 }
 
 /* By the caller, which then sleeps. Returns the worker's tid, or 0; *home is where to send it when it is done: it must
@@ -167,8 +169,9 @@ static int rescue_worker(struct pool *p, int *home)
     for (int i = 1; i < p->n_thread; i++) {
         const struct worker *w = &p->workers[i];
         *home = __atomic_load_n(&w->cpu, __ATOMIC_RELAXED);
-        if (rescue(p, w))
-            return w->tid;
+        int tid = rescue(p, w);
+        if (tid)
+            return tid;
     }
     return 0;
 }
@@ -316,19 +319,22 @@ enum status pool_create(struct pool **out, int n_thread, struct error *err)
     struct pool *p = mem_alloc_aligned(sizeof *p + (size_t)n_thread * sizeof *p->workers);
     if (!p)
         return fail_nomem(err, "thread pool");
-    p->n_thread = 1;
+    p->n_thread = n_thread;
+    p->n_started = 1;
     p->room_for_all = n_thread <= cpu_count();
-    p->workers[0].pool = p;
+    for (int i = 0; i < n_thread; i++) { /* before any starts: they look at each other */
+        p->workers[i].pool = p;
+        p->workers[i].index = i;
+    }
     for (int i = 1; i < n_thread; i++) {
         struct worker *w = &p->workers[i];
-        *w = (struct worker){.pool = p, .index = i};
         int e = thread_start(&w->thread, worker_main, w);
         if (e) {
             pool_destroy(p);
             return fail(err, ST_LIMIT, "cannot start thread %d of %d: %s; try fewer threads", i + 1, n_thread,
                         strerror(e));
         }
-        p->n_thread++;
+        p->n_started++;
     }
     *out = p;
     return ST_OK;
@@ -340,7 +346,7 @@ void pool_destroy(struct pool *p)
         return;
     __atomic_store_n(&p->stop, 1, __ATOMIC_RELEASE);
     wake_workers(p, INT_MAX);
-    for (int i = 1; i < p->n_thread; i++)
+    for (int i = 1; i < p->n_started; i++)
         pthread_join(p->workers[i].thread, NULL);
     mem_free(p);
 }
