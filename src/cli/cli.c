@@ -194,11 +194,13 @@ static enum status range_check(const char *name, int64_t value, int64_t least, i
     return ST_OK;
 }
 
-/* DIR as given, $XDG_CACHE_HOME/ingot, or ~/.cache/ingot; NULL: none. */
+/* DIR as given, also to commands without --cache by $INGOT_CACHE; $XDG_CACHE_HOME/ingot, or ~/.cache/ingot; NULL:
+ * none. */
 static const char *cache_folder(const char *given)
 {
     static char path[4096]; /* of the process: every command opens one model's cache */
     const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    given = given ? given : getenv("INGOT_CACHE");
     if (given && *given)
         return strcmp(given, "off") == 0 ? NULL : given;
     if (xdg && *xdg == '/')

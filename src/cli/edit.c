@@ -31,12 +31,14 @@ static char *show_prompt(EditLine *edit)
     return (char *)((struct editor *)e)->prompt;
 }
 
-/* $INGOT_CACHE, else $XDG_CACHE_HOME/ingot, else ~/.cache/ingot; without any, nothing is kept. */
+/* $INGOT_CACHE, else $XDG_CACHE_HOME/ingot, else ~/.cache/ingot; without any, or when it is "off", nothing is kept. */
 static void history_find(struct editor *e)
 {
     const char *cache = getenv("INGOT_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char folder[4000];
     struct error ignored;
+    if (cache && strcmp(cache, "off") == 0)
+        return;
     if (cache && *cache)
         snprintf(folder, sizeof folder, "%s", cache);
     else if (xdg && *xdg)
