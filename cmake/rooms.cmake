@@ -2,7 +2,7 @@
 
 execute_process(COMMAND git -C ${CMAKE_SOURCE_DIR} describe --always --dirty OUTPUT_VARIABLE GIT_VERSION
   OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-set(ROOMS base observe tensor net kernels formats tokenizer chat data model engine train gateway)
+set(ROOMS base observe tensor net kernels formats tokenizer chat data model engine eval train gateway)
 foreach(room ${ROOMS})
   file(GLOB_RECURSE src_${room} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${room}/*.c)
   list(APPEND CORE_SRC ${src_${room}})

@@ -1,7 +1,6 @@
 /* ingot imatrix MODEL --file TEXT -o OUT - which columns of which matrices matter, seen on a text */
 #include "cli/convert.h"
 #include "cli/evaluate.h"
-#include "model/imatrix.h"
 
 #include <stdio.h>
 

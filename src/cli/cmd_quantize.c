@@ -5,7 +5,6 @@
 #include "base/mem.h"
 #include "cli/convert.h"
 #include "cli/evaluate.h"
-#include "model/quantize.h"
 
 struct report {
     struct quantized *rows;

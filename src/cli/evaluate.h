@@ -4,7 +4,7 @@
 
 #include "base/file.h"
 #include "cli/cli.h"
-#include "model/evaluate.h"
+#include "eval/eval.h"
 
 struct cli_text {
     const char *file;

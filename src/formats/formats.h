@@ -42,7 +42,7 @@ struct checkpoint {
     const struct checkpoint_file {
         const char *path;
         struct mapping map;
-    } *files; /* all that were read, config.json included */
+    } * files; /* all that were read, config.json included */
     size_t n_file;
 };
 

@@ -146,4 +146,6 @@ bool bundle_is_eos(const struct bundle *b, int32_t id);
 MUST_USE enum status bundle_chat_ids(struct ids *out, const struct bundle *b, struct chat_options *options,
                                      struct error *err);
 
+#include "model/quantize.h" /* the rest of this door: imatrix, recipes, a model with fewer bits */
+
 #endif

@@ -52,7 +52,7 @@ struct model_run {
     struct act *expert_acts; /* [n_expert] */
     void *attend_scratch;
     size_t attend_scratch_bytes;
-    int64_t n[SPACE_COUNT];  /* rows of this batch */
+    int64_t n[SPACE_COUNT]; /* rows of this batch */
     struct model_profile *profile;
 };
 

@@ -8,7 +8,11 @@
 
 #include "model/imatrix.h"
 #include "model/model.h"
-#include "model/recipe.h"
+
+struct recipe;
+const struct recipe *recipe_find(struct str name); /* "q4_k_m", "q4_0", "bf16" ...; NULL: no such recipe */
+const char *recipe_name(int i);                    /* i = 0 ..; NULL at the end */
+int recipe_file_type(const struct recipe *r);      /* general.file_type of a GGUF */
 
 struct quantized { /* one tensor of the report */
     struct str name;

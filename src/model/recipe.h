@@ -7,11 +7,7 @@
 #define MODEL_RECIPE_H
 
 #include "model/program.h"
-
-struct recipe;
-const struct recipe *recipe_find(struct str name); /* "q4_k_m", "q4_0", "bf16" ...; NULL: no such recipe */
-const char *recipe_name(int i);                    /* i = 0 ..; NULL at the end */
-int recipe_file_type(const struct recipe *r);      /* general.file_type of a GGUF */
+#include "model/quantize.h"
 
 struct recipe_ask {
     enum role role;

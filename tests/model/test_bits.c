@@ -59,14 +59,10 @@ static const struct mutation {
     void (*put)(void); /* into the table */
     enum rule rule;
 } mutations[] = {
-    {"norm, another order", put_norm_rms, REORDERED},
-    {"norm, unfused", put_norm_rms, UNFUSED},
-    {"rotation, unfused", put_rope_turn, UNFUSED},
-    {"attention, another order", put_attend, REORDERED},
-    {"attention, unfused", put_attend, UNFUSED},
-    {"attention, longer segments", put_attend, LONG_SEGMENTS},
-    {"product, another order", put_linear_f32, REORDERED},
-    {"product, unfused", put_linear_f32, UNFUSED},
+    {"norm, another order", put_norm_rms, REORDERED},      {"norm, unfused", put_norm_rms, UNFUSED},
+    {"rotation, unfused", put_rope_turn, UNFUSED},         {"attention, another order", put_attend, REORDERED},
+    {"attention, unfused", put_attend, UNFUSED},           {"attention, longer segments", put_attend, LONG_SEGMENTS},
+    {"product, another order", put_linear_f32, REORDERED}, {"product, unfused", put_linear_f32, UNFUSED},
 };
 enum { MUTATIONS = sizeof mutations / sizeof *mutations };
 

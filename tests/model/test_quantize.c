@@ -1,6 +1,7 @@
 /* The recipes against what llama.cpp's llama-quantize chooses (tools/golden/recipes.py), and quantizing under memory
  * that runs out */
 #include "model/quantize.h"
+#include "model/recipe.h"
 
 #include "base/arena.h"
 #include "base/fault.h"

@@ -1,4 +1,4 @@
-#include "model/evaluate.h"
+#include "eval/eval.h"
 
 #include <math.h>
 

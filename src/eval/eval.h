@@ -1,11 +1,11 @@
-/* evaluate - a text through a model in chunks of one context each: perplexity as llama.cpp defines it
+/* eval - a text through a model in chunks of one context each: perplexity as llama.cpp defines it
  *
  * The text's tokens are cut into chunks of n_ctx; a chunk's first token is replaced by BOS where the tokenizer adds
  * one; the second half of each chunk is predicted, so that every prediction has at least n_ctx/2 tokens before it; a
  * last incomplete chunk is left out. Perplexity = e^(mean of -log p).
  */
-#ifndef MODEL_EVALUATE_H
-#define MODEL_EVALUATE_H
+#ifndef EVAL_EVAL_H
+#define EVAL_EVAL_H
 
 #include "model/model.h"
 
