@@ -32,7 +32,11 @@ static enum status entry_read(struct entry *e, struct imatrix *m, const struct t
     int64_t n_in = t->n_dim ? t->shape[t->n_dim - 1] : 0, n = t->n_dim == 2 ? t->shape[0] : 1;
     struct buf name = {0};
     buf_printf(&name, "%.*s.counts", (int)base.len, base.ptr);
-    const struct tensor *counts = name.failed ? NULL : checkpoint_find(m->ck, buf_str(&name));
+    if (name.failed) {
+        buf_free(&name);
+        return fail_nomem(err, "imatrix");
+    }
+    const struct tensor *counts = checkpoint_find(m->ck, buf_str(&name));
     buf_free(&name);
     if (!is_matrix_of(t, -1, n_in) || n_in < 1 || n < 1 || n > EXPERT_MAX || !counts || tensor_count(counts) != n ||
         counts->type != DT_F32)
