@@ -129,13 +129,17 @@ static int thread_id(void)
 /* One at a time: else a second one would take the first one's single CPU for the thread's own affinity. */
 static bool thread_move(struct pool *p, int tid, int cpu)
 {
-    cpu_set_t all, one;
+    cpu_set_t all, one, any;
     CPU_ZERO(&one);
+    memset(&any, 0xff, sizeof any);
     if (cpu < 0 || cpu >= CPU_SETSIZE || __atomic_exchange_n(&p->moving, 1, __ATOMIC_ACQUIRE))
         return false;
     CPU_SET(cpu, &one);
     bool moved = sched_getaffinity(tid, sizeof all, &all) == 0 && CPU_ISSET(cpu, &all) &&
-                 sched_setaffinity(tid, sizeof one, &one) == 0 && sched_setaffinity(tid, sizeof all, &all) == 0;
+                 sched_setaffinity(tid, sizeof one, &one) == 0;
+    /* Its own set no longer allowed (a cpuset changed meanwhile)? Then any that is: never left on one. */
+    if (moved && sched_setaffinity(tid, sizeof all, &all) != 0)
+        sched_setaffinity(tid, sizeof any, &any);
     __atomic_store_n(&p->moving, 0, __ATOMIC_RELEASE);
     return moved;
 }

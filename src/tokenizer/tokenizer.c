@@ -223,10 +223,17 @@ static enum status map_side(struct mapping *out, const char *folder, const char 
     return ST_OK;
 }
 
-static void unmap_side(struct mapping *m)
+/* What was read from it counts only if it was whole until now. */
+static enum status unmap_side(struct mapping *m, const char *folder, const char *name, enum status st,
+                              struct error *err)
 {
+    char path[SIDE_PATH];
+    path_join(path, sizeof path, folder, name);
+    if (m->data && st == ST_OK)
+        st = file_check(m, path, err);
     if (m->data)
         file_unmap(m);
+    return st;
 }
 
 static struct str side_str(const struct mapping *m) /* ptr NULL when there is no such file */
@@ -246,9 +253,8 @@ static enum status load_sides(struct tokenizer *tok, const char *folder, struct 
         st = map_side(&config, folder, "tokenizer_config.json", err);
     if (st == ST_OK && config.data)
         st = load_config(tok, side_str(&config), err);
-    unmap_side(&config);
-    unmap_side(&template);
-    return st;
+    st = unmap_side(&config, folder, "tokenizer_config.json", st, err);
+    return unmap_side(&template, folder, "chat_template.jinja", st, err);
 }
 
 static enum status load_vocab_json(struct tokenizer *tok, const char *folder, struct str vocab, struct error *err)
@@ -263,9 +269,8 @@ static enum status load_vocab_json(struct tokenizer *tok, const char *folder, st
         st = fail(err, ST_NOT_FOUND, "%s: a vocab.json without a merges.txt beside it", folder);
     if (st == ST_OK)
         st = load_vocab_merges(tok, vocab, side_str(&merges), side_str(&config), err);
-    unmap_side(&merges);
-    unmap_side(&config);
-    return st;
+    st = unmap_side(&merges, folder, "merges.txt", st, err);
+    return unmap_side(&config, folder, "tokenizer_config.json", st, err);
 }
 
 static bool is_tiktoken(struct str s) /* base64, a blank, a number */
