@@ -214,11 +214,11 @@ static enum status check(struct job *j, const char *method, struct error *err)
     enum status st = ST_OK;
     if (!j->type || !recipe_find(str_of(j->type)))
         st = fail(err, ST_INVALID, "--type %s: expected one of %s", j->type ? j->type : "is needed", names.ptr);
-    else if (method && strcmp(method, "rtn"))
+    else if (method && strcmp(method, "rtn") != 0)
         st = fail(err, ST_UNSUPPORTED, "--method %s: expected rtn (rounding to nearest, with a search over scales)",
                   method);
-    else if (!str_ends(str_of(j->out), STR(".gguf")) && strcmp(j->type, "f32") && strcmp(j->type, "f16") &&
-             strcmp(j->type, "bf16"))
+    else if (!str_ends(str_of(j->out), STR(".gguf")) && strcmp(j->type, "f32") != 0 && strcmp(j->type, "f16") != 0 &&
+             strcmp(j->type, "bf16") != 0)
         st = fail(err, ST_UNSUPPORTED,
                   "OUT %s: a Hugging Face folder holds f32, f16 or bf16, not %s; end OUT in .gguf for a GGUF file",
                   j->out, j->type);

@@ -75,7 +75,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
     if (drain_s < 0 || drain_s > 86400)
         return fail(err, ST_INVALID, "--drain-timeout %lld: expected seconds, 0 to 86400", (long long)drain_s);
     g.by_priority = !strcmp(policy, "priority");
-    if (!g.by_priority && strcmp(policy, "fcfs"))
+    if (!g.by_priority && strcmp(policy, "fcfs") != 0)
         return fail(err, ST_INVALID, "--scheduling-policy %s: expected fcfs or priority", policy);
     if (log_level_parse(level) < 0)
         return fail(err, ST_INVALID, "--log-level %s: expected debug, info, warn, error or off", level);

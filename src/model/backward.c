@@ -1,6 +1,7 @@
 /* backward - the walk up the same steps: every operation's gradient, added where a value has several readers */
 #include "model/private.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 /* ---- the public list of parameters ---- */
@@ -218,9 +219,11 @@ static void step_backward(struct model_run *r, const struct step *s, const struc
     const struct param *p = s->param < 0 ? NULL : &r->m->plan.params[s->param];
     switch (s->op) {
     case OP_EMBED:
+        assert(p);
         embed_backward(p->grad, dy, b->ids, rows, p->n_out, n, r->pool);
         break;
     case OP_POSITION:
+        assert(p);
         embed_backward(p->grad, dy, r->positions, rows, p->n_out, n, r->pool);
         grad_pass(r, s, 0, dy);
         break;

@@ -99,7 +99,7 @@ static bool add_param(struct cache *c, const struct model *m, const struct check
 static bool add_layout(struct cache *c, enum dtype src, enum dtype type)
 {
     enum { N_OUT = 40, N_IN = 512 };
-    size_t row_bytes = (size_t)(N_IN / dtype_row(src)->block * dtype_row(src)->bytes);
+    size_t row_bytes = (size_t)N_IN / (size_t)dtype_row(src)->block * (size_t)dtype_row(src)->bytes;
     struct weight w = {.type = type, .n_out = N_OUT, .n_in = N_IN, .bytes = weight_bytes(type, N_OUT, N_IN)};
     uint8_t *rows = mem_alloc(N_OUT * row_bytes);
     w.panels = mem_alloc_aligned(w.bytes);

@@ -520,7 +520,7 @@ static enum status gguf_rope(struct arch *a, struct gguf_source *g, const struct
     r->original = gguf_real(g->gguf, gguf_key(g, "rope.scaling.original_context_length"), 0);
     r->beta_fast = gguf_real(g->gguf, gguf_key(g, "rope.scaling.yarn_beta_fast"), 0);
     r->beta_slow = gguf_real(g->gguf, gguf_key(g, "rope.scaling.yarn_beta_slow"), 0);
-    if (str_is(type, "longrope"))
+    if (type.ptr && str_is(type, "longrope"))
         r->attention_factor = gguf_real(g->gguf, gguf_key(g, "rope.scaling.attn_factor"), 0);
     int n_short = 0, n_divide = 0;
     TRY(gguf_divisors(&r->long_factor, &r->n_factor, a, ck, "rope_factors_long.weight", err));
@@ -552,7 +552,7 @@ static enum status from_gguf(struct arch *a, const struct checkpoint *ck, int n_
     if (name.ptr && name.len < sizeof g.arch)
         memcpy(g.arch, name.ptr, name.len);
     a->family = family_from_gguf(&g, gguf_int(ck->gguf, gguf_key(&g, "expert_count"), 0) > 0);
-    if (!a->family)
+    if (!name.ptr || !a->family)
         return fail(
             err, ST_UNSUPPORTED,
             "gguf: architecture \"%.*s\" is not offered; known are llama, qwen2, qwen3, gpt2, gptneox, qwen2moe "

@@ -346,9 +346,11 @@ static void step_forward(struct model_run *r, const struct step *s, const struct
         do_route(r, s);
         break;
     case OP_DISPATCH:
+        assert(route);
         rows_gather(out, x, route->from, rows, n, r->pool);
         break;
     case OP_COMBINE:
+        assert(route);
         moe_combine(out, x, y, route->place, r->m->arch.config.n_expert_used, rows, n, r->pool);
         break;
     case OP_GATE:

@@ -3,6 +3,8 @@
 
 #include "base/clock.h"
 
+#include <assert.h>
+
 static const char *const op_names[OP_COUNT] = {
     [OP_EMBED] = "embed",       [OP_POSITION] = "position", [OP_NORM] = "norm",     [OP_NORM_HEAD] = "norm-head",
     [OP_LINEAR] = "linear",     [OP_ROPE] = "rope",         [OP_ATTEND] = "attend", [OP_FN] = "activation",
@@ -45,7 +47,8 @@ void profile_step(struct model_run *r, const struct step *s, uint64_t start_ns)
     row->ns += ns;
     row->calls++;
     row->product = s && s->op == OP_LINEAR;
-    for (int k = 0; row->product && k < s->n_fused; k++)
+    assert(!row->product || r->m->plan.params);
+    for (int k = 0; s && row->product && k < s->n_fused; k++)
         for (int i = 0; s[k].op == OP_LINEAR && i < s[k].n_param; i++)
             row->bytes += r->m->plan.params[s[k].param + i].weight.bytes;
 }

@@ -371,7 +371,7 @@ static void fit_groups(struct fit *out, const struct work *k)
 {
     enum { ROUNDS = 3 };
     const struct fit_scheme *s = k->s;
-    struct group_fit want[FIT_GROUPS];
+    struct group_fit want[FIT_GROUPS] = {0};
     float most = 0, most_min = 0, best = INFINITY;
     for (int g = 0; g < s->groups; g++) {
         want[g] = s->min_high ? search_range(k, g * s->size) : search_scale(k, g * s->size);
@@ -413,7 +413,7 @@ void fit_block(struct fit *out, enum dtype t, const float *x, const float *w)
     }
     k.low = (float)(k.s->values ? k.s->values[0] : k.s->low);
     k.high = (float)(k.s->values ? k.s->values[k.s->n_value - 1] : k.s->high);
-    for (int i = 0; i < k.s->n_value - 1; i++) {
+    for (int i = 0; k.s->values && i < k.s->n_value - 1; i++) {
         k.step[i] = (float)(k.s->values[i + 1] - k.s->values[i]);
         k.middle[i] = (float)k.s->values[i] + k.step[i] / 2;
     }

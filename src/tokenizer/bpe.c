@@ -6,6 +6,7 @@
 #include "tokenizer/tok.h"
 #include "tokenizer/uchar.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 enum { SHORT_MAX = 48 };
@@ -170,6 +171,7 @@ enum status bpe_finish(struct tokenizer *tok, struct error *err)
 static size_t symbols_of_bytes(const struct tokenizer *tok, uint32_t *ids, const char *piece, size_t n)
 {
     size_t count = 0;
+    assert(piece || n == 0);
     for (size_t i = 0; i < n; i++) {
         int32_t id = (i + 1 < n ? tok->byte_id : tok->last_byte_id)[(unsigned char)piece[i]];
         if (id < 0)

@@ -2,6 +2,8 @@
 #include "tokenizer/tok.h"
 #include "tokenizer/uchar.h"
 
+#include <assert.h>
+
 /* ---- ids ---- */
 void ids_free(struct ids *ids)
 {
@@ -152,6 +154,7 @@ static enum status run_pre(struct call *c, int step_index, struct str piece, con
         return ST_OK;
     }
     struct buf *out = &c->scratch->stage[step_index];
+    assert(p); /* an empty piece returned above */
     if (step->type == PRE_PREFIX_SPACE) {
         if (*p == ' ')
             return run_pre(c, step_index + 1, piece, readable_end, first);

@@ -308,7 +308,8 @@ static struct str phantom_space(struct gguf_vocab *g, size_t id)
         return str_from(s, prefix.len);
     char *text = arena_alloc(&g->arena, s.len + 3);
     if (text) {
-        memcpy(text, METASPACE, 3);
+        struct str space = STR(METASPACE);
+        memcpy(text, space.ptr, space.len);
         memcpy(text + 3, s.ptr, s.len);
     }
     return (struct str){text, s.len + 3};

@@ -98,7 +98,8 @@ static void page_read(struct page_rows *rows, const struct kv_head *h, const str
             int s = i / KV_INT8_BLOCK * KV_BLOCK + t;
             bool scaled = l->type == KV_INT8;
             rows->k[t * d + i] = widen(h->k, kv_key_index(d, t, i), l, scaled ? h->k_scale[s] : 0);
-            rows->v[t * d + i] = widen(h->v, (size_t)(t * kv_value_stride(d) + i), l, scaled ? h->v_scale[s] : 0);
+            rows->v[t * d + i] =
+                widen(h->v, (size_t)t * (size_t)kv_value_stride(d) + (size_t)i, l, scaled ? h->v_scale[s] : 0);
         }
 }
 
