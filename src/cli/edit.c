@@ -79,6 +79,9 @@ static const char *edit_line(struct editor *e, int *n)
     sigemptyset(&interrupt);
     sigaddset(&interrupt, SIGINT);
     sigprocmask(SIG_BLOCK, &interrupt, &e->open_mask);
+    /* Keys one by one before the prompt shows: el_gets does it after, and what is typed in between would be the line
+     * discipline's (a Ctrl-D lost). */
+    el_set(e->edit, EL_PREP_TERM, 1);
     const char *line = el_gets(e->edit, n);
     sigprocmask(SIG_SETMASK, &e->open_mask, NULL);
     return line;
