@@ -71,6 +71,16 @@ static enum status check_regular(struct stat *st, int fd, const char *path, stru
     return ST_OK;
 }
 
+/* What is mapped at p becomes *out, guarded against the file being cut. */
+static enum status mapped(struct mapping *out, void *p, const struct stat *st, const char *path, struct error *err)
+{
+    if (p == MAP_FAILED)
+        return fail_errno(err, path, "map into memory", errno);
+    *out = (struct mapping){p, (size_t)st->st_size, id_of(st)};
+    guard_add(p, out->size);
+    return ST_OK;
+}
+
 enum status file_map(struct mapping *out, const char *path, struct error *err)
 {
     *out = (struct mapping){nothing, 0};
@@ -81,12 +91,7 @@ enum status file_map(struct mapping *out, const char *path, struct error *err)
     enum status result = check_regular(&st, fd, path, err);
     if (result == ST_OK && st.st_size > 0) {
         void *p = fault_hit(FAULT_MMAP) ? MAP_FAILED : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (p == MAP_FAILED) {
-            result = fail_errno(err, path, "map into memory", errno);
-        } else {
-            *out = (struct mapping){p, (size_t)st.st_size, id_of(&st)};
-            guard_add(p, out->size);
-        }
+        result = mapped(out, p, &st, path, err);
     }
     close(fd);
     return result;
@@ -131,12 +136,7 @@ enum status file_map_own(struct mapping *out, const char *path, struct error *er
         result = fail(err, ST_DENIED, "%.300s: others may write into it, or own it; remove it", path);
     if (result == ST_OK && st.st_size > 0) {
         void *p = map_huge(fd, (size_t)st.st_size);
-        if (p == MAP_FAILED) {
-            result = fail_errno(err, path, "map into memory", errno);
-        } else {
-            *out = (struct mapping){p, (size_t)st.st_size, id_of(&st)};
-            guard_add(p, out->size);
-        }
+        result = mapped(out, p, &st, path, err);
     }
     close(fd);
     return result;

@@ -1,5 +1,5 @@
 /* act_ref - how activations are rounded before they meet bf16 and quantized weights (docs/numerics.md section 1) */
-#include "kernels/kernels_private.h"
+#include "kernels/act_rows.h"
 
 void act_bf16__ref(const struct act *a, int64_t row0, int64_t row1)
 {
@@ -23,7 +23,7 @@ static uint32_t bits_of(float f)
 
 /* One block; returns its scale. The largest magnitude is found on the bits, where Inf and NaN are the largest of all.
  */
-static float quantize_block(int8_t q[BLOCK], int32_t *minus, int16_t halves[2], const real *x)
+static float quantize_block(int8_t *q, int32_t *minus, int16_t *halves, const real *x)
 {
     uint32_t top = 0;
     for (int k = 0; k < BLOCK; k++) {
@@ -49,10 +49,5 @@ static float quantize_block(int8_t q[BLOCK], int32_t *minus, int16_t halves[2], 
 
 void act_int8__ref(const struct act *a, int64_t row0, int64_t row1)
 {
-    for (int64_t r = row0; r < row1; r++) {
-        const struct act_int8 v = act_int8_row(a, r);
-        for (int64_t b = 0; b < a->n_in / BLOCK; b++)
-            v.scale[b * v.rows] = quantize_block(v.q + b * v.rows * BLOCK, v.minus + b * v.rows,
-                                                 v.halves + b * v.rows * 2, a->x + r * a->n_in + b * BLOCK);
-    }
+    act_int8_rows(a, row0, row1, quantize_block);
 }

@@ -1,24 +1,10 @@
 /* act on AVX2: rounding activations to bf16 and to int8 blocks, in the bits of act_ref */
+#include "kernels/act_rows.h"
 #include "kernels/x86/lanes.h"
-
-static uint16_t round_bf16(uint32_t u)
-{
-    uint32_t nan = (u & 0x7fffffffu) > 0x7f800000u ? 0x400000u : 0;
-    uint32_t rounded = nan ? u | nan : u + 0x7fffu + (u >> 16 & 1);
-    return (uint16_t)(rounded >> 16);
-}
 
 void act_bf16__avx2(const struct act *a, int64_t row0, int64_t row1)
 {
-    size_t stride = act_row_bytes(a->n_in);
-    for (int64_t r = row0; r < row1; r++) {
-        uint16_t *out = (uint16_t *)((char *)a->storage + (size_t)r * stride);
-        const uint32_t *x = (const uint32_t *)(a->x + r * a->n_in); /* vectorised by the compiler */
-        for (int64_t k = 0; k < a->n_in; k++)
-            out[k] = round_bf16(x[k]);
-        if (a->n_in % 2)
-            out[a->n_in] = 0;
-    }
+    act_bf16_rows(a, row0, row1);
 }
 
 INLINE uint32_t max_lane(__m256i v)
@@ -70,10 +56,5 @@ INLINE float quantize_block(int8_t *q, int32_t *minus, int16_t *halves, const fl
 
 void act_int8__avx2(const struct act *a, int64_t row0, int64_t row1)
 {
-    for (int64_t r = row0; r < row1; r++) {
-        const struct act_int8 v = act_int8_row(a, r);
-        for (int64_t b = 0; b < a->n_in / BLOCK; b++)
-            v.scale[b * v.rows] = quantize_block(v.q + b * v.rows * BLOCK, v.minus + b * v.rows,
-                                                 v.halves + b * v.rows * 2, a->x + r * a->n_in + b * BLOCK);
-    }
+    act_int8_rows(a, row0, row1, quantize_block);
 }

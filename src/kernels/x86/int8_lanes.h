@@ -1,6 +1,7 @@
 /* int8_lanes - integer vectors of the set's own width: what products with int8 activations are made of
  *
- * A panel's 16 outputs are one vector of AVX-512, two groups of 8 on AVX2. V(op) is the intrinsic of that width.
+ * A panel's 16 outputs are one vector of AVX-512, two groups of 8 on AVX2. V(op) is the intrinsic of that width, VI(op)
+ * the one on whole registers.
  */
 #ifndef KERNELS_X86_INT8_LANES_H
 #define KERNELS_X86_INT8_LANES_H
@@ -11,27 +12,8 @@
 enum { VEC = 16 };
 typedef __m512i vi;
 typedef __m512 vf;
-#define V(op) _mm512_##op
-INLINE vi vi_load(const void *p)
-{
-    return _mm512_loadu_si512(p);
-}
-INLINE void vi_store(void *p, vi a)
-{
-    _mm512_storeu_si512(p, a);
-}
-INLINE vi vi_and(vi a, vi b)
-{
-    return _mm512_and_si512(a, b);
-}
-INLINE vi vi_or(vi a, vi b)
-{
-    return _mm512_or_si512(a, b);
-}
-INLINE vi vi_xor(vi a, vi b)
-{
-    return _mm512_xor_si512(a, b);
-}
+#define V(op)  _mm512_##op
+#define VI(op) _mm512_##op##_si512
 INLINE vi vi_table(const int8_t table[16]) /* for V(shuffle_epi8), which looks up in each 16 bytes */
 {
     return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)table));
@@ -39,6 +21,14 @@ INLINE vi vi_table(const int8_t table[16]) /* for V(shuffle_epi8), which looks u
 INLINE vi vi_widen8(const void *p) /* unsigned bytes to int32 */
 {
     return _mm512_cvtepu8_epi32(_mm_loadu_si128(p));
+}
+INLINE vi vi_widen8_signed(const void *p)
+{
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128(p));
+}
+INLINE vi vi_pairs8(const void *p) /* signed bytes to int16 */
+{
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(p));
 }
 INLINE vi vi_widen16(const void *p)
 {
@@ -81,27 +71,8 @@ INLINE void vf_store_n(float *p, vf a, int64_t n)
 enum { VEC = 8 };
 typedef __m256i vi;
 typedef __m256 vf;
-#define V(op) _mm256_##op
-INLINE vi vi_load(const void *p)
-{
-    return _mm256_loadu_si256(p);
-}
-INLINE void vi_store(void *p, vi a)
-{
-    _mm256_storeu_si256(p, a);
-}
-INLINE vi vi_and(vi a, vi b)
-{
-    return _mm256_and_si256(a, b);
-}
-INLINE vi vi_or(vi a, vi b)
-{
-    return _mm256_or_si256(a, b);
-}
-INLINE vi vi_xor(vi a, vi b)
-{
-    return _mm256_xor_si256(a, b);
-}
+#define V(op)  _mm256_##op
+#define VI(op) _mm256_##op##_si256
 INLINE vi vi_table(const int8_t table[16])
 {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
@@ -109,6 +80,14 @@ INLINE vi vi_table(const int8_t table[16])
 INLINE vi vi_widen8(const void *p)
 {
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64(p));
+}
+INLINE vi vi_widen8_signed(const void *p)
+{
+    return _mm256_cvtepi8_epi32(_mm_loadl_epi64(p));
+}
+INLINE vi vi_pairs8(const void *p)
+{
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(p));
 }
 INLINE vi vi_widen16(const void *p)
 {
@@ -148,6 +127,26 @@ INLINE void vf_store_n(float *p, vf a, int64_t n)
 }
 #endif
 
+INLINE vi vi_load(const void *p)
+{
+    return VI(loadu)(p);
+}
+INLINE void vi_store(void *p, vi a)
+{
+    VI(storeu)(p, a);
+}
+INLINE vi vi_and(vi a, vi b)
+{
+    return VI(and)(a, b);
+}
+INLINE vi vi_or(vi a, vi b)
+{
+    return VI(or)(a, b);
+}
+INLINE vi vi_xor(vi a, vi b)
+{
+    return VI(xor)(a, b);
+}
 INLINE vi vi_word(const void *p) /* four bytes, broadcast */
 {
     int32_t word;

@@ -11,7 +11,7 @@
  * at most 8/14 is reached by Q4_K and Q5_K, 8/13 by Q2_K, 8/12 by Q3_K and Q6_K, 8/11 by IQ4_XS.
  */
 #include "kernels/kquant.h"
-#include "kernels/x86/lanes.h"
+#include "kernels/x86/int8_lanes.h"
 
 enum { WORDS = 8 };
 
@@ -24,112 +24,18 @@ INLINE void prefetch(const uint8_t *p, const int bytes)
     UNROLL for (int i = 0; i < bytes; i += 64) _mm_prefetch(p + AHEAD + i, _MM_HINT_T1);
 }
 
-#ifdef __AVX512F__
-typedef __m512i vi;
-typedef __m512 vf;
-#define V(op) _mm512_##op
 #ifdef __AVX512VNNI__
 enum { TILE_R = 16 };
-#else
+#elif defined __AVX512F__
 enum { TILE_R = 8 };
-#endif
-INLINE vi vi_load(const void *p)
-{
-    return _mm512_loadu_si512(p);
-}
-INLINE vi vi_and(vi a, vi b)
-{
-    return _mm512_and_si512(a, b);
-}
-INLINE vi vi_or(vi a, vi b)
-{
-    return _mm512_or_si512(a, b);
-}
-INLINE void vi_store(void *p, vi a)
-{
-    _mm512_storeu_si512(p, a);
-}
-INLINE vi vi_bytes(const uint8_t *p) /* unsigned bytes to int32 */
-{
-    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
-}
-INLINE vi vi_signed_bytes(const uint8_t *p)
-{
-    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p));
-}
-INLINE vi vi_repeat(__m128i a)
-{
-    return _mm512_broadcast_i32x4(a);
-}
-INLINE vi vi_sign(vi x, vi w) /* x with w's sign */
-{
-    return _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
-}
-INLINE vi vi_byte_pairs(const uint8_t *p) /* signed bytes to int16 */
-{
-    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p));
-}
-INLINE vf vf_half(const uint16_t *p)
-{
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
-}
 #else
-typedef __m256i vi;
-typedef __m256 vf;
-#define V(op) _mm256_##op
 enum { TILE_R = 4 };
-INLINE vi vi_load(const void *p)
-{
-    return _mm256_loadu_si256(p);
-}
-INLINE vi vi_and(vi a, vi b)
-{
-    return _mm256_and_si256(a, b);
-}
-INLINE vi vi_or(vi a, vi b)
-{
-    return _mm256_or_si256(a, b);
-}
-INLINE void vi_store(void *p, vi a)
-{
-    _mm256_storeu_si256(p, a);
-}
-INLINE vi vi_bytes(const uint8_t *p)
-{
-    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
-}
-INLINE vi vi_signed_bytes(const uint8_t *p)
-{
-    return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p));
-}
-INLINE vi vi_repeat(__m128i a)
-{
-    return _mm256_broadcastsi128_si256(a);
-}
-INLINE vi vi_sign(vi x, vi w)
-{
-    return _mm256_sign_epi8(x, w);
-}
-INLINE vi vi_byte_pairs(const uint8_t *p)
-{
-    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p));
-}
-INLINE vf vf_half(const uint16_t *p)
-{
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
-}
 #endif
 enum { VECTOR = sizeof(vi), PARTS = 64 / VECTOR, PART_LANES = LANES / PARTS };
 
 INLINE vi set_byte(int x)
 {
     return V(set1_epi8)((char)x);
-}
-INLINE vi set_word(const void *p)
-{
-    int32_t word;
-    memcpy(&word, p, 4);
-    return V(set1_epi32)(word);
 }
 /* Bits moved up (n > 0) or down, those of other bytes masked away, put into `low`. */
 INLINE vi with_bits(vi low, vi plane, int n, int mask)
@@ -202,15 +108,15 @@ INLINE struct factors factors_load(const enum dtype t, const struct scales *s, c
 {
     struct factors f = {0};
     if (t == DT_IQ4_XS) {
-        f.first = vi_signed_bytes(s->scale + b * LANES + part * PART_LANES);
+        f.first = vi_widen8_signed(s->scale + b * LANES + part * PART_LANES);
 #ifndef __AVX512VNNI__
         f.first = both_from_low(f.first);
 #endif
         return f;
     }
     if (!kq_has_halves(t)) {
-        f.first = vi_bytes(s->scale + b * LANES + part * PART_LANES);
-        vi min = vi_bytes(s->min + b * LANES + part * PART_LANES);
+        f.first = vi_widen8(s->scale + b * LANES + part * PART_LANES);
+        vi min = vi_widen8(s->min + b * LANES + part * PART_LANES);
         f.offset = vi_or(min, V(slli_epi32)(min, 16));
 #ifndef __AVX512VNNI__
         f.first = vi_or(f.first, V(slli_epi32)(f.first, 16));
@@ -218,7 +124,7 @@ INLINE struct factors factors_load(const enum dtype t, const struct scales *s, c
         return f;
     }
     const int at = (b * LANES + part * PART_LANES) * 2;
-    vi pair = vi_byte_pairs((t == DT_Q6_K ? in : s->scale) + at);
+    vi pair = vi_pairs8((t == DT_Q6_K ? in : s->scale) + at);
 #ifdef __AVX512VNNI__
     f.first = V(srai_epi32)(V(slli_epi32)(pair, 16), 16);
     f.last = V(srai_epi32)(pair, 16);
@@ -226,18 +132,18 @@ INLINE struct factors factors_load(const enum dtype t, const struct scales *s, c
     f.first = both_from_low(pair);
     f.last = both_from_low(V(srli_epi32)(pair, 16));
 #endif
-    f.offset = kq_has_min(t) ? vi_byte_pairs(s->min + at) : V(slli_epi16)(pair, t == DT_Q6_K ? 5 : 2);
+    f.offset = kq_has_min(t) ? vi_pairs8(s->min + at) : V(slli_epi16)(pair, t == DT_Q6_K ? 5 : 2);
     return f;
 }
 
 /* ---- a block's weights: unsigned bytes; those of IQ4_XS without VNNI signed ---- */
 INLINE vi iq4_table(void)
 {
-    __m128i table = _mm_loadu_si128((const __m128i *)iq4_values);
+    vi table = vi_table(iq4_values);
 #ifdef __AVX512VNNI__
-    table = _mm_xor_si128(table, _mm_set1_epi8((char)0x80));
+    table = vi_xor(table, set_byte(0x80));
 #endif
-    return vi_repeat(table);
+    return table;
 }
 INLINE void block_load(const enum dtype t, vi w[WORDS], const uint8_t *block)
 {
@@ -265,7 +171,7 @@ INLINE void block_load(const enum dtype t, vi w[WORDS], const uint8_t *block)
 #ifdef __AVX512VNNI__
 INLINE vi dot(vi sum, const vi *w, const int8_t *q)
 {
-    UNROLL for (int i = 0; i < WORDS / 2; i++) sum = _mm512_dpbusd_epi32(sum, w[i], set_word(q + 4 * i));
+    UNROLL for (int i = 0; i < WORDS / 2; i++) sum = _mm512_dpbusd_epi32(sum, w[i], vi_word(q + 4 * i));
     return sum;
 }
 /* Two chains also where one scale serves both: half the latency. */
@@ -289,16 +195,16 @@ INLINE vi block_sum(const enum dtype t, const bool scaled, const vi w[WORDS], co
 /* `chain` products in an int16 before each madd. */
 INLINE vi vi_pairs(const bool is_signed, vi w, vi x)
 {
-    return is_signed ? V(maddubs_epi16)(V(abs_epi8)(w), vi_sign(x, w)) : V(maddubs_epi16)(w, x);
+    return is_signed ? V(maddubs_epi16)(V(abs_epi8)(w), vi_signed(x, w)) : V(maddubs_epi16)(w, x);
 }
 INLINE vi dot(const bool is_signed, const vi *w, vi scale, const int8_t *q, const int words, const int chain)
 {
     vi sum = V(set1_epi32)(0);
     UNROLL for (int i = 0; i < words; i += chain)
     {
-        vi pairs = vi_pairs(is_signed, w[i], set_word(q + 4 * i));
+        vi pairs = vi_pairs(is_signed, w[i], vi_word(q + 4 * i));
         UNROLL for (int j = i + 1; j < i + chain; j++) pairs =
-            V(add_epi16)(pairs, vi_pairs(is_signed, w[j], set_word(q + 4 * j)));
+            V(add_epi16)(pairs, vi_pairs(is_signed, w[j], vi_word(q + 4 * j)));
         vi product = V(madd_epi16)(pairs, scale);
         sum = i ? V(add_epi32)(sum, product) : product;
     }
@@ -349,7 +255,7 @@ INLINE void kq_super(const enum dtype t, const int R, vf acc[TILE_R], const stru
         UNROLL for (int r = 0; r < R; r++)
         {
             vf scale = V(set1_ps)(a->scale[at + r]);
-            vi halves = set_word(a->halves + 2 * (at + r));
+            vi halves = vi_word(a->halves + 2 * (at + r));
             vi sum = block_sum(t, SCALED(t, R), w, &f, a->q + (at + r) * BLOCK, halves);
             acc[r] = V(fmadd_ps)(V(cvtepi32_ps)(sum), V(mul_ps)(d, scale), acc[r]);
             if (kq_has_min(t))
