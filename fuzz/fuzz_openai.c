@@ -1,21 +1,22 @@
-/* openai_parse: whatever body comes, either a checked request or a refusal with a status and a sentence. */
+/* protocol_parse: whatever body comes, either a checked request or a refusal with a status and a sentence. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../tests/gateway/fake.h"
-#include "gateway/ask.h"
+#include "gateway/protocol.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const enum ask_kind kinds[] = {ASK_CHAT, ASK_COMPLETION, ASK_TOKENIZE, ASK_DETOKENIZE};
+    static const struct protocol *const rows[] = {&openai_chat, &openai_completion, &openai_tokenize,
+                                                  &openai_detokenize};
     struct arena arena;
     struct ask ask;
     struct refusal why = {0};
     if (size < 1)
         return 0;
     arena_init(&arena, 16 << 20);
-    bool good = openai_parse(&ask, kinds[data[0] % 4], str_n(data + 1, size - 1), &fake_bundle, &arena, &why);
+    bool good = protocol_parse(&ask, rows[data[0] % 4], str_n(data + 1, size - 1), &fake_bundle, &arena, &why);
     if (good ? ask.n < 1 || ask.n > ASK_CHOICES_MAX || ask.n * ask.n_prompt > ASK_SEQUENCES_MAX ||
                    ask.n_stop > REQUEST_STOPS_MAX || ask.sampling.n_logprobs > REQUEST_LOGPROBS_MAX ||
                    (!ask.messages && !ask.n_prompt)

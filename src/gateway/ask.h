@@ -1,4 +1,4 @@
-/* ask - what a client wants, free of any protocol; adapters (openai.c) fill it and write its answer */
+/* ask - what a client wants, free of any protocol; adapters (protocol.h) fill it and write its answer */
 #ifndef GATEWAY_ASK_H
 #define GATEWAY_ASK_H
 
@@ -45,9 +45,5 @@ struct refusal {
 bool refuse(struct refusal *r, int http, const char *code, const char *param, const char *fmt, ...)
     __attribute__((format(printf, 5, 6), cold));
 bool refuse_status(struct refusal *r, const struct error *err, const char *param); /* by the status's row */
-
-/* Fills *out from a request's body; arena keeps what out points to, and body must live as long. */
-bool openai_parse(struct ask *out, enum ask_kind kind, struct str body, const struct bundle *bundle,
-                  struct arena *arena, struct refusal *why);
 
 #endif

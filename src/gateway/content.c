@@ -209,7 +209,7 @@ static bool keep(struct job *j)
 static bool make(struct job *j, struct arena *parsed)
 {
     struct gateway *g = j->g;
-    if (!openai_parse(&j->ask, j->kind, buf_str(&j->body), g->bundle, parsed, &j->why))
+    if (!protocol_parse(&j->ask, j->protocol, buf_str(&j->body), g->bundle, parsed, &j->why))
         return false;
     if (j->ask.priority && !g->options.by_priority)
         return refuse(&j->why, 400, "invalid_value", "priority",

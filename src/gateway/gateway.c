@@ -27,24 +27,8 @@ struct route {
     enum access access;
     enum where where;
     route_fn *handler;
+    const struct protocol *protocol; /* instead of a handler: a job */
 };
-
-static void answer_body(struct gateway *g, struct http_exchange *x, int status, const char *type, struct buf *body)
-{
-    struct refusal why;
-    if (body->failed) {
-        refuse(&why, 503, NULL, NULL, "out of memory");
-        answer_refusal(g, x, &why);
-    } else {
-        http_respond(x, status, type, buf_str(body));
-    }
-    buf_free(body);
-}
-
-static void answer_json(struct gateway *g, struct http_exchange *x, int status, struct buf *body)
-{
-    answer_body(g, x, status, "application/json", body);
-}
 
 static void answer_state(struct gateway *g, struct http_exchange *x, bool good, const char *state)
 {
@@ -62,26 +46,6 @@ static void answer_state(struct gateway *g, struct http_exchange *x, bool good, 
     json_put_int(&w, "kv_blocks_free", s.blocks_free);
     json_end_object(&w);
     answer_json(g, x, good ? 200 : 503, &body);
-}
-
-static void route_chat(struct gateway *g, struct http_exchange *x)
-{
-    job_start(g, x, ASK_CHAT);
-}
-
-static void route_completion(struct gateway *g, struct http_exchange *x)
-{
-    job_start(g, x, ASK_COMPLETION);
-}
-
-static void route_tokenize(struct gateway *g, struct http_exchange *x)
-{
-    job_start(g, x, ASK_TOKENIZE);
-}
-
-static void route_detokenize(struct gateway *g, struct http_exchange *x)
-{
-    job_start(g, x, ASK_DETOKENIZE);
 }
 
 static void route_models(struct gateway *g, struct http_exchange *x)
@@ -142,7 +106,8 @@ static void route_page(struct gateway *g, struct http_exchange *x)
 }
 
 static const struct route routes[] = {
-#define ROUTE(method, path, access, where, handler) {method, path, access, where, route_##handler},
+#define ROUTE(method, path, access, where, handler) {method, path, access, where, route_##handler, NULL},
+#define ASK(path, protocol)                         {"POST", path, KEY, WORKER, NULL, &protocol},
 #include "gateway/routes.def"
 };
 enum { N_ROUTE = sizeof routes / sizeof *routes };
@@ -214,7 +179,8 @@ static void add_request_id(struct gateway *g, struct http_exchange *x)
         snprintf(own, sizeof own, "req_%016llx", (unsigned long long)str_hash(str_n(&n, sizeof n), g->id_key));
         given = str_of(own);
     }
-    http1_write_header(&x->headers, "x-request-id", given);
+    http1_write_header(&x->headers, "x-request-id", given); /* OpenAI's name */
+    http1_write_header(&x->headers, "request-id", given);   /* Anthropic's */
 }
 
 static bool on_head(void *ctx, struct http_exchange *x)
@@ -238,7 +204,10 @@ static void on_request(void *ctx, struct http_exchange *x)
     x->user = NULL;
     if (route->where == LOOP)
         telemetry_http(g, route->path, 200);
-    route->handler(g, x);
+    if (route->protocol)
+        job_start(g, x, route->protocol);
+    else
+        route->handler(g, x);
 }
 
 static const char *on_fault(void *ctx, const struct http1_fault *fault, struct buf *out)
@@ -250,7 +219,7 @@ static const char *on_fault(void *ctx, const struct http1_fault *fault, struct b
                                               : NULL;
     telemetry_http(ctx, "refused", fault->status);
     refuse(&why, fault->status, code, NULL, "%s", fault->text);
-    openai_write_refusal(out, &why);
+    openai_write_refusal(out, &why, STR(""));
     return "application/json";
 }
 

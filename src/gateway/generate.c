@@ -83,11 +83,6 @@ static void add_timing(struct job *j)
     http1_write_header(&j->x->headers, "openai-processing-ms", str_of(ms));
 }
 
-static const char *path_of(const struct job *j)
-{
-    return j->kind == ASK_CHAT ? "/v1/chat/completions" : "/v1/completions";
-}
-
 /* The answer is an error: as a whole, or, once a stream has begun, as its last event. */
 static void end_refused(struct job *j, const struct refusal *why)
 {
@@ -95,52 +90,37 @@ static void end_refused(struct job *j, const struct refusal *why)
     j->x = NULL;
     j->phase = JOB_DONE;
     generate_cancel(j);
-    telemetry_http(j->g, path_of(j), why->http);
+    telemetry_http(j->g, j->protocol->path, why->http);
     if (x->phase == EXCHANGE_STREAM) {
-        struct buf out = {0};
-        openai_write_refusal(&out, why);
-        sse_data(x, buf_str(&out));
-        buf_free(&out);
-        sse_end(x);
+        j->protocol->fail(j, why);
+        wire_end(j, x);
     } else {
         answer_refusal(j->g, x, why);
     }
 }
 
-static void send_event(struct job *j, struct buf *out)
-{
-    if (out->failed)
-        http_stream_break(j->x);
-    else
-        sse_data(j->x, buf_str(out));
-    buf_clear(out);
-    j->write_ns = clock_ns();
-}
-
 /* The prompt's text, as a stream's first event; with logprobs that waits until the prompt's are all there. */
-static void send_echo(struct job *j, struct choice *c, struct buf *out)
+static void send_echo(struct job *j, struct choice *c)
 {
-    if (!j->ask.echo || c->said_echo)
+    if (!j->ask.echo || !j->ask.stream || c->said_echo)
         return;
     c->said_echo = true;
-    openai_chunk_echo(j, c, out);
-    send_event(j, out);
+    say(j, c, BLOCK_TEXT, job_echo(j, c));
 }
 
 static void begin_stream(struct job *j)
 {
-    struct buf out = {0};
     add_timing(j);
-    sse_begin(j->x);
+    wire_begin(j);
+    if (j->protocol->begin)
+        j->protocol->begin(j);
     for (int i = 0; i < j->n_choice; i++) {
-        if (j->kind == ASK_CHAT) {
-            openai_chunk_role(j, &j->choices[i], &out);
-            send_event(j, &out);
-        } else if (j->ask.sampling.n_logprobs < 0) {
-            send_echo(j, &j->choices[i], &out);
-        }
+        if (j->protocol->begin_choice)
+            j->protocol->begin_choice(j, &j->choices[i]);
+        if (j->ask.sampling.n_logprobs < 0)
+            send_echo(j, &j->choices[i]);
     }
-    buf_free(&out);
+    wire_flush(j);
 }
 
 static void fill_request(struct job *j, struct choice *c, int n_ctx)
@@ -182,7 +162,7 @@ void generate_start(struct job *j)
         j->choices[i].job = j;
         j->choices[i].index = i;
         if (j->ask.echo && !j->ask.stream) /* now: an answer that ends at once brings no token */
-            buf_append_str(&j->choices[i].text, job_echo(j, &j->choices[i]));
+            say(j, &j->choices[i], BLOCK_TEXT, job_echo(j, &j->choices[i]));
         if (j->ask.echo && j->ask.sampling.n_logprobs >= 0)
             j->choices[i].n_char = text_chars(job_echo(j, &j->choices[i]));
         fill_request(j, &j->choices[i], s.n_ctx);
@@ -219,7 +199,7 @@ static bool take_mail(struct choice *c, bool *overflowed)
     return last;
 }
 
-static void write_next(struct job *j, struct choice *c, struct buf *out)
+static void write_next(struct job *j, struct choice *c)
 {
     struct mail m;
     struct candidate top[REQUEST_LOGPROBS_MAX];
@@ -230,19 +210,21 @@ static void write_next(struct job *j, struct choice *c, struct buf *out)
         m.n_top = REQUEST_LOGPROBS_MAX;
     memcpy(top, text.ptr + text.len, m.n_top * sizeof *top);
     c->at += sizeof m + m.n_text + m.n_top * sizeof *top;
-    if (!j->ask.stream || m.is_prompt) {
-        openai_keep_token(j, c, &m, text, top);
+    bool logprobs = j->ask.sampling.n_logprobs >= 0;
+    if (!m.is_prompt)
+        send_echo(j, c);
+    if (logprobs)
+        logprobs_keep(j, c, &m, text, top);
+    if (m.is_prompt)
         return;
-    }
-    send_echo(j, c, out);
-    if (text.len > 0 || j->ask.sampling.n_logprobs >= 0) {
-        openai_chunk_token(j, c, &m, text, top, out);
-        send_event(j, out);
-    }
+    if (text.len > 0)
+        say(j, c, BLOCK_TEXT, text);
+    else if (logprobs && j->ask.stream)
+        j->protocol->delta(j, c, NULL, text);
 }
 
-/* Writes what choice c has; false when the client must be waited for. */
-static bool pump_choice(struct job *j, struct choice *c, struct buf *out)
+/* Writes what choice c has; stops when the client must be waited for. */
+static void pump_choice(struct job *j, struct choice *c)
 {
     bool last = false, overflowed = false;
     for (;;) {
@@ -251,26 +233,26 @@ static bool pump_choice(struct job *j, struct choice *c, struct buf *out)
             if (j->ask.stream)
                 http_stream_break(j->x); /* on_gone cancels */
             else
-                c->text.failed = true;
-            return false;
+                c->failed = true;
+            return;
         }
         if (c->at == c->outbox.len)
             break;
         while (c->at < c->outbox.len) {
-            if (j->ask.stream && sse_full(j->x))
-                return false;
-            write_next(j, c, out);
+            if (j->ask.stream && wire_full(j))
+                return;
+            write_next(j, c);
         }
     }
-    if (last && !c->said_end) {
-        c->said_end = true;
-        if (j->ask.stream && c->end.finish != FINISH_ERROR && c->end.finish != FINISH_CANCELED) {
-            send_echo(j, c, out);
-            openai_chunk_end(j, c, out);
-            send_event(j, out);
-        }
-    }
-    return true;
+    if (!last || c->said_end)
+        return;
+    c->said_end = true;
+    if (c->end.finish == FINISH_ERROR || c->end.finish == FINISH_CANCELED)
+        return;
+    send_echo(j, c);
+    say_close(j, c);
+    if (j->ask.stream && j->protocol->end_choice)
+        j->protocol->end_choice(j, c);
 }
 
 static bool failed_choice(struct job *j, struct refusal *why)
@@ -280,7 +262,7 @@ static bool failed_choice(struct job *j, struct refusal *why)
         if (j->outgrown)
             return !refuse(why, 503, "server_is_overloaded", NULL,
                            "the memory for requests is full: try again, with a smaller n or max_tokens, or stream");
-        if (c->text.failed)
+        if (c->failed)
             return !refuse(why, 503, NULL, NULL, "out of memory");
         if (c->said_end && c->end.finish == FINISH_CANCELED)
             return !refuse(why, 503, "server_is_overloaded", NULL, "the server is stopping");
@@ -291,46 +273,40 @@ static bool failed_choice(struct job *j, struct refusal *why)
     return false;
 }
 
-static void end_answered(struct job *j, struct buf *out)
+static void end_answered(struct job *j)
 {
     struct http_exchange *x = j->x;
-    telemetry_http(j->g, path_of(j), 200);
-    if (!j->ask.stream) {
-        openai_write_answer(j, out);
+    struct buf out = {0};
+    telemetry_http(j->g, j->protocol->path, 200);
+    if (j->ask.stream) {
+        j->protocol->end(j);
+    } else {
+        j->protocol->answer(j, &out);
         add_timing(j);
-    } else if (j->ask.include_usage) {
-        openai_chunk_usage(j, out);
-        send_event(j, out);
     }
     j->x = NULL;
     j->phase = JOB_DONE;
-    if (j->ask.stream) {
-        sse_data(x, STR("[DONE]"));
-        sse_end(x);
-    } else if (out->failed) {
-        struct refusal why;
-        refuse(&why, 503, NULL, NULL, "out of memory");
-        answer_refusal(j->g, x, &why);
-    } else {
-        http_respond(x, 200, "application/json", buf_str(out));
-    }
+    if (j->ask.stream)
+        wire_end(j, x);
+    else
+        answer_json(j->g, x, 200, &out);
 }
 
 void generate_pump(struct job *j)
 {
-    struct buf out = {0};
     struct refusal why;
     bool all_said = true;
     for (int i = 0; i < j->n_choice; i++) {
-        pump_choice(j, &j->choices[i], &out);
+        pump_choice(j, &j->choices[i]);
         all_said &= j->choices[i].said_end;
     }
     j->outgrown = !job_hold(j, j->g->memory.max);
     if (failed_choice(j, &why))
         end_refused(j, &why);
     else if (all_said)
-        end_answered(j, &out);
-    buf_free(&out);
+        end_answered(j);
+    else if (j->ask.stream)
+        wire_flush(j);
 }
 
 /* Proxies and clients give up on silent streams. */
@@ -338,7 +314,12 @@ void generate_ping(struct job *j, uint64_t now_ns)
 {
     if (j->phase != JOB_GENERATE || !j->ask.stream || now_ns < j->write_ns + (uint64_t)PING_MS * 1000000)
         return;
-    if (!sse_full(j->x))
-        sse_comment(j->x, "ping");
+    if (!wire_full(j)) {
+        if (j->protocol->ping)
+            j->protocol->ping(j);
+        else if (j->wire->ping)
+            buf_append_str(&j->out, str_of(j->wire->ping));
+        wire_flush(j);
+    }
     j->write_ns = now_ns;
 }

@@ -5,22 +5,14 @@
 
 #include <stdio.h>
 
-static const char *kind_path(enum ask_kind kind)
-{
-    return kind == ASK_CHAT         ? "/v1/chat/completions"
-           : kind == ASK_COMPLETION ? "/v1/completions"
-           : kind == ASK_TOKENIZE   ? "/v1/tokenize"
-                                    : "/v1/detokenize";
-}
-
 static size_t job_bytes(const struct job *j)
 {
-    size_t n = j->body.capacity + j->answer.capacity + j->echo.capacity;
+    size_t n = j->body.capacity + j->answer.capacity + j->echo.capacity + j->out.capacity;
     for (int i = 0; i < j->n_prompt; i++)
         n += j->prompts[i].capacity * sizeof *j->prompts[i].ids;
     for (int i = 0; i < j->n_choice; i++) {
         const struct choice *c = &j->choices[i];
-        n += c->n_inbox + c->outbox.capacity + c->text.capacity + c->logprobs.capacity + c->tops.capacity +
+        n += c->n_inbox + c->outbox.capacity + say_bytes(c) + c->logprobs.capacity + c->tops.capacity +
              c->values.capacity + c->offsets.capacity;
     }
     return n;
@@ -29,19 +21,6 @@ static size_t job_bytes(const struct job *j)
 bool job_hold(struct job *j, size_t limit)
 {
     return budget_hold(&j->g->memory, &j->held, job_bytes(j), limit);
-}
-
-void answer_refusal(struct gateway *g, struct http_exchange *x, const struct refusal *why)
-{
-    struct buf body = {0};
-    (void)g;
-    openai_write_refusal(&body, why);
-    if (why->http == 503)
-        http1_write_header(&x->headers, "retry-after", STR("1"));
-    if (why->http == 401)
-        http1_write_header(&x->headers, "www-authenticate", STR("Bearer"));
-    http_respond(x, why->http, "application/json", buf_str(&body));
-    buf_free(&body);
 }
 
 static void on_gone(void *user)
@@ -61,7 +40,7 @@ static void answer_content(struct job *j)
     struct http_exchange *x = j->x;
     j->phase = JOB_DONE;
     j->x = NULL;
-    telemetry_http(j->g, kind_path(j->kind), j->why.http ? j->why.http : 200);
+    telemetry_http(j->g, j->protocol->path, j->why.http ? j->why.http : 200);
     if (j->why.http)
         answer_refusal(j->g, x, &j->why);
     else
@@ -100,11 +79,12 @@ static void make_id(struct job *j)
     struct gateway *g = j->g;
     uint64_t n = g->id_next++;
     uint64_t a = str_hash(str_n(&n, sizeof n), g->id_key), b = str_hash(str_n(&n, sizeof n), ~g->id_key);
-    snprintf(j->id, sizeof j->id, "%s-%016llx%08llx", j->kind == ASK_CHAT ? "chatcmpl" : "cmpl", (unsigned long long)a,
+    const char *prefix = j->protocol->id_prefix;
+    snprintf(j->id, sizeof j->id, "%s%016llx%08llx", prefix ? prefix : "", (unsigned long long)a,
              (unsigned long long)(b & 0xffffffffu));
 }
 
-void job_start(struct gateway *g, struct http_exchange *x, enum ask_kind kind)
+void job_start(struct gateway *g, struct http_exchange *x, const struct protocol *protocol)
 {
     struct refusal why;
     struct job *j = mem_alloc_zero(1, sizeof *j);
@@ -113,7 +93,8 @@ void job_start(struct gateway *g, struct http_exchange *x, enum ask_kind kind)
         answer_refusal(g, x, &why);
         return;
     }
-    *j = (struct job){.g = g, .x = x, .kind = kind, .begin_ns = x->begin_ns};
+    *j = (struct job){.g = g, .x = x, .protocol = protocol, .wire = protocol->wire, .kind = protocol->kind};
+    j->begin_ns = x->begin_ns;
     j->task = (struct loop_task){.fn = on_task, .ctx = j};
     j->body = http_take_body(x);
     j->created = (int64_t)(clock_wall_ns() / 1000000000);
@@ -149,16 +130,17 @@ void job_free(struct job *j)
     g->n_job--;
     loop_forget(g->loop, &j->task); /* the engine's last wake may still be queued */
     for (int i = 0; i < j->n_choice; i++) {
-        struct buf *bufs[] = {&j->choices[i].inbox,    &j->choices[i].outbox, &j->choices[i].text,
-                              &j->choices[i].logprobs, &j->choices[i].tops,   &j->choices[i].values,
-                              &j->choices[i].offsets};
+        struct choice *c = &j->choices[i];
+        struct buf *bufs[] = {&c->inbox, &c->outbox, &c->logprobs, &c->tops, &c->values, &c->offsets};
         for (size_t k = 0; k < sizeof bufs / sizeof *bufs; k++)
             buf_free(bufs[k]);
+        say_free(c);
     }
     for (int i = 0; i < j->n_prompt; i++)
         ids_free(&j->prompts[i]);
     buf_free(&j->body);
     buf_free(&j->answer);
+    buf_free(&j->out);
     buf_free(&j->echo);
     arena_free(&j->arena);
     budget_hold(&g->memory, &j->held, 0, 0);

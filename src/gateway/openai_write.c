@@ -1,12 +1,11 @@
 /* OpenAI's answers: whole objects, stream chunks, logprobs, usage, errors. */
 #include "gateway/private.h"
 
-#include "base/unicode.h"
-
 #include <stdio.h>
 
-void openai_write_refusal(struct buf *out, const struct refusal *why)
+void openai_write_refusal(struct buf *out, const struct refusal *why, struct str request_id)
 {
+    (void)request_id;
     struct json_writer w;
     json_writer_init(&w, out);
     json_begin_object(&w);
@@ -28,10 +27,9 @@ void openai_write_refusal(struct buf *out, const struct refusal *why)
     json_end_object(&w);
 }
 
-static void begin(struct json_writer *w, struct buf *out, const struct job *j, const char *object)
+static void begin(struct json_writer *w, const struct job *j, const char *object)
 {
     char fingerprint[40];
-    json_writer_init(w, out);
     json_begin_object(w);
     json_put_str(w, "id", str_of(j->id));
     json_put_str(w, "object", str_of(object));
@@ -57,193 +55,6 @@ static void put_null(struct json_writer *w, const char *key)
 static const char *finish_word(const struct choice *c)
 {
     return c->end.finish == FINISH_LENGTH ? "length" : "stop";
-}
-
-/* ---- logprobs ---- */
-
-static double finite_logprob(double x)
-{
-    return x > -9999 ? x : -9999; /* as OpenAI writes what is next to impossible; NaN too */
-}
-
-static void write_token(struct json_writer *w, const struct tokenizer *tok, int32_t id)
-{
-    struct buf bytes = {0};
-    tokenizer_token_bytes(tok, &bytes, id);
-    json_put_str(w, "token", buf_str(&bytes));
-    json_key(w, "bytes");
-    json_begin_array(w);
-    for (size_t i = 0; i < bytes.len; i++)
-        json_write_int(w, (unsigned char)bytes.ptr[i]);
-    json_end_array(w);
-    w->out->failed |= bytes.failed;
-    buf_free(&bytes);
-}
-
-/* What completions call a token: its text, or bytes:\xe4\xb8 (OpenAI's way) when it is a part of a character. As text
- * those would all be U+FFFD, and of several only one could be a key of top_logprobs. */
-static struct buf token_name(const struct tokenizer *tok, int32_t id)
-{
-    struct buf bytes = {0}, name = {0};
-    tokenizer_token_bytes(tok, &bytes, id);
-    if (utf8_valid(buf_str(&bytes)))
-        return bytes;
-    buf_append_str(&name, STR("bytes:"));
-    for (size_t i = 0; i < bytes.len; i++)
-        buf_printf(&name, "\\x%02x", (unsigned char)bytes.ptr[i]);
-    name.failed |= bytes.failed;
-    buf_free(&bytes);
-    return name;
-}
-
-static void chat_entry(struct json_writer *w, const struct job *j, const struct mail *m, const struct candidate *top)
-{
-    const struct tokenizer *tok = j->g->bundle->tokenizer;
-    json_begin_object(w);
-    write_token(w, tok, m->id);
-    json_put_real(w, "logprob", finite_logprob(m->logprob));
-    json_key(w, "top_logprobs");
-    json_begin_array(w);
-    for (uint32_t i = 0; i < m->n_top; i++) {
-        json_begin_object(w);
-        write_token(w, tok, top[i].id);
-        json_put_real(w, "logprob", finite_logprob(top[i].logit));
-        json_end_object(w);
-    }
-    json_end_array(w);
-    json_end_object(w);
-}
-
-/* {" the": -0.2, ...}, with the chosen token among them. */
-static void completion_tops(struct json_writer *w, const struct job *j, const struct mail *m,
-                            const struct candidate *top)
-{
-    const struct tokenizer *tok = j->g->bundle->tokenizer;
-    bool has_chosen = false;
-    json_begin_object(w);
-    for (uint32_t i = 0; i <= m->n_top; i++) {
-        bool extra = i == m->n_top;
-        struct candidate t = extra ? (struct candidate){m->id, m->logprob} : top[i];
-        if (extra && has_chosen)
-            break;
-        has_chosen |= t.id == m->id;
-        struct buf name = token_name(tok, t.id);
-        json_key_str(w, buf_str(&name));
-        w->out->failed |= name.failed;
-        json_write_real(w, finite_logprob(t.logit));
-        buf_free(&name);
-    }
-    json_end_object(w);
-}
-
-size_t text_chars(struct str s)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < s.len; i++)
-        n += ((unsigned char)s.ptr[i] & 0xC0) != 0x80;
-    return n;
-}
-
-static void put_chat_logprobs(struct json_writer *w, struct str entries)
-{
-    json_key(w, "logprobs");
-    json_begin_object(w);
-    json_key(w, "content");
-    json_begin_array(w);
-    if (entries.len)
-        json_write_raw(w, entries);
-    json_end_array(w);
-    put_null(w, "refusal");
-    json_end_object(w);
-}
-
-static void put_list(struct json_writer *w, const char *key, const struct buf *items)
-{
-    json_key(w, key);
-    json_begin_array(w);
-    if (items->len)
-        json_write_raw(w, buf_str(items));
-    json_end_array(w);
-}
-
-static void put_completion_logprobs(struct json_writer *w, const struct job *j, const struct choice *c)
-{
-    json_key(w, "logprobs");
-    json_begin_object(w);
-    put_list(w, "tokens", &c->logprobs);
-    put_list(w, "token_logprobs", &c->values);
-    if (j->ask.sampling.n_logprobs > 0)
-        put_list(w, "top_logprobs", &c->tops);
-    else
-        put_null(w, "top_logprobs");
-    put_list(w, "text_offset", &c->offsets);
-    json_end_object(w);
-}
-
-/* Appends one JSON value to a comma-separated list, written by a writer of its own. */
-static struct json_writer list_item(struct buf *list)
-{
-    struct json_writer w;
-    if (list->len)
-        buf_append_char(list, ',');
-    json_writer_init(&w, list);
-    return w;
-}
-
-/* One element for each of the four arrays; w stands in the first. Nothing precedes the prompt's first token: null. */
-static void completion_entry(struct json_writer *w, const struct job *j, struct choice *c, const struct mail *m,
-                             const struct candidate *top)
-{
-    bool first = m->is_prompt && c->n_echoed == 0;
-    int64_t offset = m->is_prompt ? j->echo_offsets[c->index / j->ask.n][c->n_echoed++] : (int64_t)c->n_char;
-    struct buf name = token_name(j->g->bundle->tokenizer, m->id);
-    json_write_str(w, buf_str(&name));
-    w->out->failed |= name.failed;
-    buf_free(&name);
-    struct json_writer value = list_item(&c->values), tops = list_item(&c->tops), at = list_item(&c->offsets);
-    if (first) {
-        json_write_null(&value);
-        json_write_null(&tops);
-    } else {
-        json_write_real(&value, finite_logprob(m->logprob));
-        completion_tops(&tops, j, m, top);
-    }
-    json_write_int(&at, offset);
-}
-
-static void keep_logprobs(struct job *j, struct choice *c, const struct mail *m, struct str text,
-                          const struct candidate *top)
-{
-    if (j->ask.sampling.n_logprobs < 0)
-        return;
-    if (m->id >= 0) {
-        struct json_writer w = list_item(&c->logprobs);
-        if (j->kind == ASK_CHAT) {
-            chat_entry(&w, j, m, top);
-        } else {
-            completion_entry(&w, j, c, m, top);
-        }
-    }
-    c->n_char += text_chars(text);
-    c->text.failed |= c->logprobs.failed | c->values.failed | c->tops.failed | c->offsets.failed;
-}
-
-static void put_logprobs(struct json_writer *w, const struct job *j, const struct choice *c)
-{
-    if (j->ask.sampling.n_logprobs < 0)
-        put_null(w, "logprobs");
-    else if (j->kind == ASK_CHAT)
-        put_chat_logprobs(w, buf_str(&c->logprobs));
-    else
-        put_completion_logprobs(w, j, c);
-}
-
-static void clear_logprobs(struct choice *c)
-{
-    buf_clear(&c->logprobs);
-    buf_clear(&c->values);
-    buf_clear(&c->tops);
-    buf_clear(&c->offsets);
 }
 
 /* ---- usage ---- */
@@ -276,85 +87,102 @@ static void write_usage(struct json_writer *w, const struct job *j)
 
 enum chunk { CHUNK_ROLE, CHUNK_TEXT, CHUNK_END };
 
-static void write_chunk(const struct job *j, const struct choice *c, enum chunk what, struct str text, struct buf *out)
+static void put_delta(struct json_writer *w, enum chunk what, struct str text)
 {
-    struct json_writer w;
-    begin(&w, out, j, chunk_object(j));
-    json_key(&w, "choices");
-    json_begin_array(&w);
-    json_begin_object(&w);
-    json_put_int(&w, "index", c->index);
-    if (j->kind == ASK_CHAT) {
-        json_key(&w, "delta");
-        json_begin_object(&w);
-        if (what == CHUNK_ROLE)
-            json_put_str(&w, "role", STR("assistant"));
-        if (what != CHUNK_END)
-            json_put_str(&w, "content", text);
-        json_end_object(&w);
-    } else {
-        json_put_str(&w, "text", text);
-    }
+    json_key(w, "delta");
+    json_begin_object(w);
+    if (what == CHUNK_ROLE)
+        json_put_str(w, "role", STR("assistant"));
+    if (what != CHUNK_END)
+        json_put_str(w, "content", text);
+    json_end_object(w);
+}
+
+static void write_chunk(struct job *j, struct choice *c, enum chunk what, struct str text)
+{
+    struct json_writer *w = event_begin(j, NULL);
+    begin(w, j, chunk_object(j));
+    json_key(w, "choices");
+    json_begin_array(w);
+    json_begin_object(w);
+    json_put_int(w, "index", c->index);
+    if (j->kind == ASK_CHAT)
+        put_delta(w, what, text);
+    else
+        json_put_str(w, "text", text);
     if (what == CHUNK_TEXT)
-        put_logprobs(&w, j, c);
+        logprobs_put(w, j, c);
     else
-        put_null(&w, "logprobs");
+        put_null(w, "logprobs");
     if (what == CHUNK_END)
-        json_put_str(&w, "finish_reason", str_of(finish_word(c)));
+        json_put_str(w, "finish_reason", str_of(finish_word(c)));
     else
-        put_null(&w, "finish_reason");
-    json_end_object(&w);
-    json_end_array(&w);
+        put_null(w, "finish_reason");
+    json_end_object(w);
+    json_end_array(w);
     if (j->ask.include_usage)
-        put_null(&w, "usage");
-    json_end_object(&w);
+        put_null(w, "usage");
+    json_end_object(w);
+    event_end(j);
 }
 
-void openai_chunk_role(struct job *j, const struct choice *c, struct buf *out)
+void openai_chunk_role(struct job *j, struct choice *c)
 {
-    write_chunk(j, c, CHUNK_ROLE, STR(""), out);
+    write_chunk(j, c, CHUNK_ROLE, STR(""));
 }
 
-void openai_chunk_echo(struct job *j, struct choice *c, struct buf *out)
+void openai_chunk_text(struct job *j, struct choice *c, const struct block *b, struct str text)
 {
-    write_chunk(j, c, CHUNK_TEXT, job_echo(j, c), out);
-    out->failed |= c->text.failed;
-    clear_logprobs(c);
+    (void)b;
+    write_chunk(j, c, CHUNK_TEXT, text);
+    j->out.failed |= c->failed;
+    logprobs_clear(c);
 }
 
-void openai_chunk_token(struct job *j, struct choice *c, const struct mail *m, struct str text,
-                        const struct candidate *top, struct buf *out)
+void openai_chunk_end(struct job *j, struct choice *c)
 {
-    clear_logprobs(c);
-    keep_logprobs(j, c, m, text, top);
-    write_chunk(j, c, CHUNK_TEXT, text, out);
-    out->failed |= c->text.failed;
+    write_chunk(j, c, CHUNK_END, STR(""));
 }
 
-void openai_chunk_end(struct job *j, const struct choice *c, struct buf *out)
+static void write_done(struct job *j)
 {
-    write_chunk(j, c, CHUNK_END, STR(""), out);
+    struct json_writer *w = event_begin(j, NULL);
+    json_write_raw(w, STR("[DONE]"));
+    event_end(j);
 }
 
-void openai_chunk_usage(struct job *j, struct buf *out)
+void openai_chunk_usage(struct job *j)
 {
-    struct json_writer w;
-    begin(&w, out, j, chunk_object(j));
-    json_key(&w, "choices");
-    json_begin_array(&w);
-    json_end_array(&w);
-    json_key(&w, "usage");
-    write_usage(&w, j);
-    json_end_object(&w);
+    if (j->ask.include_usage) {
+        struct json_writer *w = event_begin(j, NULL);
+        begin(w, j, chunk_object(j));
+        json_key(w, "choices");
+        json_begin_array(w);
+        json_end_array(w);
+        json_key(w, "usage");
+        write_usage(w, j);
+        json_end_object(w);
+        event_end(j);
+    }
+    write_done(j);
+}
+
+void openai_chunk_fail(struct job *j, const struct refusal *why)
+{
+    event_begin(j, NULL);
+    openai_write_refusal(&j->out, why, STR(""));
+    event_end(j);
 }
 
 /* ---- whole answers ---- */
 
-void openai_keep_token(struct job *j, struct choice *c, const struct mail *m, struct str text,
-                       const struct candidate *top)
+static void put_joined(struct json_writer *w, const char *key, const struct choice *c, enum block_kind kind)
 {
-    buf_append_str(&c->text, text);
-    keep_logprobs(j, c, m, text, top);
+    struct buf text = {0};
+    say_join(&text, c, kind);
+    json_put_str(w, key, buf_str(&text));
+    w->out->failed |= text.failed;
+    buf_free(&text);
 }
 
 static void write_choice(struct json_writer *w, const struct job *j, const struct choice *c)
@@ -365,13 +193,13 @@ static void write_choice(struct json_writer *w, const struct job *j, const struc
         json_key(w, "message");
         json_begin_object(w);
         json_put_str(w, "role", STR("assistant"));
-        json_put_str(w, "content", buf_str(&c->text));
+        put_joined(w, "content", c, BLOCK_TEXT);
         put_null(w, "refusal");
         json_end_object(w);
     } else {
-        json_put_str(w, "text", buf_str(&c->text));
+        put_joined(w, "text", c, BLOCK_TEXT);
     }
-    put_logprobs(w, j, c);
+    logprobs_put(w, j, c);
     json_put_str(w, "finish_reason", str_of(finish_word(c)));
     json_end_object(w);
 }
@@ -379,7 +207,8 @@ static void write_choice(struct json_writer *w, const struct job *j, const struc
 void openai_write_answer(struct job *j, struct buf *out)
 {
     struct json_writer w;
-    begin(&w, out, j, j->kind == ASK_CHAT ? "chat.completion" : "text_completion");
+    json_writer_init(&w, out);
+    begin(&w, j, j->kind == ASK_CHAT ? "chat.completion" : "text_completion");
     json_key(&w, "choices");
     json_begin_array(&w);
     for (int i = 0; i < j->n_choice; i++)

@@ -1,14 +1,14 @@
 /* What the files of the gateway share. Life of a POST (job.c):
  *
- *   JOB_CONTENT  a worker parses, renders, tokenizes        (content.c, openai_parse.c)
- *   JOB_GENERATE the engine calls back, the loop writes     (generate.c, openai_write.c)
+ *   JOB_CONTENT  a worker parses, renders, tokenizes        (content.c, protocol.c)
+ *   JOB_GENERATE the engine calls back, the loop writes     (generate.c, say.c, the protocol's writers, wire.c)
  *   JOB_DONE     answered or abandoned: freed on the loop
  */
 #ifndef GATEWAY_PRIVATE_H
 #define GATEWAY_PRIVATE_H
 
-#include "gateway/ask.h"
 #include "gateway/gateway.h"
+#include "gateway/protocol.h"
 
 #include "base/budget.h"
 #include "base/json.h"
@@ -56,6 +56,14 @@ struct mail { /* a token event as it travels from the engine to the loop; then n
     bool is_prompt;
 };
 
+enum block_kind { BLOCK_TEXT, BLOCK_REASON, BLOCK_CALL };
+struct block { /* a stretch of one choice's answer */
+    enum block_kind kind;
+    int index; /* among its choice's */
+    bool open;
+    struct buf text; /* so far, where the protocol or the whole answer needs it */
+};
+
 struct choice { /* one sequence */
     struct job *job;
     int index;
@@ -70,8 +78,10 @@ struct choice { /* one sequence */
     size_t n_inbox;    /* the mailbox's size when it was last looked at */
     struct buf outbox; /* taken mail; `at` of it is written already */
     size_t at;
-    struct buf text;     /* the answer so far, when it is not streamed */
-    struct buf logprobs; /* its logprobs, JSON objects separated by commas */
+    struct block *blocks;
+    size_t n_block, block_capacity;
+    bool failed;         /* out of memory */
+    struct buf logprobs; /* not written yet: JSON objects separated by commas */
     struct buf tops;     /* completions keep four arrays: these are token_logprobs, top_logprobs, text_offset */
     struct buf values, offsets;
     size_t n_char; /* characters of text before the next token (text_offset) */
@@ -83,6 +93,8 @@ struct job {
     struct gateway *g;
     struct http_exchange *x; /* NULL once the client is gone; loop thread only */
     enum job_phase phase;
+    const struct protocol *protocol;
+    const struct wire *wire;
     enum ask_kind kind;
     struct loop_task task;
     struct job *prev, *next; /* of g->jobs */
@@ -94,6 +106,9 @@ struct job {
     struct arena arena; /* what lives as long as the job */
     struct ask ask;
     struct refusal why;
+    struct buf out; /* a stream's events not sent yet; the newest begins at event_at */
+    size_t event_at;
+    struct json_writer writer;
     struct buf answer;   /* of tokenize and detokenize */
     struct ids *prompts; /* [n_prompt] tokenized */
     struct buf echo;     /* text of the prompts, ends in echo_end */
@@ -106,10 +121,14 @@ struct job {
     uint64_t parse_ns; /* clock when content was ready */
 };
 
-/* job.c */
-void job_start(struct gateway *g, struct http_exchange *x, enum ask_kind kind);
-void job_free(struct job *j);
+/* answer.c */
 void answer_refusal(struct gateway *g, struct http_exchange *x, const struct refusal *why);
+/* These free body; one that failed is answered with 503. */
+void answer_body(struct gateway *g, struct http_exchange *x, int status, const char *type, struct buf *body);
+void answer_json(struct gateway *g, struct http_exchange *x, int status, struct buf *body);
+/* job.c */
+void job_start(struct gateway *g, struct http_exchange *x, const struct protocol *protocol);
+void job_free(struct job *j);
 bool job_hold(struct job *j, size_t limit); /* tells g->memory what the job keeps; false: over the limit */
 /* content.c, on a worker: fills prompts or answer, or why */
 void content_make(struct job *j);
@@ -123,21 +142,44 @@ bool generate_over(struct job *j); /* the engine will not call back any more */
 MUST_USE enum status workers_create(struct worker_queue **out, int n_thread, struct error *err);
 bool workers_put(struct worker_queue *w, struct job *j); /* false when full */
 void workers_destroy(struct worker_queue *w);            /* finishes what is queued */
+/* wire.c */
+struct wire {
+    const char *content_type;
+    void (*begin)(struct buf *out, const char *event); /* before the payload; the event's name, or NULL */
+    void (*end)(struct buf *out, size_t at);           /* after it; it began at `at` */
+    const char *ping;                                  /* bytes that say "still here" and nothing else; or NULL */
+};
+extern const struct wire wire_sse, wire_lines;
+struct json_writer *event_begin(struct job *j, const char *event); /* event: its name, or NULL */
+void event_end(struct job *j);
+void wire_begin(struct job *j);
+void wire_flush(struct job *j);
+bool wire_full(const struct job *j); /* the client reads slower than we write */
+void wire_end(struct job *j, struct http_exchange *x);
+/* say.c */
+void say(struct job *j, struct choice *c, enum block_kind kind, struct str text);
+void say_close(struct job *j, struct choice *c);
+void say_join(struct buf *out, const struct choice *c, enum block_kind kind);
+size_t say_bytes(const struct choice *c);
+void say_free(struct choice *c);
 /* openai_write.c */
-void openai_write_refusal(struct buf *out, const struct refusal *why);
-void openai_chunk_role(struct job *j, const struct choice *c, struct buf *out);
-void openai_chunk_echo(struct job *j, struct choice *c, struct buf *out);
-void openai_chunk_token(struct job *j, struct choice *c, const struct mail *m, struct str text,
-                        const struct candidate *top, struct buf *out);
-void openai_chunk_end(struct job *j, const struct choice *c, struct buf *out);
-void openai_chunk_usage(struct job *j, struct buf *out);
-void openai_keep_token(struct job *j, struct choice *c, const struct mail *m, struct str text,
-                       const struct candidate *top);
-size_t text_chars(struct str s);
+#define OPENAI_WRITES                                                                                                  \
+    .delta = openai_chunk_text, .end_choice = openai_chunk_end, .end = openai_chunk_usage, .fail = openai_chunk_fail,  \
+    .answer = openai_write_answer
+void openai_chunk_role(struct job *j, struct choice *c);
+void openai_chunk_text(struct job *j, struct choice *c, const struct block *b, struct str text);
+void openai_chunk_end(struct job *j, struct choice *c);
+void openai_chunk_usage(struct job *j);
+void openai_chunk_fail(struct job *j, const struct refusal *why);
 void openai_write_answer(struct job *j, struct buf *out);
 void openai_write_models(const struct gateway *g, struct buf *out);
 void openai_write_model(const struct gateway *g, struct json_writer *w);
 struct str job_echo(const struct job *j, const struct choice *c);
+/* logprobs.c: those of a choice that are not written yet */
+void logprobs_keep(struct job *j, struct choice *c, const struct mail *m, struct str text, const struct candidate *top);
+void logprobs_put(struct json_writer *w, const struct job *j, const struct choice *c); /* the member "logprobs" */
+void logprobs_clear(struct choice *c);
+size_t text_chars(struct str s);
 /* telemetry.c */
 MUST_USE enum status telemetry_create(struct gateway *g, struct error *err);
 void telemetry_write(struct gateway *g, struct buf *out);

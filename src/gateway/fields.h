@@ -1,0 +1,82 @@
+/* fields - request bodies by tables: every known field is a row
+ *
+ * A row is read, ignored because it is cosmetic, or refused by name because ignoring it would change what the answer
+ * means. Unknown fields are refused too: they are spelling mistakes, or wishes we would silently break. null counts as
+ * absent.
+ */
+#ifndef GATEWAY_FIELDS_H
+#define GATEWAY_FIELDS_H
+
+#include "gateway/ask.h"
+
+#include "base/json.h"
+
+struct parse {
+    struct ask *out;
+    const struct bundle *bundle;
+    struct arena *arena;
+    struct refusal *why;
+    const struct json *body;
+};
+
+enum how { READ_REAL, READ_INT, READ_BOOL, READ_STR, READ_CALL, COSMETIC, NEUTRAL };
+enum { ASK_ANY = -1 };
+
+typedef bool read_fn(struct parse *p, const char *name, const struct json *v);
+struct field {
+    const char *name;
+    unsigned kinds; /* of asks that have it */
+    enum how how;
+    size_t offset; /* in struct ask: float, int, bool or str */
+    double min, max;
+    read_fn *call;
+    const char *neutral; /* values that wish for nothing, as compact JSON, separated by blanks */
+};
+struct fields {
+    const struct field *rows;
+    int n;
+};
+#define FIELDS(array) ((struct fields){array, sizeof(array) / sizeof *(array)})
+
+#define NUMBER(field, asks, kind, member, lo, hi)                                                                      \
+    {                                                                                                                  \
+        .name = field, .kinds = (unsigned)(asks), .how = kind, .offset = offsetof(struct ask, member), .min = lo,      \
+        .max = hi                                                                                                      \
+    }
+#define SWITCH(field, asks, member)                                                                                    \
+    {                                                                                                                  \
+        .name = field, .kinds = (unsigned)(asks), .how = READ_BOOL, .offset = offsetof(struct ask, member)             \
+    }
+#define WORDS(field, asks, member)                                                                                     \
+    {                                                                                                                  \
+        .name = field, .kinds = (unsigned)(asks), .how = READ_STR, .offset = offsetof(struct ask, member)              \
+    }
+#define SHAPED(field, asks, fn)                                                                                        \
+    {                                                                                                                  \
+        .name = field, .kinds = (unsigned)(asks), .how = READ_CALL, .call = fn                                         \
+    }
+#define IGNORED(field, asks)                                                                                           \
+    {                                                                                                                  \
+        .name = field, .kinds = (unsigned)(asks), .how = COSMETIC                                                      \
+    }
+#define REFUSED(field, asks, harmless)                                                                                 \
+    {                                                                                                                  \
+        .name = field, .kinds = (unsigned)(asks), .how = NEUTRAL, .neutral = harmless                                  \
+    }
+
+/* Each member of an object by its row; false after a refusal. */
+bool fields_read(struct parse *p, struct fields fields, const struct json *object);
+bool field_wrong_type(struct parse *p, const char *name, const char *expected); /* always false */
+bool field_no_memory(struct parse *p);                                          /* always false */
+
+/* readers.c: rows that several protocols have */
+read_fn read_stop, read_seed, read_template_kwargs, read_generation_prompt;
+read_fn read_logit_bias, read_logprobs, read_top_logprobs, read_prompt, read_tokens;
+bool read_check_model(struct parse *p);
+
+/* messages.c: OpenAI's messages, and the one form templates read that all protocols' become */
+read_fn read_messages;
+/* Parses what was written (an array of messages) into out->messages; frees text. */
+bool messages_take(struct parse *p, struct buf *text);
+
+#endif

@@ -1,0 +1,185 @@
+/* Fields with a shape of their own that several protocols have. */
+#include "gateway/fields.h"
+
+#include <math.h>
+
+static bool add_stop(struct parse *p, const char *name, const struct json *v)
+{
+    struct ask *a = p->out;
+    if (!json_is(v, JSON_STRING))
+        return field_wrong_type(p, name, "a string or an array of strings");
+    if (v->size == 0)
+        return refuse(p->why, 400, "invalid_value", name, "%s: an empty stop string would end every answer", name);
+    if (a->n_stop == REQUEST_STOPS_MAX)
+        return refuse(p->why, 400, "invalid_value", name, "%s: at most %d stop strings", name, REQUEST_STOPS_MAX);
+    a->stops[a->n_stop++] = json_str(v);
+    return true;
+}
+
+bool read_stop(struct parse *p, const char *name, const struct json *v)
+{
+    if (!json_is(v, JSON_ARRAY))
+        return add_stop(p, name, v);
+    JSON_EACH (item, v)
+        if (!add_stop(p, name, item))
+            return false;
+    return true;
+}
+
+bool read_seed(struct parse *p, const char *name, const struct json *v)
+{
+    if (!json_is(v, JSON_INT))
+        return field_wrong_type(p, name, "an integer of 64 bits");
+    p->out->sampling.seed = (uint64_t)v->integer;
+    p->out->sampling.has_seed = true;
+    return true;
+}
+
+/* {"50256": -100, ...} */
+bool read_logit_bias(struct parse *p, const char *name, const struct json *v)
+{
+    if (!json_is(v, JSON_OBJECT))
+        return field_wrong_type(p, name, "an object from token id to bias");
+    struct logit_bias *rows = arena_alloc_zero(p->arena, json_count(v) + 1, sizeof *rows);
+    int n = 0, n_vocab = model_config(p->bundle->model)->n_vocab;
+    if (!rows)
+        return field_no_memory(p);
+    if (json_count(v) > (size_t)n_vocab) /* the same id spelt twice, "5" and "05": each step would pay for all */
+        return refuse(p->why, 400, "invalid_value", name, "%s: more entries than the vocabulary has tokens", name);
+    JSON_EACH_MEMBER (key, value, v) {
+        int64_t id;
+        double bias = json_real(value, NAN);
+        if (!str_to_i64(&id, key) || id < 0 || id >= n_vocab)
+            return refuse(p->why, 400, "invalid_value", name, "%s: %.*s is no token id below %d", name, STR_ARG(key),
+                          n_vocab);
+        if (!(bias >= -100 && bias <= 100))
+            return refuse(p->why, 400, "invalid_value", name, "%s: the bias of %.*s is not in -100..100", name,
+                          STR_ARG(key));
+        rows[n++] = (struct logit_bias){(int32_t)id, (float)bias};
+    }
+    p->out->sampling.logit_bias = rows;
+    p->out->sampling.n_logit_bias = n;
+    return true;
+}
+
+/* Chat: a switch, with top_logprobs beside it. Completions: the number itself. */
+bool read_logprobs(struct parse *p, const char *name, const struct json *v)
+{
+    int *n = &p->out->sampling.n_logprobs;
+    if (p->out->kind == ASK_CHAT) {
+        if (!json_is(v, JSON_TRUE) && !json_is(v, JSON_FALSE))
+            return field_wrong_type(p, name, "true or false");
+        if (json_is(v, JSON_TRUE) && *n < 0)
+            *n = 0;
+        return true;
+    }
+    if (!json_is(v, JSON_INT) || v->integer < 0 || v->integer > REQUEST_LOGPROBS_MAX)
+        return refuse(p->why, 400, "invalid_value", name, "%s: expected an integer 0 to %d", name,
+                      REQUEST_LOGPROBS_MAX);
+    *n = (int)v->integer;
+    return true;
+}
+
+bool read_top_logprobs(struct parse *p, const char *name, const struct json *v)
+{
+    if (!json_is(v, JSON_INT) || v->integer < 0 || v->integer > REQUEST_LOGPROBS_MAX)
+        return refuse(p->why, 400, "invalid_value", name, "%s: expected an integer 0 to %d", name,
+                      REQUEST_LOGPROBS_MAX);
+    if (!json_bool(json_get(p->body, "logprobs"), false))
+        return refuse(p->why, 400, "invalid_value", name, "%s: only with \"logprobs\": true", name);
+    p->out->sampling.n_logprobs = (int)v->integer;
+    return true;
+}
+
+bool read_template_kwargs(struct parse *p, const char *name, const struct json *v)
+{
+    static const char *const allowed[] = {"enable_thinking", "thinking",     "reasoning_effort",      "date_string",
+                                          "documents",       "custom_tools", "tools_in_user_message", "add_vision_id"};
+    if (!json_is(v, JSON_OBJECT))
+        return field_wrong_type(p, name, "an object");
+    JSON_EACH_MEMBER (key, value, v) {
+        bool known = false;
+        (void)value;
+        for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
+            known |= str_is(key, allowed[i]);
+        if (!known)
+            return refuse(p->why, 400, "unsupported_parameter", name, "%s: %.*s is not a variable a request may set",
+                          name, STR_ARG(key));
+    }
+    p->out->template_vars = v;
+    return true;
+}
+
+bool read_generation_prompt(struct parse *p, const char *name, const struct json *v)
+{
+    if (!json_is(v, JSON_TRUE) && !json_is(v, JSON_FALSE))
+        return field_wrong_type(p, name, "true or false");
+    p->out->no_generation_prompt = json_is(v, JSON_FALSE);
+    return true;
+}
+
+/* ---- prompts ---- */
+
+static bool read_ids(struct parse *p, const char *name, const struct json *v, struct ask_prompt *out)
+{
+    int32_t *ids = arena_alloc_zero(p->arena, json_count(v) + 1, sizeof *ids);
+    int n_vocab = model_config(p->bundle->model)->n_vocab;
+    size_t n = 0;
+    if (!ids)
+        return field_no_memory(p);
+    JSON_EACH (item, v) {
+        if (!json_is(item, JSON_INT))
+            return field_wrong_type(p, name, "token ids");
+        if (item->integer < 0 || item->integer >= n_vocab)
+            return refuse(
+                p->why, 400, "invalid_value", name,
+                "%s: id %lld is not of this model's vocabulary (0 to %d): were the ids made by another tokenizer?",
+                name, (long long)item->integer, n_vocab - 1);
+        ids[n++] = (int32_t)item->integer;
+    }
+    *out = (struct ask_prompt){.ids = ids, .n_id = n};
+    return true;
+}
+
+static bool read_one_prompt(struct parse *p, const char *name, const struct json *v, struct ask_prompt *out)
+{
+    if (json_is(v, JSON_ARRAY))
+        return read_ids(p, name, v, out);
+    if (!json_is(v, JSON_STRING))
+        return field_wrong_type(p, name, "a string, token ids, or an array of these");
+    out->text = json_str(v);
+    return true;
+}
+
+bool read_prompt(struct parse *p, const char *name, const struct json *v)
+{
+    bool many = json_is(v, JSON_ARRAY) && json_count(v) > 0 && !json_is(json_at(v, 0), JSON_INT) &&
+                p->out->kind == ASK_COMPLETION;
+    size_t n = many ? json_count(v) : 1, i = 0;
+    if (n > ASK_SEQUENCES_MAX)
+        return refuse(p->why, 400, "invalid_value", name, "%s: at most %d prompts", name, ASK_SEQUENCES_MAX);
+    struct ask_prompt *prompts = arena_alloc_zero(p->arena, n, sizeof *prompts);
+    if (!prompts)
+        return field_no_memory(p);
+    p->out->prompts = prompts;
+    p->out->n_prompt = (int)n;
+    if (!many)
+        return read_one_prompt(p, name, v, prompts);
+    JSON_EACH (item, v)
+        if (!read_one_prompt(p, name, item, &prompts[i++]))
+            return false;
+    return true;
+}
+
+bool read_tokens(struct parse *p, const char *name, const struct json *v)
+{
+    return json_is(v, JSON_ARRAY) ? read_prompt(p, name, v) : field_wrong_type(p, name, "an array of token ids");
+}
+
+bool read_check_model(struct parse *p)
+{
+    const struct ask *a = p->out;
+    return !a->model.len || str_is(a->model, p->bundle->id) ||
+           refuse(p->why, 404, "model_not_found", "model", "the model %.*s does not exist; this server has %s",
+                  STR_ARG(a->model), p->bundle->id);
+}
