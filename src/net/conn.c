@@ -27,6 +27,7 @@
 
 struct tls {
     SSL_CTX *ctx;
+    bool unchecked; /* a client that believes anybody */
 };
 
 struct conn {
@@ -34,6 +35,7 @@ struct conn {
     const struct conn_handler *handler;
     void *ctx;
     uint64_t progress_ns;
+    bool open;
     char peer[INET6_ADDRSTRLEN];
 };
 
@@ -69,6 +71,7 @@ static void on_event(struct bufferevent *bev, short what, void *ctx)
 {
     struct conn *c = ctx;
     (void)bev;
+    c->open |= (what & BEV_EVENT_CONNECTED) != 0;
     if (what & (BEV_EVENT_EOF | BEV_EVENT_ERROR | BEV_EVENT_TIMEOUT))
         c->handler->on_end(c->ctx, (what & BEV_EVENT_EOF) && !(what & BEV_EVENT_ERROR));
 }
@@ -81,19 +84,31 @@ static void on_output(struct evbuffer *out, const struct evbuffer_cb_info *info,
         c->progress_ns = clock_ns();
 }
 
-static struct bufferevent *make_bufferevent(struct listener *li, int fd)
+/* name: of the server to be checked; NULL when the server is us. */
+static struct bufferevent *make_bufferevent(struct loop *loop, struct tls *tls, int fd, const char *name)
 {
     int options = BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS;
-    if (!li->tls)
-        return bufferevent_socket_new(loop_base(li->loop), fd, options);
-    SSL *ssl = SSL_new(li->tls->ctx);
-    if (!ssl)
-        return NULL;
+    if (!tls)
+        return bufferevent_socket_new(loop_base(loop), fd, options);
+    SSL *ssl = SSL_new(tls->ctx);
+    bool good = ssl != NULL;
+    if (good && name)
+        good = SSL_set_tlsext_host_name(ssl, name) == 1 && (tls->unchecked || SSL_set1_host(ssl, name) == 1);
     struct bufferevent *bev =
-        bufferevent_openssl_socket_new(loop_base(li->loop), fd, ssl, BUFFEREVENT_SSL_ACCEPTING, options);
+        good ? bufferevent_openssl_socket_new(loop_base(loop), fd, ssl,
+                                              name ? BUFFEREVENT_SSL_CONNECTING : BUFFEREVENT_SSL_ACCEPTING, options)
+             : NULL;
     if (!bev)
         SSL_free(ssl);
     return bev;
+}
+
+static void watch(struct conn *c)
+{
+    c->progress_ns = clock_ns();
+    evbuffer_add_cb(bufferevent_get_output(c->bev), on_output, c);
+    bufferevent_setwatermark(c->bev, EV_READ, 0, CONN_INPUT_MAX);
+    bufferevent_setwatermark(c->bev, EV_WRITE, CONN_OUTPUT_LOW, 0);
 }
 
 /* Takes over fd, also on failure. */
@@ -103,7 +118,7 @@ static struct conn *conn_create(struct listener *li, int fd, const struct sockad
     int one = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* a token must not wait for the next one */
     if (c)
-        c->bev = make_bufferevent(li, fd);
+        c->bev = make_bufferevent(li->loop, li->tls, fd, NULL);
     if (!c || !c->bev) {
         close(fd);
         mem_free(c);
@@ -113,10 +128,8 @@ static struct conn *conn_create(struct listener *li, int fd, const struct sockad
                                                       : (const void *)&((const struct sockaddr_in *)from)->sin_addr;
     if (!inet_ntop(from->ss_family, address, c->peer, sizeof c->peer))
         snprintf(c->peer, sizeof c->peer, "?");
-    c->progress_ns = clock_ns();
-    evbuffer_add_cb(bufferevent_get_output(c->bev), on_output, c);
-    bufferevent_setwatermark(c->bev, EV_READ, 0, CONN_INPUT_MAX);
-    bufferevent_setwatermark(c->bev, EV_WRITE, CONN_OUTPUT_LOW, 0);
+    c->open = true;
+    watch(c);
     return c;
 }
 
@@ -183,6 +196,65 @@ void conn_close(struct conn *c)
 const char *conn_peer(const struct conn *c)
 {
     return c->peer;
+}
+
+/* ---- connecting ---- */
+
+enum status peer_resolve(struct peer *out, const char *host, int port, struct error *err)
+{
+    char text[16];
+    if (port < 1 || port > 65535)
+        return fail(err, ST_INVALID, "port %d: expected 1 to 65535", port);
+    snprintf(text, sizeof text, "%d", port);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *found;
+    int rc = getaddrinfo(host, text, &hints, &found);
+    if (rc != 0)
+        return fail(err, ST_NOT_FOUND, "host %s: %s", host, gai_strerror(rc));
+    *out = (struct peer){.host = host, .address_len = (uint32_t)found->ai_addrlen};
+    bool fits = found->ai_addrlen <= sizeof out->address;
+    if (fits)
+        memcpy(out->address, found->ai_addr, found->ai_addrlen);
+    freeaddrinfo(found);
+    return fits ? ST_OK : fail(err, ST_UNSUPPORTED, "host %s: its address is of an unknown kind", host);
+}
+
+/* A socket that is out of file descriptors or of local ports fails here; all else arrives as on_end. */
+static bool begin_connect(struct conn *c, const struct peer *to)
+{
+    struct sockaddr_storage address = {0};
+    int one = 1;
+    memcpy(&address, to->address, to->address_len);
+    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    return bufferevent_setfd(c->bev, fd) == 0 &&
+           bufferevent_socket_connect(c->bev, (struct sockaddr *)&address, (int)to->address_len) == 0;
+}
+
+enum status conn_dial(struct conn **out, struct loop *loop, const struct peer *to, struct error *err)
+{
+    struct conn *c = mem_alloc_zero(1, sizeof *c);
+    if (c)
+        c->bev = make_bufferevent(loop, to->tls, -1, to->host);
+    if (!c || !c->bev) {
+        mem_free(c);
+        return fail_nomem(err, "connection");
+    }
+    snprintf(c->peer, sizeof c->peer, "%.*s", (int)sizeof c->peer - 1, to->host);
+    watch(c);
+    if (!begin_connect(c, to)) {
+        int reason = errno;
+        conn_close(c);
+        return fail(err, ST_IO, "cannot connect to %s: %s", to->host, strerror(reason));
+    }
+    *out = c;
+    return ST_OK;
+}
+
+bool conn_is_open(const struct conn *c)
+{
+    return c->open;
 }
 
 /* ---- listening ---- */
@@ -361,6 +433,28 @@ enum status tls_open(struct tls **out, const char *cert_path, const char *key_pa
     SSL_CTX_set_options(t->ctx, SSL_OP_NO_RENEGOTIATION);
     SSL_CTX_set_session_cache_mode(t->ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_alpn_select_cb(t->ctx, choose_protocol, NULL);
+    *out = t;
+    return ST_OK;
+}
+
+enum status tls_open_client(struct tls **out, const char *authorities_path, bool unchecked, struct error *err)
+{
+    struct tls *t = mem_alloc_zero(1, sizeof *t);
+    if (!t)
+        return fail_nomem(err, "tls");
+    t->ctx = SSL_CTX_new(TLS_client_method());
+    t->unchecked = unchecked;
+    enum status st = t->ctx ? ST_OK : fail_nomem(err, "tls");
+    if (st == ST_OK && authorities_path && SSL_CTX_load_verify_locations(t->ctx, authorities_path, NULL) != 1)
+        st = tls_fail(err, "the authorities' file", authorities_path);
+    if (st == ST_OK && !authorities_path && SSL_CTX_set_default_verify_paths(t->ctx) != 1)
+        st = tls_fail(err, "the system's authorities", "");
+    if (st != ST_OK) {
+        tls_close(t);
+        return st;
+    }
+    SSL_CTX_set_verify(t->ctx, unchecked ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_min_proto_version(t->ctx, TLS1_2_VERSION);
     *out = t;
     return ST_OK;
 }

@@ -1,7 +1,10 @@
-/* conn - listening sockets and connections on a loop, plain or TLS 1.3, with bounded queues
+/* conn - listening sockets and connections on a loop, plain or TLS, with bounded queues
  *
  *   TRY(listener_open(&li, loop, &where, on_accept, ctx, err));
  *   conn_set_handler(c, &handler, ctx);    // in on_accept; then on_data, on_drained, on_end arrive, never nested
+ *
+ *   TRY(peer_resolve(&to, "127.0.0.1", 8080, err));   // to a server: what is sent before it is open waits
+ *   TRY(conn_dial(&c, loop, &to, err));               // then conn_set_handler; a failure arrives as on_end
  *
  * Input is read until INPUT_MAX bytes wait; more stays in the kernel until some are consumed. Output is queued without
  * limit: the writer looks at conn_queued and pauses; on_drained tells when less than OUTPUT_LOW is left.
@@ -38,6 +41,18 @@ void conn_finish_sending(struct conn *c);    /* nothing more will be sent: tells
 void conn_close(struct conn *c);             /* at once; no callback after it */
 const char *conn_peer(const struct conn *c); /* "127.0.0.1" */
 
+struct peer { /* a server to connect to */
+    const char *host;
+    struct tls *tls;   /* of tls_open_client; NULL = plain. Set it after peer_resolve. */
+    char address[128]; /* a struct sockaddr */
+    uint32_t address_len;
+};
+/* Asks the name service, so it may block; host is borrowed. */
+MUST_USE enum status peer_resolve(struct peer *out, const char *host, int port, struct error *err);
+MUST_USE enum status conn_dial(struct conn **out, struct loop *loop, const struct peer *to, struct error *err);
+bool conn_is_open(
+    const struct conn *c); /* the connection was made (of a dialled one; TLS: and the server is who it says) */
+
 struct listen_at {
     const char *host;   /* name or numeric address */
     int port;           /* 0 = any free one */
@@ -52,6 +67,9 @@ int listener_port(const struct listener *li);
 void listener_close(struct listener *li); /* takes what already waits in the kernel first, so that nobody is reset */
 
 MUST_USE enum status tls_open(struct tls **out, const char *cert_path, const char *key_path, struct error *err);
+/* For conn_dial: the server's certificate must be good for its name, by the system's authorities or those of the PEM
+ * file; unchecked: anybody is believed. TLS 1.2 or later. */
+MUST_USE enum status tls_open_client(struct tls **out, const char *authorities_path, bool unchecked, struct error *err);
 void tls_close(struct tls *tls); /* after the last connection */
 
 #endif

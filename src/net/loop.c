@@ -1,5 +1,6 @@
 #include "net/loop.h"
 
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/mem.h"
 
@@ -7,6 +8,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <event2/event.h>
@@ -198,6 +200,56 @@ enum status loop_every(struct loop *l, int interval_ms, loop_fn *fn, void *ctx, 
 enum status loop_on_signal(struct loop *l, int number, loop_fn *fn, void *ctx, struct error *err)
 {
     return add_watch(l, number, EV_SIGNAL, NULL, fn, ctx, err);
+}
+
+struct loop_timer {
+    struct event *event;
+    int fd;
+    loop_fn *fn;
+    void *ctx;
+};
+
+static void on_timer(evutil_socket_t fd, short what, void *ctx)
+{
+    struct loop_timer *t = ctx;
+    uint64_t count;
+    (void)what;
+    if (read(fd, &count, sizeof count) == (ssize_t)sizeof count) /* else it was set anew meanwhile */
+        t->fn(t->ctx);
+}
+
+enum status loop_timer_open(struct loop_timer **out, struct loop *l, loop_fn *fn, void *ctx, struct error *err)
+{
+    struct loop_timer *t = mem_alloc_zero(1, sizeof *t);
+    if (!t)
+        return fail_nomem(err, "timer");
+    *t = (struct loop_timer){.fn = fn, .ctx = ctx, .fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)};
+    if (t->fd >= 0)
+        t->event = event_new(l->base, t->fd, EV_READ | EV_PERSIST, on_timer, t);
+    if (!t->event || event_add(t->event, NULL) != 0) {
+        loop_timer_close(t);
+        return fail(err, ST_IO, "loop: a timer cannot be made: %s", strerror(errno));
+    }
+    *out = t;
+    return ST_OK;
+}
+
+void loop_timer_at(struct loop_timer *t, uint64_t at_ns)
+{
+    uint64_t now = clock_ns(), wait = at_ns > now ? at_ns - now : 1; /* 0 would stop it */
+    struct itimerspec when = {.it_value = {(time_t)(wait / 1000000000), (long)(wait % 1000000000)}};
+    timerfd_settime(t->fd, 0, &when, NULL);
+}
+
+void loop_timer_close(struct loop_timer *t)
+{
+    if (!t)
+        return;
+    if (t->event)
+        event_free(t->event);
+    if (t->fd >= 0)
+        close(t->fd);
+    mem_free(t);
 }
 
 struct event_base *loop_base(struct loop *l)

@@ -35,6 +35,12 @@ void loop_wake(struct loop *l, struct loop_task *task);
 void loop_forget(struct loop *l, struct loop_task *task); /* the task will not run any more; loop thread only */
 MUST_USE enum status loop_every(struct loop *l, int interval_ms, loop_fn *fn, void *ctx, struct error *err);
 MUST_USE enum status loop_on_signal(struct loop *l, int number, loop_fn *fn, void *ctx, struct error *err);
+/* A timer to be set again and again, exact to some ten microseconds (libevent's own count milliseconds). */
+struct loop_timer;
+MUST_USE enum status loop_timer_open(struct loop_timer **out, struct loop *l, loop_fn *fn, void *ctx,
+                                     struct error *err);
+void loop_timer_at(struct loop_timer *t, uint64_t at_ns); /* of clock_ns; the past means now */
+void loop_timer_close(struct loop_timer *t);
 struct event_base *loop_base(struct loop *l); /* for the other files of this room */
 
 #endif

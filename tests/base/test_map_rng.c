@@ -62,6 +62,45 @@ static void test_map_expected_count_never_grows(void **state)
     }
 }
 
+/* How far from where they belong the keys lie, in all: what finding each of them once costs beyond one look a key. */
+static size_t steps(const struct map *m)
+{
+    size_t total = 0;
+    for (size_t i = 0; i <= m->mask; i++)
+        if (m->slots[i].key)
+            total += (i - m->slots[i].hash) & m->mask;
+    return total;
+}
+
+/* The keys a client may choose to slow a reader down: counted up, in every shape, for many seeds. Linear probing at
+ * most 3/4 full expects 1.5 steps a key (Knuth 6.4, exercise 6.4-M: (1/(1-load) - 1) / 2); growth by the square would
+ * be thousands. */
+static void test_map_steps_a_key_stay_few(void **state)
+{
+    static const char *const shapes[] = {"k%d", "%d", "%08d", "%08x", "key_%d", "aaaaaaaa%08d", "%d0000000", "%016d"};
+    enum { KEYS = 48000, LENGTH = 24 };
+    static char keys[KEYS][LENGTH];
+    (void)state;
+    for (size_t shape = 0; shape < sizeof shapes / sizeof *shapes; shape++) {
+        for (int i = 0; i < KEYS; i++) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+            snprintf(keys[i], LENGTH, shapes[shape], i);
+#pragma GCC diagnostic pop
+        }
+        for (uint64_t seed = 1; seed < 24; seed++) {
+            struct map m;
+            assert_true(map_init(&m, 0));
+            m.seed = seed * 0x9e3779b97f4a7c15u;
+            for (int i = 0; i < KEYS; i++)
+                assert_true(map_put(&m, str_of(keys[i]), 1));
+            if (steps(&m) > 3 * (size_t)KEYS)
+                fail_msg("%s, seed %d: %zu steps for %d keys", shapes[shape], (int)seed, steps(&m), KEYS);
+            map_free(&m);
+        }
+    }
+}
+
 static void test_map_out_of_memory(void **state)
 {
     (void)state;
@@ -182,10 +221,15 @@ static void test_clock_jumps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_map_equals_naive_twin), cmocka_unit_test(test_map_expected_count_never_grows),
-        cmocka_unit_test(test_map_out_of_memory),     cmocka_unit_test(test_rng_philox_known_answers),
-        cmocka_unit_test(test_rng_below_is_even),     cmocka_unit_test(test_rng_normal_is_the_quantile),
-        cmocka_unit_test(test_rng_entropy_differs),   cmocka_unit_test(test_clock_jumps),
+        cmocka_unit_test(test_map_equals_naive_twin),
+        cmocka_unit_test(test_map_expected_count_never_grows),
+        cmocka_unit_test(test_map_steps_a_key_stay_few),
+        cmocka_unit_test(test_map_out_of_memory),
+        cmocka_unit_test(test_rng_philox_known_answers),
+        cmocka_unit_test(test_rng_below_is_even),
+        cmocka_unit_test(test_rng_normal_is_the_quantile),
+        cmocka_unit_test(test_rng_entropy_differs),
+        cmocka_unit_test(test_clock_jumps),
     };
     return RUN(tests);
 }
