@@ -1,6 +1,7 @@
 /* ingot generate MODEL -p TEXT - one completion, and nothing but the completion on stdout */
 #include "base/file.h"
 #include "cli/cli.h"
+#include "replay/replay.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -34,6 +35,12 @@ const char *cli_finish_name(enum finish finish)
     return names[finish];
 }
 
+struct generate_how { /* what the command line asked for, beside the sampling */
+    struct str prompt;
+    bool raw, json;
+    const char *save; /* a file for the answer, or NULL */
+};
+
 static void print_json(struct buf *out, const struct generate *g, const struct finish_event *end)
 {
     struct json_writer w;
@@ -55,6 +62,53 @@ static void print_json(struct buf *out, const struct generate *g, const struct f
     json_end_object(&w);
     json_end_object(&w);
     buf_append_char(out, '\n');
+}
+
+/* The request as a client of the server would have written it. */
+static void write_request(struct buf *out, const struct generate_how *how, const struct request *r, uint64_t seed)
+{
+    struct json_writer w;
+    json_writer_init(&w, out);
+    json_begin_object(&w);
+    json_put_str(&w, "prompt", how->prompt);
+    json_put_bool(&w, "raw", how->raw);
+    json_put_int(&w, "max_tokens", r->sampling.max_tokens);
+    json_put_real(&w, "temperature", (double)r->sampling.temperature);
+    json_put_int(&w, "seed", (int64_t)seed);
+    json_end_object(&w);
+}
+
+static enum status save(const struct generate *g, struct bundle *b, const struct generate_how *how,
+                        const struct finish_event *end, struct error *err)
+{
+    struct buf request = {0}, response = {0}, file = {0};
+    struct json_writer w;
+    const struct request *r = g->request;
+    const struct ids prompt = {(int32_t *)(uintptr_t)r->prompt, (size_t)r->n_prompt, 0};
+    const struct answer_choice choice = {
+        0, 0, end->seed, end->finish, buf_str(&g->text), g->ids.ids, (int)g->ids.count};
+    struct answer a = {.model = str_of(b->id),
+                       .sampling = r->sampling,
+                       .n_stop = r->n_stop,
+                       .prompts = &prompt,
+                       .choices = &choice,
+                       .n_prompt = 1,
+                       .n_choice = 1};
+    memcpy(a.stops, r->stops, sizeof a.stops);
+    TRY(bundle_fingerprint(&a.fingerprint, b, NULL, err));
+    write_request(&request, how, r, end->seed);
+    print_json(&response, g, end);
+    a.request = buf_str(&request);
+    a.response = str_trim(buf_str(&response));
+    json_writer_init(&w, &file);
+    answer_write(&w, &a);
+    buf_append_char(&file, '\n');
+    bool whole = !request.failed && !response.failed && !file.failed;
+    enum status st = whole ? file_write_all(how->save, buf_str(&file), err) : fail_nomem(err, "saved answer");
+    buf_free(&request);
+    buf_free(&response);
+    buf_free(&file);
+    return st;
 }
 
 static enum status report(struct generate *g, const struct finish_event *end, bool json, struct error *err)
@@ -79,16 +133,18 @@ static enum status report(struct generate *g, const struct finish_event *end, bo
 }
 
 static enum status generate_run(struct bundle *bundle, struct pool *pool, const struct cli_model *m,
-                                struct request *request, struct str prompt, bool raw, bool json, struct error *err)
+                                struct request *request, const struct generate_how *how, struct error *err)
 {
     struct engine_options options;
-    struct generate g = {.stream = !json, .request = request};
+    struct generate g = {.stream = !how->json, .request = request};
     struct finish_event end = {0};
     struct ids ids = {0};
     TRY(cli_engine_options(&options, m, pool, err));
+    if (how->save)
+        bundle_fingerprint_begin(bundle);
     options.max_sequences = 1;
     TRY(engine_create(&g.engine, bundle, &options, err));
-    enum status st = cli_prompt_ids(&ids, bundle, prompt, raw, err);
+    enum status st = cli_prompt_ids(&ids, bundle, how->prompt, how->raw, err);
     if (st == ST_OK) {
         request->prompt = ids.ids;
         request->n_prompt = (int)ids.count;
@@ -99,7 +155,9 @@ static enum status generate_run(struct bundle *bundle, struct pool *pool, const 
         st = engine_generate(g.engine, request, &end, err);
     }
     if (st == ST_OK)
-        st = report(&g, &end, json, err);
+        st = report(&g, &end, how->json, err);
+    if (st == ST_OK && how->save)
+        st = save(&g, bundle, how, &end, err);
     engine_destroy(g.engine);
     ids_free(&ids);
     ids_free(&g.ids);
@@ -112,13 +170,15 @@ enum status cmd_generate(int argc, char **argv, struct error *err)
     struct cli_model m = {0};
     struct cli_sampling s = {0};
     const char *prompt = NULL, *file = NULL;
-    bool raw = false, json = false;
+    struct generate_how how = {0};
     cli_sampling_init(&s);
     const struct cli_option options[] = {
         {"prompt", 'p', CLI_TEXT, &prompt, "TEXT", "what to answer or continue"},
         {"file", 'f', CLI_TEXT, &file, "FILE", "the prompt from a file; - is standard input"},
-        {"raw", 0, CLI_FLAG, &raw, NULL, "no chat template: continue the text; special tokens in it are recognised"},
-        {"json", 0, CLI_FLAG, &json, NULL, "one object: text, ids, finish_reason, usage"},
+        {"raw", 0, CLI_FLAG, &how.raw, NULL,
+         "no chat template: continue the text; special tokens in it are recognised"},
+        {"json", 0, CLI_FLAG, &how.json, NULL, "one object: text, ids, finish_reason, usage"},
+        {"save", 0, CLI_TEXT, &how.save, "FILE", "writes the answer with all that `ingot replay` needs to prove it"},
         CLI_SAMPLING_OPTIONS(s),
         CLI_MODEL_OPTIONS(m),
     };
@@ -126,7 +186,8 @@ enum status cmd_generate(int argc, char **argv, struct error *err)
         "ingot generate MODEL -p TEXT [options]",
         "Prints the completion of one prompt. The same seed gives the same bits, on any machine.",
         "  ingot generate model.gguf -p \"What is the capital of France?\" -n 32\n"
-        "  ingot generate model/ --raw -p \"Once upon a time\" --temperature 0.8 --seed 7 --json",
+        "  ingot generate model/ --raw -p \"Once upon a time\" --temperature 0.8 --seed 7 --json\n"
+        "  ingot generate model.gguf -p \"Hello\" --save answer.json",
         CLI_TAKES(options, 1, 1)};
     struct cli_args args;
     TRY(cli_parse(&args, &spec, argc, argv, err));
@@ -143,8 +204,9 @@ enum status cmd_generate(int argc, char **argv, struct error *err)
         st = cli_bundle_open(&bundle, &pool, args.positional[0], &m, err);
     if (st == ST_OK)
         st = cli_sampling_fill(&request, &s, bundle, err);
+    how.prompt = file ? buf_str(&text) : str_of(prompt);
     if (st == ST_OK)
-        st = generate_run(bundle, pool, &m, &request, file ? buf_str(&text) : str_of(prompt), raw, json, err);
+        st = generate_run(bundle, pool, &m, &request, &how, err);
     bundle_close(bundle);
     pool_destroy(pool);
     buf_free(&text);

@@ -57,7 +57,7 @@ static enum status open_parts(struct bundle *b, const struct checkpoint *ck, con
         b->template_error.status = st;
     }
     read_generation_config(b, ck->folder);
-    return ST_OK;
+    return digests_create(&b->digests, ck, b->tokenizer, options->cache, err);
 }
 
 enum status bundle_open(struct bundle **out, const char *path, const struct model_options *options, struct error *err)
@@ -90,6 +90,7 @@ void bundle_close(struct bundle *b)
 {
     if (!b)
         return;
+    digests_destroy(b->digests);
     template_free(b->template);
     tokenizer_close(b->tokenizer);
     model_free(b->model);

@@ -27,8 +27,8 @@ static void add(struct cache *c, uint64_t fact)
     buf_append(&c->key, &fact, sizeof fact);
 }
 
-/* Pages spread over the file, its first and last among them: for file systems whose change times lie. */
-static uint64_t sample(const struct mapping *map)
+/* For file systems whose change times lie. */
+uint64_t cache_sample(const struct mapping *map)
 {
     uint64_t sum = 0;
     if (map->size <= SAMPLES * SAMPLE_BYTES)
@@ -44,7 +44,7 @@ static void add_file(struct cache *c, const struct mapping *map)
     add(c, map->id.size);
     add(c, (uint64_t)map->id.modified_ns);
     add(c, (uint64_t)map->id.changed_ns);
-    add(c, sample(map));
+    add(c, cache_sample(map));
 }
 
 /* Which file a tensor's bytes lie in, and where; none: the reader made them. */

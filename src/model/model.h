@@ -136,6 +136,7 @@ struct bundle {
     /* generation_config.json's defaults; NaN or -1 = not given */
     double temperature, top_p, repetition_penalty;
     int top_k;
+    struct digests *digests; /* of its files: model/fingerprint.h */
 };
 MUST_USE enum status bundle_open(struct bundle **out, const char *path, const struct model_options *options,
                                  struct error *err);
@@ -146,6 +147,7 @@ bool bundle_is_eos(const struct bundle *b, int32_t id);
 MUST_USE enum status bundle_chat_ids(struct ids *out, const struct bundle *b, struct chat_options *options,
                                      struct error *err);
 
-#include "model/quantize.h" /* the rest of this door: imatrix, recipes, a model with fewer bits */
+#include "model/fingerprint.h" /* what decides the bits of an answer */
+#include "model/quantize.h"    /* the rest of this door: imatrix, recipes, a model with fewer bits */
 
 #endif

@@ -160,7 +160,7 @@ enum decode_type {
 };
 
 enum model_type { MODEL_BPE, MODEL_UNIGRAM, MODEL_WORDPIECE };
-enum { SCRATCH_SLOTS = 16 };
+enum { SCRATCH_SLOTS = 16, TOK_FILES_MAX = 4 };
 struct pair_slot {
     uint32_t left, right, rank, merged; /* left UINT32_MAX: empty */
 };
@@ -216,6 +216,11 @@ struct tokenizer {
     int32_t bos, eos;
     bool adds_bos;
     struct str chat_template;
+    struct tok_file {
+        const char *path;
+        struct file_id id;
+    } files[TOK_FILES_MAX]; /* it was read from */
+    int n_file;
     struct scratch *spare[SCRATCH_SLOTS];
 };
 

@@ -210,8 +210,30 @@ void tokenizer_close(struct tokenizer *tok)
 
 enum { SIDE_PATH = 4096 };
 
+/* What decides the ids, for whoever wants to know whether two tokenizers are one. */
+static enum status note_file(struct tokenizer *tok, const char *path, const struct mapping *m, struct error *err)
+{
+    for (int i = 0; i < tok->n_file; i++)
+        if (!strcmp(tok->files[i].path, path))
+            return ST_OK;
+    const char *copy = arena_copy(&tok->arena, str_of(path));
+    if (!copy || tok->n_file == TOK_FILES_MAX)
+        return fail_nomem(err, "the tokenizer's files");
+    tok->files[tok->n_file++] = (struct tok_file){copy, m->id};
+    return ST_OK;
+}
+
+const char *tokenizer_file(struct file_id *id, const struct tokenizer *tok, int i)
+{
+    if (i >= tok->n_file)
+        return NULL;
+    *id = tok->files[i].id;
+    return tok->files[i].path;
+}
+
 /* Maps folder/name when it is there, else *out is empty with data NULL. What it holds may be taken memory for, too. */
-static enum status map_side(struct mapping *out, const char *folder, const char *name, struct error *err)
+static enum status map_side(struct mapping *out, struct tokenizer *tok, const char *folder, const char *name,
+                            struct error *err)
 {
     char path[SIDE_PATH];
     path_join(path, sizeof path, folder, name);
@@ -220,7 +242,12 @@ static enum status map_side(struct mapping *out, const char *folder, const char 
         return ST_OK;
     TRY(file_map(out, path, err));
     mem_budget_grant(MEMORY_SHARE * out->size);
-    return ST_OK;
+    enum status st = note_file(tok, path, out, err);
+    if (st != ST_OK) {
+        file_unmap(out);
+        *out = (struct mapping){0};
+    }
+    return st;
 }
 
 /* What was read from it counts only if it was whole until now. */
@@ -244,13 +271,13 @@ static struct str side_str(const struct mapping *m) /* ptr NULL when there is no
 static enum status load_sides(struct tokenizer *tok, const char *folder, struct error *err)
 {
     struct mapping config = {0}, template = {0};
-    enum status st = map_side(&template, folder, "chat_template.jinja", err);
+    enum status st = map_side(&template, tok, folder, "chat_template.jinja", err);
     if (st == ST_OK && template.data) {
         tok->chat_template = tok_copy(tok, side_str(&template));
         st = tok->chat_template.ptr ? ST_OK : fail_nomem(err, "the chat template");
     }
     if (st == ST_OK)
-        st = map_side(&config, folder, "tokenizer_config.json", err);
+        st = map_side(&config, tok, folder, "tokenizer_config.json", err);
     if (st == ST_OK && config.data)
         st = load_config(tok, side_str(&config), err);
     st = unmap_side(&config, folder, "tokenizer_config.json", st, err);
@@ -262,9 +289,9 @@ static enum status load_vocab_json(struct tokenizer *tok, const char *folder, st
     struct mapping merges = {0}, config = {0};
     if (!folder)
         return fail(err, ST_NOT_FOUND, "a vocab.json needs a merges.txt beside it");
-    enum status st = map_side(&merges, folder, "merges.txt", err);
+    enum status st = map_side(&merges, tok, folder, "merges.txt", err);
     if (st == ST_OK)
-        st = map_side(&config, folder, "tokenizer_config.json", err);
+        st = map_side(&config, tok, folder, "tokenizer_config.json", err);
     if (st == ST_OK && !merges.data)
         st = fail(err, ST_NOT_FOUND, "%s: a vocab.json without a merges.txt beside it", folder);
     if (st == ST_OK)
@@ -373,7 +400,11 @@ static enum status open_file(struct tokenizer **out, const char *path, struct er
     size_t n = (size_t)(base.ptr - path);
     snprintf(folder, sizeof folder, "%.*s", (int)(n < SIDE_PATH ? n : SIDE_PATH - 1), n ? path : "");
     enum status st = tok_open_bytes(out, bytes, path, n ? folder : ".", err);
-    if (st == ST_OK && (st = file_check(&map, path, err)) != ST_OK) {
+    if (st == ST_OK)
+        st = file_check(&map, path, err);
+    if (st == ST_OK)
+        st = note_file(*out, path, &map, err);
+    if (st != ST_OK) {
         tokenizer_close(*out);
         *out = NULL;
     }

@@ -72,6 +72,8 @@ const char *tokenizer_kind(const struct tokenizer *tok); /* "bpe", "unigram", "w
 bool tokenizer_adds_bos(const struct tokenizer *tok);
 /* chat_template of tokenizer_config.json, chat_template.jinja or GGUF; ptr NULL when there is none. */
 struct str tokenizer_chat_template(const struct tokenizer *tok);
+/* The i-th file it was read from, and which file that was then; NULL after the last. One inside a GGUF has none. */
+const char *tokenizer_file(struct file_id *id, const struct tokenizer *tok, int i);
 
 /* The tokenizer as the keys of a GGUF file, in llama.cpp's words: tokenizer_from_checkpoint reads the same ids from it.
  * The model has n_id ids (those without a token are padded); bos and eos stand in for what the tokenizer does not name

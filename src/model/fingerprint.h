@@ -1,0 +1,37 @@
+/* fingerprint - 256 bits over everything that decides an answer's bits; part of model's door
+ *
+ * Equal fingerprints: the same request gives the same answer, whatever the processors, threads and load. It is SHA-256
+ * of the lines "name value\n" of its parts, in order (docs/replay.md lists them).
+ *
+ * Whole files are hashed on a thread of their own, once: a file's digest is kept in the cache folder under the file's
+ * identity (what the panel cache goes by), so that no start waits for it.
+ * Threads  safe
+ */
+#ifndef MODEL_FINGERPRINT_H
+#define MODEL_FINGERPRINT_H
+
+#include "base/sha256.h"
+#include "model/model.h"
+
+enum { FINGERPRINT_VERSION = 1, FINGERPRINT_PARTS = 12 };
+struct fingerprint {
+    char text[SHA256_TEXT];
+    char brief[14]; /* "fp_" and the first ten digits, the form of OpenAI's system_fingerprint */
+    struct fingerprint_part {
+        const char *name;        /* static */
+        char value[SHA256_TEXT]; /* a digest or a word */
+    } parts[FINGERPRINT_PARTS];
+    int n_part;
+};
+struct digests;
+
+/* Hashing begins, unless it did already; a model that came from no file has nothing to hash. */
+void bundle_fingerprint_begin(struct bundle *b);
+/* Begins when nobody did, and waits. adapter: the digest of a LoRA adapter, or NULL. ST_INVALID when a file is not the
+ * one that was opened any more; ST_IO. */
+MUST_USE enum status bundle_fingerprint(struct fingerprint *out, struct bundle *b, const char *adapter,
+                                        struct error *err);
+/* The same without waiting: false when it is not known yet, or cannot be. */
+bool bundle_fingerprint_known(struct fingerprint *out, struct bundle *b, const char *adapter);
+
+#endif
