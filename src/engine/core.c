@@ -8,10 +8,32 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+#include <sys/mman.h>
+
+void *alloc_untouched(size_t size, void **base)
+{
+    enum { HUGE_PAGE = 2 << 20 };
+    size_t total, align = size >= HUGE_PAGE ? HUGE_PAGE : 64;
+    *base = size_add(&total, size, align) ? mem_alloc_zero(1, total) : NULL;
+    if (!*base)
+        return NULL;
+    uintptr_t at = ((uintptr_t)*base + align - 1) & ~(uintptr_t)(align - 1);
+    if (align == HUGE_PAGE)
+        madvise((void *)at, size & ~(size_t)(HUGE_PAGE - 1), MADV_HUGEPAGE);
+    return (void *)at;
+}
+
+uint64_t executor_now(const struct executor *x)
+{
+    return x->clock ? x->clock(x->ctx) : clock_ns();
+}
+
 enum status core_init(struct core *c, const struct executor *x, const struct engine_options *o, struct error *err)
 {
     *c = (struct core){.x = *x};
     TRY(sched_init(&c->sched, o, x->n_block, err));
+    c->sched.kv.copy_block = x->copy_block;
+    c->sched.kv.copy_ctx = x->ctx;
     size_t n = (size_t)sched_logits_max(&c->sched), size;
     c->n_scratch = pool_threads(x->pool);
     c->samples = mem_alloc_zero(n, sizeof *c->samples);
@@ -49,7 +71,7 @@ static double seconds(uint64_t from, uint64_t to)
 void core_end(struct core *c, struct seq *s, enum finish finish, struct str stop_text, enum status status,
               const char *message)
 {
-    uint64_t now = clock_ns();
+    uint64_t now = executor_now(&c->x);
     sched_remove(&c->sched, s);
     struct finish_event end = {
         .finish = finish,
@@ -58,6 +80,7 @@ void core_end(struct core *c, struct seq *s, enum finish finish, struct str stop
         .message = message,
         .n_prompt = s->n_prompt,
         .n_output = s->n_ids - s->n_prompt,
+        .n_cached = s->n_cached,
         .seed = s->r->sampling.seed,
         .queue_s = seconds(s->submit_ns, s->start_ns ? s->start_ns : now),
         .prefill_s = seconds(s->start_ns, s->first_ns ? s->first_ns : now),
@@ -68,6 +91,7 @@ void core_end(struct core *c, struct seq *s, enum finish finish, struct str stop
 
 /* ---- sample ---- */
 
+/* A row's sample follows ids 0 .. position, whether they are the sequence's or proposed for it. */
 static void fill_inputs(struct core *c, const struct batch *b)
 {
     for (int i = 0; i < b->model.n_span; i++) {
@@ -75,8 +99,8 @@ static void fill_inputs(struct core *c, const struct batch *b)
         struct seq *s = item->seq;
         int at = item->logit0;
         for (int position = s->n_done; position < s->n_done + item->n_row; position++) {
-            bool newest = position == s->n_ids - 1;
-            if (!newest && !seq_wants_echo(s, position))
+            bool draws = position >= s->n_ids - 1;
+            if (!draws && !seq_wants_echo(s, position))
                 continue;
             c->inputs[at] = (struct sampler_in){
                 .how = &s->r->sampling,
@@ -84,11 +108,11 @@ static void fill_inputs(struct core *c, const struct batch *b)
                 .n_vocab = c->x.n_vocab,
                 .ids = s->ids,
                 .n_prompt = s->n_prompt,
-                .n_ids = s->n_ids,
+                .n_ids = draws ? position + 1 : s->n_ids,
                 .choice = s->r->choice,
                 .eos = c->x.eos,
                 .n_eos = c->x.n_eos,
-                .given = newest ? -1 : s->ids[position + 1],
+                .given = draws ? -1 : s->ids[position + 1],
             };
             at++;
         }
@@ -112,60 +136,107 @@ static bool is_canceled(struct seq *s)
            (interrupt && __atomic_load_n(interrupt, __ATOMIC_RELAXED));
 }
 
-/* The last sample of an item is the new id's when the item reached the newest id; those before are prompt ids'. */
-static void commit_item(struct core *c, const struct batch_item *item)
+static void end_damaged(struct core *c, struct seq *s)
 {
-    struct seq *s = item->seq;
-    struct str stop_text;
-    const struct sample *samples = c->samples + item->logit0;
-    s->n_done += item->n_row;
-    seq_read_prompt(s, &c->x);
-    bool reached = s->n_done == s->n_ids;
-    int n_echo = item->n_logit - reached;
-    if (is_canceled(s)) /* its blocks return at the end of this very step */
-        return;
-    for (int i = 0; i < item->n_logit; i++)
+    core_end(c, s, FINISH_ERROR, no_stop, ST_CORRUPT,
+             "the model gave NaN or infinity: its weights may be damaged, or need --exact");
+}
+
+/* Takes samples as long as they are what was proposed, and the one after. False: the sequence has ended. */
+static bool take_samples(struct core *c, struct seq *s, const struct sample *samples, int n_draft)
+{
+    int n = 0;
+    for (bool confirmed = true; confirmed; n++) {
+        struct str stop_text;
+        int32_t proposed = n < n_draft ? s->ids[s->n_ids] : -1;
+        if (samples[n].id < 0) {
+            end_damaged(c, s);
+            return false;
+        }
+        confirmed = samples[n].id == proposed;
+        c->accepted += confirmed;
+        c->output_tokens++;
+        enum finish finish = seq_take(s, &c->x, &samples[n], &stop_text);
+        if (finish == FINISH_NONE)
+            continue;
+        sched_commit(&c->sched, s, n); /* before the end: others may want them */
+        if (finish == FINISH_ERROR)
+            core_end(c, s, finish, no_stop, ST_NOMEM, "out of memory");
+        else
+            core_end(c, s, finish, stop_text, ST_OK, NULL);
+        return false;
+    }
+    sched_commit(&c->sched, s, n - 1);
+    return true;
+}
+
+/* The prompt's log-probabilities that this step gave. False: the sequence has ended. */
+static bool echo_samples(struct core *c, struct seq *s, const struct sample *samples, int n)
+{
+    for (int i = 0; i < n; i++)
         if (samples[i].id < 0) {
-            core_end(c, s, FINISH_ERROR, no_stop, ST_CORRUPT,
-                     "the model gave NaN or infinity: its weights may be damaged, or need --exact");
-            return;
+            end_damaged(c, s);
+            return false;
         }
     if (s->r->echo_logprobs && s->n_echoed == 0)
         seq_echo(s, NULL);
-    for (int i = 0; i < n_echo; i++)
+    for (int i = 0; i < n; i++)
         seq_echo(s, &samples[i]);
-    if (!reached)
-        return;
-    if (s->first_ns == 0) {
-        s->first_ns = clock_ns();
-        c->prompt_tokens += (uint64_t)s->n_prompt;
-    }
-    if (s->n_ids == s->n_limit) { /* echo_logprobs alone */
-        core_end(c, s, FINISH_LENGTH, no_stop, ST_OK, NULL);
-        return;
-    }
-    c->output_tokens++;
-    enum finish finish = seq_take(s, &c->x, &samples[n_echo], &stop_text);
-    if (finish == FINISH_ERROR)
-        core_end(c, s, finish, no_stop, ST_NOMEM, "out of memory");
-    else if (finish != FINISH_NONE)
-        core_end(c, s, finish, stop_text, ST_OK, NULL);
+    return true;
 }
 
-static void end_canceled(struct core *c, struct seq_list *l)
+/* An item that reached the newest id has its sample, and those of the proposed ids, last; before stand the prompt's. */
+static void commit_item(struct core *c, const struct batch_item *item)
 {
+    struct seq *s = item->seq;
+    const struct sample *samples = c->samples + item->logit0;
+    int n_known = item->n_row - item->n_draft;
+    bool reached = s->n_done + n_known == s->n_ids;
+    int n_echo = item->n_logit - item->n_draft - reached;
+    sched_commit(&c->sched, s, n_known);
+    seq_read_prompt(s, &c->x);
+    if (is_canceled(s)) /* its blocks return at the end of this very step */
+        return;
+    if (reached && samples[n_echo].id < 0) {
+        end_damaged(c, s);
+        return;
+    }
+    if (!echo_samples(c, s, samples, n_echo) || !reached)
+        return;
+    if (s->first_ns == 0) {
+        s->first_ns = executor_now(&c->x);
+        c->prompt_tokens += (uint64_t)s->n_prompt;
+    }
+    c->drafted += (uint64_t)item->n_draft;
+    s->n_draft = 0;
+    if (s->n_ids == s->n_limit) /* echo_logprobs alone */
+        core_end(c, s, FINISH_LENGTH, no_stop, ST_OK, NULL);
+    else if (take_samples(c, s, samples + n_echo, item->n_draft))
+        kv_truncate(&c->sched.kv, &s->blocks, s->n_ids);
+}
+
+/* No row is spent on who has left, or is too late. */
+static void end_doomed(struct core *c, struct seq_list *l)
+{
+    uint64_t now = executor_now(&c->x);
     for (struct seq *s = l->first, *next; s; s = next) {
         next = s->next;
         if (is_canceled(s))
             core_end(c, s, FINISH_CANCELED, no_stop, ST_CANCELED, "canceled");
+        else if (s->r->deadline_ns && now >= s->r->deadline_ns)
+            core_end(c, s, FINISH_ERROR, no_stop, ST_TIMEOUT,
+                     s->running ? "the deadline passed before the answer was complete"
+                                : "the deadline passed while the request was waiting");
     }
 }
 
 bool core_step(struct core *c)
 {
-    end_canceled(c, &c->sched.waiting); /* no row is spent on them */
-    end_canceled(c, &c->sched.running);
-    const struct batch *b = sched_next(&c->sched);
+    end_doomed(c, &c->sched.waiting);
+    end_doomed(c, &c->sched.running);
+    if (c->draft)
+        c->draft(c->ctx, &c->sched.running);
+    const struct batch *b = sched_next(&c->sched, executor_now(&c->x));
     if (b->model.n_row) {
         if (c->on_scheduled)
             c->on_scheduled(c->ctx);
@@ -176,7 +247,7 @@ bool core_step(struct core *c)
             commit_item(c, &b->items[i]);
         c->steps++;
     }
-    end_canceled(c, &c->sched.running); /* who left meanwhile: the blocks return within this step */
-    end_canceled(c, &c->sched.waiting);
+    end_doomed(c, &c->sched.running); /* who left meanwhile: the blocks return within this step */
+    end_doomed(c, &c->sched.waiting);
     return b->model.n_row > 0;
 }

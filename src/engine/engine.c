@@ -33,6 +33,7 @@ struct engine {
     struct seq *inbox_first, *inbox_last, *live;
     int n_live, n_inbox;
     uint64_t next_id;
+    uint64_t epoch; /* of the weights */
     bool draining, stopping, cancel_asked;
     struct engine_stats stats;
 };
@@ -65,6 +66,7 @@ static void on_end(void *ctx, struct seq *s, const struct finish_event *end)
 
 static void take_inbox(struct engine *e) /* under the lock */
 {
+    e->core.sched.kv.epoch = e->epoch;
     for (struct seq *s; (s = e->inbox_first);) {
         e->inbox_first = s->next;
         s->next = NULL;
@@ -87,6 +89,11 @@ static void publish_stats(struct engine *e) /* under the lock */
     e->stats.steps = c->steps;
     e->stats.prompt_tokens = c->prompt_tokens;
     e->stats.output_tokens = c->output_tokens;
+    e->stats.prefix_queries = c->sched.kv.stats.queries;
+    e->stats.prefix_hits = c->sched.kv.stats.hits;
+    e->stats.preemptions = c->sched.preemptions;
+    e->stats.drafted = c->drafted;
+    e->stats.accepted = c->accepted;
     e->stats.last_step_ns = clock_ns();
 }
 
@@ -125,6 +132,11 @@ static void forward_model(void *ctx, const struct model_batch *b, real *logits)
     model_forward(ctx, b, logits);
 }
 
+static void copy_model_block(void *ctx, int32_t to, int32_t from)
+{
+    model_run_copy_block(ctx, to, from);
+}
+
 enum status engine_create_on(struct engine **out, const struct executor *x, const struct engine_options *o,
                              struct error *err)
 {
@@ -140,7 +152,7 @@ enum status engine_create_on(struct engine **out, const struct executor *x, cons
     e->core.ctx = e;
     e->core.on_end = on_end;
     e->core.on_scheduled = on_scheduled;
-    e->live_max = e->core.sched.max_sequences + (o->queue_max > 0 ? o->queue_max : 1024);
+    e->live_max = sched_live_max(o);
     e->next_id = 1;
     e->stats.n_ctx = seq_context(x);
     e->stats.blocks_total = x->n_block;
@@ -184,6 +196,7 @@ enum status engine_create(struct engine **out, struct bundle *bundle, const stru
     *out = NULL;
     const struct model_config *config = model_config(bundle->model);
     struct executor x = {.forward = forward_model,
+                         .copy_block = copy_model_block,
                          .n_vocab = config->n_vocab,
                          .n_ctx = config->n_ctx,
                          .tokenizer = bundle->tokenizer,
@@ -299,6 +312,13 @@ void engine_cancel(struct engine *e, uint64_t id)
         e->cancel_asked = true;
         pthread_cond_signal(&e->wake);
     }
+    pthread_mutex_unlock(&e->lock);
+}
+
+void engine_weights_changed(struct engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    e->epoch++;
     pthread_mutex_unlock(&e->lock);
 }
 

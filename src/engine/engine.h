@@ -53,7 +53,8 @@ struct finish_event {
     struct str stop_text; /* which stop string ended it; ptr NULL for EOS */
     enum status status;   /* FINISH_ERROR */
     const char *message;
-    int n_prompt, n_output, n_cached; /* n_output counts the EOS token, which has no event of its own */
+    int n_prompt, n_output; /* n_output counts the EOS token, which has no event of its own */
+    int n_cached;           /* tokens of the prompt whose KV blocks were there already */
     uint64_t seed;
     double queue_s, prefill_s, decode_s;
 };
@@ -66,7 +67,11 @@ struct request { /* filled by the caller; ids, stops and callbacks must live unt
     int n_stop;
     int choice;                    /* index of this sequence in an n > 1 request: part of the random counter */
     bool echo_logprobs;            /* prompt log-probabilities too (evaluation) */
-    int priority;                  /* larger goes first; 0 is usual */
+    int priority;                  /* larger goes first; 0 is usual. One step outweighs 10 s of waiting. */
+    uint64_t deadline_ns;          /* clock_ns() by which it must end, else FINISH_ERROR, ST_TIMEOUT; 0 = none */
+    uint64_t tenant;               /* whose share it takes, when engine_options.weight is set */
+    struct str cache_salt;         /* only requests with the same salt share KV blocks */
+    uint64_t adapter;              /* likewise; 0 = none */
     const volatile int *interrupt; /* NULL, or: not 0 = cancel, within one step. A signal handler may set it. */
     void *ctx;
     void (*on_token)(void *ctx, const struct token_event *event);
@@ -81,6 +86,11 @@ struct engine_options {
     int max_sequences; /* running at once; 0 = 64 */
     int queue_max;     /* waiting; ST_LIMIT beyond it and max_sequences; 0 = 1024 */
     struct pool *pool; /* NULL = the engine makes its own */
+    bool no_prefix_cache;
+    /* Fair share: waiting requests go first whose tenant got the fewest tokens for its weight (> 0). NULL = no tenants.
+     * Called on the engine thread. */
+    double (*weight)(void *ctx, uint64_t tenant);
+    void *weight_ctx;
 };
 struct engine;
 MUST_USE enum status engine_create(struct engine **out, struct bundle *bundle, const struct engine_options *options,
@@ -89,12 +99,16 @@ void engine_drain(struct engine *e);   /* refuse new requests, finish running on
 void engine_destroy(struct engine *e); /* cancels what runs */
 MUST_USE enum status engine_submit(struct engine *e, struct request *r, struct error *err);
 void engine_cancel(struct engine *e, uint64_t id); /* unknown ids are ignored */
+/* The weights are others now: requests submitted from here on find no KV block of before. */
+void engine_weights_changed(struct engine *e);
 const struct bundle *engine_bundle(const struct engine *e);
 
 struct engine_stats {
     int running, waiting, blocks_total, blocks_free;
     int n_ctx; /* tokens one request may have in all: --ctx, or what the KV blocks hold if fewer */
     uint64_t steps, prompt_tokens, output_tokens, finished[5]; /* by enum finish */
+    uint64_t prefix_queries, prefix_hits;                      /* tokens of admitted requests; of these, cached */
+    uint64_t preemptions, drafted, accepted;                   /* drafted, accepted: tokens proposed and verified */
     /* clock_ns() when the engine last moved: a step began or ended, or work came to an idle engine. Its age while
      * something runs or waits is the engine's health: a step that hangs is seen, the first one of a request too. */
     uint64_t last_step_ns;

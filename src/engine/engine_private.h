@@ -8,26 +8,7 @@
 #define ENGINE_ENGINE_PRIVATE_H
 
 #include "engine/engine.h"
-
-/* ---- kv: which blocks are free, and who owns the others ---- */
-struct kv_pool {
-    int32_t *ring; /* free blocks, oldest first: a freed block keeps its content as long as possible */
-    bool *is_free;
-    int first, n_free, n_block;
-};
-struct kv_blocks { /* one sequence's, in order of position */
-    int32_t *ids;
-    int count, capacity;
-};
-MUST_USE enum status kv_pool_init(struct kv_pool *p, int n_block, struct error *err);
-void kv_pool_free(struct kv_pool *p);
-static inline int kv_blocks_for(int n_token)
-{
-    return (n_token + KV_BLOCK - 1) / KV_BLOCK;
-}
-/* Grows `b` until it covers n_token positions; false, and nothing changed, when the pool has too few. */
-bool kv_reserve(struct kv_pool *p, struct kv_blocks *b, int n_token);
-void kv_release(struct kv_pool *p, struct kv_blocks *b);
+#include "engine/kv.h"
 
 /* ---- stop: text up to the first stop string, held back where one may have begun ---- */
 struct stopper {
@@ -79,7 +60,10 @@ struct executor {
     int n_eos;
     const struct tokenizer *tokenizer; /* NULL: no text */
     struct pool *pool;
+    void (*copy_block)(void *ctx, int32_t to, int32_t from); /* all layers' pages of a KV block; see kv_pool */
+    uint64_t (*clock)(void *ctx);                            /* NULL: clock_ns */
 };
+uint64_t executor_now(const struct executor *x);
 
 /* ---- seq ---- */
 struct seq {
@@ -87,10 +71,17 @@ struct seq {
     struct seq *live_next, *live_prev; /* all that were submitted and have not finished; under the engine's lock */
     struct request *r;
     uint64_t id, order;     /* order: by arrival */
+    int64_t rank;           /* smaller goes first; see sched_add */
+    uint64_t held;          /* the step in which it waited for another's prompt */
+    struct tenant *tenant;  /* NULL: no fair share */
+    int n_paid;             /* ids that its tenant was charged for */
     bool running, canceled; /* canceled: atomic, set by any thread */
     int32_t *ids;
     int n_prompt, n_ids, n_limit; /* n_limit: ids in all when it ends by length */
     int n_done;                   /* ids whose keys and values are in the cache */
+    int n_draft;                  /* ids proposed behind n_ids, to be verified by the next step */
+    int n_cached;                 /* of the prompt, found in the cache when it first ran */
+    struct hash128 root;          /* see prefix_root */
     int n_echoed;                 /* prompt ids whose log-probability was reported */
     int n_read;                   /* prompt ids the decoder has read */
     struct kv_blocks blocks;
@@ -113,32 +104,60 @@ void seq_echo(struct seq *s, const struct sample *sample);
 enum finish seq_take(struct seq *s, const struct executor *x, const struct sample *sample, struct str *stop_text);
 
 /* ---- sched ---- */
+enum { ECHO_ROWS = 32, DRAFT_ROWS = 64 }; /* rows of logits a step may spend on prompt log-probabilities, on drafts */
 struct seq_list {
     struct seq *first, *last;
     int count;
+};
+struct tenant {
+    uint64_t id;
+    double served; /* tokens for its weight; never behind the least served one that is live */
+    double weight;
+    int n_live; /* sequences */
 };
 struct batch {
     struct model_batch model;
     struct batch_item {
         struct seq *seq;
-        int n_row, logit0, n_logit; /* its part of the logits */
-    } * items;                      /* one a span */
+        int n_row, n_draft;  /* its rows; the last n_draft of them are proposed ids */
+        int logit0, n_logit; /* its part of the logits */
+    } * items;               /* one a span */
     int32_t *ids, *logit_rows;
     struct attend_span *spans;
 };
 struct sched {
     struct kv_pool kv;
-    struct seq_list waiting, running;            /* both by priority, then age */
-    int max_sequences, prefill_chunk, echo_rows; /* echo_rows: prompt log-probabilities a step */
+    struct seq_list waiting, running; /* both by rank */
+    int max_sequences, prefill_chunk;
+    struct tenant *tenants;
+    int n_tenant, tenants_max;
+    double (*weight)(void *ctx, uint64_t tenant);
+    void *weight_ctx;
+    uint64_t step, preemptions;
     struct batch batch;
 };
 MUST_USE enum status sched_init(struct sched *s, const struct engine_options *o, int n_block, struct error *err);
 void sched_free(struct sched *s);
-int sched_rows_max(const struct sched *s);
-int sched_logits_max(const struct sched *s);
+static inline int sched_rows_max(const struct sched *s)
+{
+    return s->max_sequences + s->prefill_chunk;
+}
+static inline int sched_logits_max(const struct sched *s)
+{
+    return s->max_sequences + ECHO_ROWS + DRAFT_ROWS;
+}
+static inline int sched_live_max(const struct engine_options *o) /* running and waiting */
+{
+    return (o->max_sequences > 0 ? o->max_sequences : 64) + (o->queue_max > 0 ? o->queue_max : 1024);
+}
 void sched_add(struct sched *s, struct seq *q);    /* to waiting */
 void sched_remove(struct sched *s, struct seq *q); /* from where it is; its blocks return */
-const struct batch *sched_next(struct sched *s);   /* the next step's batch; n_row == 0 when there is nothing to do */
+/* The next step's batch; n_row == 0 when there is nothing to do. Spans of decoding sequences may hold drafts. */
+const struct batch *sched_next(struct sched *s, uint64_t now_ns);
+/* n more of its ids are computed: n_done grows, and others may find their blocks. */
+void sched_commit(struct sched *s, struct seq *q, int n);
+/* `to`, which runs, goes on as `from` does: the same ids, and its blocks by reference. Both have room for the ids. */
+void sched_fork(struct sched *s, struct seq *to, const struct seq *from);
 
 /* ---- core: schedule, run, commit, on one thread ---- */
 struct core {
@@ -152,9 +171,12 @@ struct core {
     struct sampler_in *inputs; /* [logits_max] */
     void *ctx;
     void (*on_scheduled)(void *ctx); /* a step is about to run; may be NULL */
+    /* Before a step: may put proposals behind the ids of decoding sequences (n_done == n_ids - 1) and set n_draft, at
+     * most n_limit - n_ids - 1. What the step confirms is taken, to the same ids as without. May be NULL. */
+    void (*draft)(void *ctx, const struct seq_list *running);
     void (*on_end)(void *ctx, struct seq *s,
                    const struct finish_event *end); /* s left the scheduler; the callee frees it */
-    uint64_t steps, prompt_tokens, output_tokens;
+    uint64_t steps, prompt_tokens, output_tokens, drafted, accepted;
 };
 MUST_USE enum status core_init(struct core *c, const struct executor *x, const struct engine_options *o,
                                struct error *err);

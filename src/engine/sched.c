@@ -4,17 +4,18 @@
  *                   ^------ preempt ----'
  *
  * Invariants
- * 1. Both lists are in rank order: larger priority first, then the older. The first of `running` is never preempted for
- *    another, so the oldest always advances and everything ends.
+ * 1. Both lists are in order of rank: the time of arrival, 10 s earlier for each step of priority, so that whoever
+ * waits long enough goes first, and the order of two never changes. The first of `running` is never preempted for
+ * another: it always advances, and everything ends.
  * 2. A running sequence holds the blocks of all its known ids (of a new one from the step that computes it); a waiting
- * one holds none.
- * 3. A batch has decode rows first (one a sequence whose last id alone is missing), then prompt chunks: at most
- *    prefill_chunk rows of them, at most max_sequences + echo_rows logits.
- * 4. submit has checked that any sequence fits the empty pool, so the first waiting one is admitted when nothing runs.
+ *    one holds none, but those it had stay in the cache while nobody needs the room.
+ * 3. A batch has decode rows first (one a sequence whose last id alone is missing, and its proposed ids), then prompt
+ *    chunks: at most prefill_chunk rows that are no such last id; at most sched_logits_max rows of logits.
+ * 4. submit has checked that any sequence fits the empty pool, so one that waits is admitted when nothing runs.
+ * 5. Nobody overtakes who lacks blocks. Only one that waits for its own prompt to be computed by another is passed.
  */
 #include "engine/engine_private.h"
 
-#include "base/clock.h"
 #include "base/mem.h"
 
 #include <assert.h>
@@ -23,7 +24,7 @@
 
 static bool ranks_before(const struct seq *a, const struct seq *b)
 {
-    return a->r->priority != b->r->priority ? a->r->priority > b->r->priority : a->order < b->order;
+    return a->rank != b->rank ? a->rank < b->rank : a->order < b->order;
 }
 
 static void list_insert(struct seq_list *l, struct seq *q)
@@ -46,46 +47,68 @@ static void list_remove(struct seq_list *l, struct seq *q)
     l->count--;
 }
 
-void sched_add(struct sched *s, struct seq *q)
+/* ---- tenants ---- */
+
+/* The entry of a tenant: its own, a new one, or that of one who has nothing here any more. */
+static struct tenant *tenant_entry(struct sched *s, uint64_t id)
 {
-    q->running = false;
-    list_insert(&s->waiting, q);
+    struct tenant *idle = NULL;
+    for (int i = 0; i < s->n_tenant; i++) {
+        if (s->tenants[i].id == id)
+            return &s->tenants[i];
+        if (!s->tenants[i].n_live)
+            idle = &s->tenants[i];
+    }
+    struct tenant *t = s->n_tenant < s->tenants_max ? &s->tenants[s->n_tenant++] : idle;
+    assert(t); /* there are as many entries as live sequences */
+    *t = (struct tenant){.id = id, .served = -1};
+    return t;
 }
 
-void sched_remove(struct sched *s, struct seq *q)
+/* Who comes back does not bring what it did not use: it starts level with the least served of those who are here. */
+static struct tenant *tenant_join(struct sched *s, uint64_t id)
 {
-    list_remove(q->running ? &s->running : &s->waiting, q);
-    kv_release(&s->kv, &q->blocks);
+    struct tenant *t = tenant_entry(s, id);
+    if (t->n_live++ == 0) {
+        double least = -1;
+        for (int i = 0; i < s->n_tenant; i++)
+            if (&s->tenants[i] != t && s->tenants[i].n_live && (least < 0 || s->tenants[i].served < least))
+                least = s->tenants[i].served;
+        t->served = t->served > least ? t->served : least;
+        t->served = t->served > 0 ? t->served : 0;
+    }
+    double weight = s->weight(s->weight_ctx, id);
+    t->weight = weight > 0 ? weight : 1;
+    return t;
+}
+
+static void tenant_charge(const struct seq *q, int n_token)
+{
+    if (q->tenant)
+        q->tenant->served += n_token / q->tenant->weight;
 }
 
 /* ---- life ---- */
-
-int sched_rows_max(const struct sched *s)
-{
-    return s->max_sequences + s->prefill_chunk;
-}
-
-int sched_logits_max(const struct sched *s)
-{
-    return s->max_sequences + s->echo_rows;
-}
 
 enum status sched_init(struct sched *s, const struct engine_options *o, int n_block, struct error *err)
 {
     *s = (struct sched){.max_sequences = o->max_sequences > 0 ? o->max_sequences : 64,
                         .prefill_chunk = o->prefill_chunk > 0 ? o->prefill_chunk : 256,
-                        .echo_rows = 32};
+                        .tenants_max = sched_live_max(o),
+                        .weight = o->weight,
+                        .weight_ctx = o->weight_ctx};
     struct batch *b = &s->batch;
     size_t rows = (size_t)sched_rows_max(s), sequences = (size_t)s->max_sequences;
     b->ids = mem_alloc_zero(rows, sizeof *b->ids);
     b->logit_rows = mem_alloc_zero((size_t)sched_logits_max(s), sizeof *b->logit_rows);
     b->spans = mem_alloc_zero(sequences, sizeof *b->spans);
     b->items = mem_alloc_zero(sequences, sizeof *b->items);
-    if (!b->ids || !b->logit_rows || !b->spans || !b->items) {
+    s->tenants = mem_alloc_zero((size_t)s->tenants_max, sizeof *s->tenants);
+    if (!b->ids || !b->logit_rows || !b->spans || !b->items || !s->tenants) {
         sched_free(s);
         return fail_nomem(err, "scheduler");
     }
-    enum status st = kv_pool_init(&s->kv, n_block, err);
+    enum status st = kv_pool_init(&s->kv, n_block, !o->no_prefix_cache, err);
     if (st != ST_OK)
         sched_free(s);
     return st;
@@ -98,13 +121,56 @@ void sched_free(struct sched *s)
     mem_free(b->logit_rows);
     mem_free(b->spans);
     mem_free(b->items);
+    mem_free(s->tenants);
     kv_pool_free(&s->kv);
     *s = (struct sched){0};
 }
 
+void sched_add(struct sched *s, struct seq *q)
+{
+    enum { PRIORITY_MAX = 100000000 };
+    const int64_t step_ns = (int64_t)10 * 1000000000;
+    int priority = q->r->priority;
+    priority = priority > PRIORITY_MAX ? PRIORITY_MAX : priority < -PRIORITY_MAX ? -PRIORITY_MAX : priority;
+    q->rank = (int64_t)q->submit_ns - priority * step_ns;
+    q->root = prefix_root(&s->kv, q->r->cache_salt, q->r->adapter);
+    q->tenant = s->weight ? tenant_join(s, q->r->tenant) : NULL;
+    q->running = false;
+    list_insert(&s->waiting, q);
+}
+
+void sched_remove(struct sched *s, struct seq *q)
+{
+    list_remove(q->running ? &s->running : &s->waiting, q);
+    kv_release(&s->kv, &q->blocks);
+    if (q->tenant)
+        q->tenant->n_live--;
+}
+
+void sched_commit(struct sched *s, struct seq *q, int n)
+{
+    q->n_done += n;
+    if (q->n_done > q->n_paid) {
+        tenant_charge(q, q->n_done - q->n_paid);
+        q->n_paid = q->n_done;
+    }
+    prefix_commit(&s->kv, &q->blocks, &q->root, q->ids, q->n_done);
+}
+
+void sched_fork(struct sched *s, struct seq *to, const struct seq *from)
+{
+    assert(to->running && from->running && from->n_ids <= to->n_limit && to != from);
+    kv_release(&s->kv, &to->blocks);
+    kv_fork(&s->kv, &to->blocks, &from->blocks, from->n_done);
+    memcpy(to->ids, from->ids, (size_t)from->n_ids * sizeof *to->ids);
+    to->n_ids = from->n_ids;
+    to->n_done = from->n_done;
+    to->n_draft = 0;
+}
+
 /* ---- one step ---- */
 
-static void put_rows(struct sched *s, struct seq *q, int n)
+static void put_rows(struct sched *s, struct seq *q, int n, int n_draft)
 {
     struct batch *b = &s->batch;
     struct model_batch *m = &b->model;
@@ -112,11 +178,11 @@ static void put_rows(struct sched *s, struct seq *q, int n)
     b->spans[m->n_span] =
         (struct attend_span){.row0 = m->n_row, .n_row = n, .pos0 = q->n_done, .blocks = q->blocks.ids};
     struct batch_item *item = &b->items[m->n_span++];
-    *item = (struct batch_item){.seq = q, .n_row = n, .logit0 = m->n_logit};
+    *item = (struct batch_item){.seq = q, .n_row = n, .n_draft = n_draft, .logit0 = m->n_logit};
     for (int i = 0; i < n; i++) {
         int position = q->n_done + i;
         b->ids[m->n_row + i] = q->ids[position];
-        if (position == q->n_ids - 1 || seq_wants_echo(q, position)) {
+        if (position >= q->n_ids - 1 || seq_wants_echo(q, position)) {
             assert(m->n_logit < sched_logits_max(s));
             b->logit_rows[m->n_logit++] = m->n_row + i;
         }
@@ -127,15 +193,21 @@ static void put_rows(struct sched *s, struct seq *q, int n)
 
 static void preempt(struct sched *s, struct seq *q)
 {
-    sched_remove(s, q);
-    q->n_done = 0; /* computed again later, to the same bits */
-    sched_add(s, q);
+    list_remove(&s->running, q);
+    kv_release(&s->kv, &q->blocks);
+    q->n_done = 0; /* found in the cache later, or computed again, to the same bits */
+    q->n_draft = 0;
+    q->running = false;
+    list_insert(&s->waiting, q);
+    s->preemptions++;
 }
 
-/* Room for the newest id; the newest sequences give way, in the end q itself. */
+/* Room for the newest id; what is only proposed gives way first, then the newest sequences, in the end q itself. */
 static bool make_room(struct sched *s, struct seq *q)
 {
-    while (!kv_reserve(&s->kv, &q->blocks, q->n_ids)) {
+    if (q->n_draft && !kv_reserve(&s->kv, &q->blocks, q->n_done, q->n_ids + q->n_draft))
+        q->n_draft = 0;
+    while (!kv_reserve(&s->kv, &q->blocks, q->n_done, q->n_ids + q->n_draft)) {
         struct seq *victim = s->running.last;
         preempt(s, victim);
         if (victim == q)
@@ -144,55 +216,151 @@ static bool make_room(struct sched *s, struct seq *q)
     return true;
 }
 
+/* Decode rows. Returns how many rows proposals took. */
+static int add_decodes(struct sched *s)
+{
+    int drafts = 0, half = s->prefill_chunk / 2, drafts_max = DRAFT_ROWS < half ? DRAFT_ROWS : half;
+    for (struct seq *q = s->running.first, *next; q; q = next) {
+        bool decodes = q->n_ids - q->n_done == 1;
+        if (decodes && q->n_draft > drafts_max - drafts)
+            q->n_draft = drafts_max - drafts;
+        bool kept = !decodes || make_room(s, q);
+        next = kept ? q->next : NULL; /* q gave way itself: it was the last */
+        if (!decodes || !kept)
+            continue;
+        put_rows(s, q, 1 + q->n_draft, q->n_draft);
+        drafts += q->n_draft;
+    }
+    return drafts;
+}
+
+/* Where a chunk of at most n_row rows ends: with the last id, or where a block does if it gets that far. */
+static int chunk_end(const struct seq *q, int n_row)
+{
+    if (q->n_ids - q->n_done <= n_row)
+        return q->n_ids;
+    int end = q->n_done + n_row, aligned = end - end % KV_BLOCK;
+    return aligned > q->n_done ? aligned : end;
+}
+
 /* A prompt chunk within what is left of the step's rows and prompt log-probabilities. Returns its rows. */
 static int add_chunk(struct sched *s, struct seq *q, int rows_left, int *echo_left)
 {
-    int n = 0, most = q->n_ids - q->n_done < rows_left ? q->n_ids - q->n_done : rows_left;
+    int n = 0, most = chunk_end(q, rows_left) - q->n_done;
     for (; n < most; n++)
         if (seq_wants_echo(q, q->n_done + n) && --*echo_left < 0) {
             *echo_left = 0;
             break;
         }
     if (n)
-        put_rows(s, q, n);
+        put_rows(s, q, n, 0);
     return n;
 }
 
-/* Admission keeps a block for every running sequence, so that a newcomer does not push others out at once. */
-static bool admit(struct sched *s, struct seq *q)
+/* ---- admission ---- */
+
+/* Positions that may come from the cache: not the last, whose logits are wanted, nor a prompt's that are wanted too. */
+static int reusable(const struct seq *q)
 {
-    if (s->running.count && kv_blocks_for(q->n_ids) > s->kv.n_free - s->running.count)
-        return false;
-    if (!kv_reserve(&s->kv, &q->blocks, q->n_ids))
-        return false;
-    list_remove(&s->waiting, q);
-    q->running = true;
-    if (!q->start_ns)
-        q->start_ns = clock_ns();
-    list_insert(&s->running, q);
-    return true;
+    if (q->r->echo_logprobs && q->n_echoed < q->n_prompt)
+        return q->n_echoed > 1 ? q->n_echoed - 1 : 0;
+    return q->n_ids - 1;
 }
 
-const struct batch *sched_next(struct sched *s)
+/* Is a running sequence about to compute more of what q begins with than the `n_have` positions that are there? */
+static bool is_computed_soon(const struct sched *s, const struct seq *q, int n_have)
+{
+    enum { WORTH_A_WAIT = 16 }; /* tokens */
+    int most = reusable(q);
+    for (const struct seq *a = s->kv.cache ? s->running.first : NULL; a; a = a->next) {
+        int from = a->n_done > n_have ? a->n_done : n_have, to = a->n_ids < most ? a->n_ids : most;
+        if (a->n_ids - a->n_done > 1 && from + WORTH_A_WAIT <= to && hash128_equal(&a->root, &q->root) &&
+            !memcmp(a->ids, q->ids, (size_t)(from + WORTH_A_WAIT) * sizeof *a->ids))
+            return true;
+    }
+    return false;
+}
+
+/* The blocks of all ids, as many as possible from the cache. A block for every running sequence is kept, so that a
+ * newcomer does not push others out at once. */
+static bool take_blocks(struct sched *s, struct seq *q, int n_matched)
+{
+    struct kv_pool *kv = &s->kv;
+    int spare = kv->n_free - kv_needs(kv, &q->blocks, n_matched, q->n_ids);
+    if (spare < s->running.count)
+        return false;
+    q->n_done = prefix_tail(kv, &q->blocks, &q->root, q->ids, reusable(q));
+    if (kv_reserve(kv, &q->blocks, q->n_done, q->n_ids))
+        return true;
+    kv_truncate(kv, &q->blocks, n_matched); /* a tail that must be copied needs one more */
+    q->n_done = n_matched;
+    return kv_reserve(kv, &q->blocks, q->n_done, q->n_ids);
+}
+
+enum admission { ADMITTED, HELD, NO_ROOM };
+
+static enum admission admit(struct sched *s, struct seq *q, uint64_t now_ns)
+{
+    int n = prefix_match(&s->kv, &q->blocks, &q->root, q->ids, reusable(q));
+    bool held = is_computed_soon(s, q, n);
+    if (held || !take_blocks(s, q, n)) {
+        kv_release(&s->kv, &q->blocks);
+        q->n_done = 0;
+        return held ? HELD : NO_ROOM;
+    }
+    list_remove(&s->waiting, q);
+    q->running = true;
+    list_insert(&s->running, q);
+    tenant_charge(q, q->n_ids - q->n_done); /* at once, or more of the same tenant would be admitted meanwhile */
+    q->n_paid = q->n_ids;
+    if (!q->start_ns) {
+        q->start_ns = now_ns;
+        q->n_cached = q->n_done;
+        s->kv.stats.queries += (uint64_t)q->n_ids;
+        s->kv.stats.hits += (uint64_t)q->n_done;
+    }
+    return ADMITTED;
+}
+
+/* Of those that are not held, the first by rank, among the tenants that were served least. */
+static struct seq *next_waiting(const struct sched *s)
+{
+    struct seq *best = NULL;
+    for (struct seq *q = s->waiting.first; q; q = q->next) {
+        if (q->held == s->step)
+            continue;
+        if (!best || q->tenant->served < best->tenant->served)
+            best = q;
+        if (!best->tenant)
+            break;
+    }
+    return best;
+}
+
+static void add_waiting(struct sched *s, int rows_left, int *echo_left, uint64_t now_ns)
+{
+    while (rows_left > 0 && s->running.count < s->max_sequences) {
+        struct seq *q = next_waiting(s);
+        enum admission how = q ? admit(s, q, now_ns) : NO_ROOM;
+        if (how == NO_ROOM)
+            break; /* nobody overtakes: a long prompt would wait for ever */
+        if (how == HELD)
+            q->held = s->step;
+        else
+            rows_left -= add_chunk(s, q, rows_left, echo_left);
+    }
+}
+
+const struct batch *sched_next(struct sched *s, uint64_t now_ns)
 {
     struct batch *b = &s->batch;
     b->model = (struct model_batch){.ids = b->ids, .spans = b->spans, .logit_rows = b->logit_rows};
-    for (struct seq *q = s->running.first, *next; q; q = next) {
-        bool decodes = q->n_ids - q->n_done == 1, kept = !decodes || make_room(s, q);
-        next = kept ? q->next : NULL; /* q gave way itself: it was the last */
-        if (decodes && kept)
-            put_rows(s, q, 1);
-    }
-    int left = s->prefill_chunk, echo_left = s->echo_rows;
-    for (struct seq *q = s->running.first; q && left; q = q->next)
+    s->step++;
+    int left = s->prefill_chunk - add_decodes(s), echo_left = ECHO_ROWS;
+    for (struct seq *q = s->running.first; q && left > 0; q = q->next)
         if (q->n_ids - q->n_done > 1)
             left -= add_chunk(s, q, left, &echo_left);
-    while (left && s->waiting.first && s->running.count < s->max_sequences) {
-        struct seq *q = s->waiting.first;
-        if (!admit(s, q))
-            break; /* nobody overtakes: a long prompt would wait for ever */
-        left -= add_chunk(s, q, left, &echo_left);
-    }
+    add_waiting(s, left, &echo_left, now_ns);
     assert(b->model.n_row || !s->waiting.first); /* invariant 4 */
     return b;
 }

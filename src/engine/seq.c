@@ -6,7 +6,6 @@
  */
 #include "engine/engine_private.h"
 
-#include "base/clock.h"
 #include "base/mem.h"
 #include "base/rng.h"
 #include "base/unicode.h"
@@ -88,7 +87,7 @@ enum status seq_create(struct seq **out, struct request *r, const struct executo
         decoder_init(&s->decoder, x->tokenizer, DETOKENIZE_SKIP_SPECIAL);
     if (!r->sampling.has_seed)
         r->sampling.seed = rng_entropy() >> 11; /* 53 bits: what a JSON number carries without loss */
-    s->submit_ns = clock_ns();
+    s->submit_ns = executor_now(x);
     *out = s;
     return ST_OK;
 }

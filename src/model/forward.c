@@ -129,6 +129,15 @@ enum status model_run_create(struct model_run **out, const struct model *m, int 
     return ST_OK;
 }
 
+void model_run_copy_block(struct model_run *r, int32_t to, int32_t from)
+{
+    size_t page = kv_page_bytes(&r->m->kv), n = model_kv_block_bytes(r->m) / page;
+    for (size_t i = 0; i < n; i++) {
+        char *layer = r->kv + i * r->kv_layer_bytes;
+        memcpy(layer + (size_t)to * page, layer + (size_t)from * page, page);
+    }
+}
+
 void model_run_free(struct model_run *r)
 {
     if (!r)

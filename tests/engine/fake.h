@@ -14,7 +14,7 @@
 #include <math.h>
 
 enum { FAKE_VOCAB = 24, FAKE_EOS = 3, FAKE_CTX = 320, FAKE_BLOCKS_MAX = 64 };
-enum fake_mutation { FAKE_HONEST, FAKE_READS_NEIGHBOUR, FAKE_SEES_BATCH };
+enum fake_mutation { FAKE_HONEST, FAKE_READS_NEIGHBOUR, FAKE_SEES_BATCH, FAKE_FORGETS_COPIES };
 
 struct fake {
     uint64_t cells[FAKE_BLOCKS_MAX * KV_BLOCK];
@@ -23,7 +23,7 @@ struct fake {
     int nan_every;             /* 0 = never; else a row whose hash is a multiple gives NaN */
     void (*during)(void *ctx); /* called in the middle of a step; may be NULL */
     void *during_ctx;
-    uint64_t steps;
+    uint64_t steps, now; /* now: the virtual clock; a step takes a millisecond and 10 us a row */
     int spans_max;
 };
 
@@ -64,20 +64,21 @@ static inline uint64_t *fake_cell(struct fake *f, const struct attend_span *s, i
 
 static inline void fake_check_batch(const struct fake *f, const struct model_batch *b)
 {
-    bool used[FAKE_BLOCKS_MAX] = {false};
-    int rows = 0, chunk_rows = 0;
+    int readers[FAKE_BLOCKS_MAX] = {0}, rows = 0, chunk_rows = 0;
     assert_true(b->n_row <= f->rows_max && b->n_logit <= f->logits_max);
     for (int i = 0; i < b->n_span; i++) {
         const struct attend_span *s = &b->spans[i];
         assert_int_equal(s->row0, rows);
         assert_true(s->n_row > 0);
         rows += s->n_row;
-        if (s->n_row > 1)
-            chunk_rows += s->n_row;
-        for (int k = 0; k < kv_blocks_for(s->pos0 + s->n_row); k++) {
-            assert_false(used[s->blocks[k]]); /* no block in two sequences */
-            used[s->blocks[k]] = true;
-        }
+        chunk_rows += s->n_row > 1 ? s->n_row - 1 : 0;
+        for (int k = 0; k < kv_blocks_for(s->pos0 + s->n_row); k++)
+            readers[s->blocks[k]]++;
+    }
+    for (int i = 0; i < b->n_span; i++) { /* what is written belongs to one sequence */
+        const struct attend_span *s = &b->spans[i];
+        for (int k = s->pos0 / KV_BLOCK; k < kv_blocks_for(s->pos0 + s->n_row); k++)
+            assert_int_equal(readers[s->blocks[k]], 1);
     }
     assert_int_equal(rows, b->n_row);
     assert_true(chunk_rows <= f->prefill_chunk);
@@ -110,7 +111,20 @@ static inline void fake_forward(void *ctx, const struct model_batch *b, real *lo
     for (int i = 0; i < b->n_logit; i++)
         fake_logits(logits + i * FAKE_VOCAB, hashes[b->logit_rows[i]], f->nan_every);
     f->steps++;
+    f->now += 1000000 + 10000 * (uint64_t)b->n_row;
     f->spans_max = b->n_span > f->spans_max ? b->n_span : f->spans_max;
+}
+
+static inline void fake_copy(void *ctx, int32_t to, int32_t from)
+{
+    struct fake *f = ctx;
+    if (f->mutation != FAKE_FORGETS_COPIES)
+        memcpy(f->cells + to * KV_BLOCK, f->cells + from * KV_BLOCK, KV_BLOCK * sizeof *f->cells);
+}
+
+static inline uint64_t fake_clock(void *ctx)
+{
+    return ((struct fake *)ctx)->now;
 }
 
 static inline struct executor fake_executor(struct fake *f, const struct engine_options *o, int n_block,
@@ -119,7 +133,7 @@ static inline struct executor fake_executor(struct fake *f, const struct engine_
     f->n_block = n_block;
     f->prefill_chunk = o->prefill_chunk;
     f->rows_max = o->max_sequences + o->prefill_chunk;
-    f->logits_max = o->max_sequences + 32;
+    f->logits_max = o->max_sequences + ECHO_ROWS + DRAFT_ROWS;
     return (struct executor){.ctx = f,
                              .forward = fake_forward,
                              .n_vocab = FAKE_VOCAB,
@@ -127,7 +141,8 @@ static inline struct executor fake_executor(struct fake *f, const struct engine_
                              .n_block = n_block,
                              .eos = {FAKE_EOS},
                              .n_eos = 1,
-                             .pool = pool};
+                             .pool = pool,
+                             .copy_block = fake_copy};
 }
 
 /* ---- what a request reported, and what it must report ---- */
@@ -137,7 +152,8 @@ struct record {
     float logprobs[2 * FAKE_CTX];
     bool prompt[2 * FAKE_CTX];
     enum finish finish;
-    int n_output, finished; /* finished: how often on_finish came */
+    enum status status;
+    int n_output, n_cached, finished; /* finished: how often on_finish came */
 };
 
 static inline void record_token(void *ctx, const struct token_event *e)
@@ -154,7 +170,9 @@ static inline void record_finish(void *ctx, const struct finish_event *e)
 {
     struct record *r = ctx;
     r->finish = e->finish;
+    r->status = e->status;
     r->n_output = e->n_output;
+    r->n_cached = e->n_cached;
     r->finished++;
 }
 
@@ -228,7 +246,8 @@ static inline bool records_agree(const struct record *got, const struct record *
 {
     if (got->finished != 1)
         return false;
-    bool part = got->finish == FINISH_CANCELED || (got->finish == FINISH_ERROR && want->finish == FINISH_ERROR);
+    bool late = got->finish == FINISH_ERROR && got->status == ST_TIMEOUT;
+    bool part = late || got->finish == FINISH_CANCELED || (got->finish == FINISH_ERROR && want->finish == FINISH_ERROR);
     if (part ? got->n > want->n : got->n != want->n || got->finish != want->finish || got->n_output != want->n_output)
         return false;
     size_t n = (size_t)got->n;
@@ -247,8 +266,12 @@ static inline void random_request(struct request *q, struct record *record, int3
     *record = (struct record){0};
     *q = (struct request){.prompt = prompt, .ctx = record, .on_token = record_token, .on_finish = record_finish};
     q->n_prompt = 1 + (int)rng_below(r, rng_below(r, 4) ? 40 : (uint64_t)(context - 1 < 200 ? context - 1 : 200));
+    int common = rng_below(r, 2) ? (int)rng_below(r, (uint64_t)q->n_prompt + 1) : 0; /* as others begin, too */
     for (int i = 0; i < q->n_prompt; i++)
-        prompt[i] = (int32_t)rng_below(r, FAKE_VOCAB);
+        prompt[i] = i < common ? i * i % 7 : (int32_t)rng_below(r, FAKE_VOCAB);
+    q->cache_salt = rng_below(r, 4) ? (struct str){NULL, 0} : STR("salt");
+    q->adapter = rng_below(r, 8) == 0;
+    q->tenant = rng_below(r, 3);
     sampling_defaults(s);
     s->temperature = rng_below(r, 3) ? (float)rng_below(r, 30) / 10 : 0;
     s->top_k = rng_below(r, 2) ? (int)rng_below(r, FAKE_VOCAB) : 0;

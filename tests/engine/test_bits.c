@@ -102,6 +102,11 @@ struct mutant {
     int n_vocab;
 };
 
+static void mutant_copy(void *ctx, int32_t to, int32_t from)
+{
+    model_run_copy_block(((struct mutant *)ctx)->run, to, from);
+}
+
 static void mutant_forward(void *ctx, const struct model_batch *b, real *logits)
 {
     struct mutant *m = ctx;
@@ -122,9 +127,15 @@ static void run_crowd(struct crowd *c, struct model *model, const struct shape *
     struct engine *e;
     void *kv = mem_alloc_aligned((size_t)s->blocks * model_kv_block_bytes(model));
     OK(pool_create(&pool, s->threads, &err));
-    OK(model_run_create(&m.run, model, s->sequences + s->chunk, s->sequences + 32, kv, s->blocks, pool, &err));
-    struct executor x = {
-        .ctx = &m, .forward = mutant_forward, .n_vocab = n_vocab, .n_ctx = CTX, .n_block = s->blocks, .pool = pool};
+    OK(model_run_create(&m.run, model, s->sequences + s->chunk, s->sequences + ECHO_ROWS + DRAFT_ROWS, kv, s->blocks,
+                        pool, &err));
+    struct executor x = {.ctx = &m,
+                         .forward = mutant_forward,
+                         .n_vocab = n_vocab,
+                         .n_ctx = CTX,
+                         .n_block = s->blocks,
+                         .pool = pool,
+                         .copy_block = mutant_copy};
     OK(engine_create_on(&e, &x, &o, &err));
     crowd_init(c, n_vocab);
     crowd_now = c;

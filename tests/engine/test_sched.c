@@ -4,6 +4,8 @@
 #include "base/fault.h"
 #include "engine/fake.h"
 
+#include <inttypes.h>
+
 static struct error err;
 
 static int set_up(void **state)
@@ -22,8 +24,11 @@ struct history {
     int32_t prompts[REQUESTS][FAKE_CTX];
     struct seq *seqs[REQUESTS]; /* NULL: not yet submitted, or ended */
     int n_submitted, n_ended, context;
-    struct rng during;                         /* decides who leaves in the middle of a step */
-    int done[REQUESTS], preempted, echo_again; /* sequences that were preempted; of those, after an echo */
+    struct rng during;               /* decides who leaves in the middle of a step, and what is proposed */
+    int done[REQUESTS], echo_again;  /* sequences that were preempted after an echo */
+    bool was_running[REQUESTS];      /* before this step */
+    struct sampler_scratch *scratch; /* NULL: nothing is proposed */
+    uint64_t preempted, hits, drafted, accepted, held, late;
 };
 
 static void leave_during(void *ctx)
@@ -44,47 +49,174 @@ static void on_end(void *ctx, struct seq *s, const struct finish_event *end)
     r->on_finish(r->ctx, end);
 }
 
-static void check_list(const struct seq_list *l, bool running)
+/* Proposes what will be drawn, mostly, and nonsense. */
+static void draft(void *ctx, const struct seq_list *running)
+{
+    struct history *h = ctx;
+    real row[FAKE_VOCAB];
+    struct sample sample;
+    for (struct seq *q = running->first; q && h->scratch; q = q->next) {
+        int most = q->n_limit - q->n_ids - 1;
+        q->n_draft = 0;
+        if (q->n_ids - q->n_done != 1 || most < 1 || rng_below(&h->during, 2))
+            continue;
+        int n = (int)rng_below(&h->during, 6);
+        for (n = n < most ? n : most; q->n_draft < n; q->n_draft++) {
+            int at = q->n_ids + q->n_draft;
+            struct sampler_in in = {.how = &q->r->sampling,
+                                    .logits = row,
+                                    .n_vocab = FAKE_VOCAB,
+                                    .ids = q->ids,
+                                    .n_prompt = q->n_prompt,
+                                    .n_ids = at,
+                                    .choice = q->r->choice,
+                                    .eos = h->core.x.eos,
+                                    .n_eos = 1,
+                                    .given = -1};
+            fake_logits(row, fake_hash_of(q->ids, at), 0);
+            sampler_pick(&sample, &in, h->scratch);
+            q->ids[at] = rng_below(&h->during, 5) ? sample.id : (int32_t)rng_below(&h->during, FAKE_VOCAB);
+        }
+    }
+}
+
+static bool goes_first(const struct seq *a, const struct seq *b) /* of two: ten seconds a step of priority, then age */
+{
+    double of_a = (double)a->submit_ns - 1e10 * a->r->priority, of_b = (double)b->submit_ns - 1e10 * b->r->priority;
+    return of_a < of_b || (of_a == of_b && a->order < b->order);
+}
+
+static void check_list(const struct seq_list *l, bool running, bool cache)
 {
     int n = 0;
     for (const struct seq *q = l->first; q; q = q->next, n++) {
         assert_int_equal(q->running, running);
         assert_true(q->next ? q->next->prev == q : l->last == q);
-        if (q->next)
-            assert_true(q->r->priority > q->next->r->priority ||
-                        (q->r->priority == q->next->r->priority && q->order < q->next->order));
+        assert_true(!q->next || goes_first(q, q->next));
         assert_true(running ? q->blocks.count >= kv_blocks_for(q->n_done) : q->blocks.count == 0 && q->n_done == 0);
-        assert_true(q->n_done <= q->n_ids && q->n_ids <= q->n_limit);
+        assert_true(!running || q->blocks.n_committed == (cache ? q->n_done : 0));
+        assert_true(q->n_done < q->n_ids || q->n_ids == q->n_limit);
+        assert_true(q->n_ids <= q->n_limit && q->n_draft == 0);
     }
     assert_int_equal(n, l->count);
 }
 
-/* Every block is free or has one owner, and nothing is lost. */
+/* Every block has the owners that lists say, or is free, and nothing is lost. */
 static void check_invariants(const struct history *h)
 {
     const struct sched *s = &h->core.sched;
-    int owned[FAKE_BLOCKS_MAX] = {0}, total = s->kv.n_free;
-    check_list(&s->running, true);
-    check_list(&s->waiting, false);
+    int owners[FAKE_BLOCKS_MAX] = {0}, n_free = 0;
+    check_list(&s->running, true, s->kv.cache);
+    check_list(&s->waiting, false, s->kv.cache);
     assert_true(s->running.count <= s->max_sequences);
     assert_int_equal(s->running.count + s->waiting.count, h->n_submitted - h->n_ended);
-    for (int i = 0; i < s->kv.n_free; i++)
-        owned[s->kv.ring[(s->kv.first + i) % s->kv.n_block]]++;
     for (const struct seq *q = s->running.first; q; q = q->next)
-        for (int i = 0; i < q->blocks.count; i++, total++)
-            owned[q->blocks.ids[i]]++;
-    assert_int_equal(total, s->kv.n_block);
-    for (int i = 0; i < s->kv.n_block; i++)
-        assert_int_equal(owned[i], 1);
+        for (int i = 0; i < q->blocks.count; i++)
+            owners[q->blocks.ids[i]]++;
+    for (int32_t b = s->kv.first_free; b >= 0; b = s->kv.blocks[b].next, n_free++)
+        assert_int_equal(owners[b], 0);
+    assert_int_equal(n_free, s->kv.n_free);
+    for (int i = 0; i < s->kv.n_block; i++) {
+        assert_int_equal(owners[i], s->kv.blocks[i].n_ref);
+        n_free -= owners[i] == 0;
+    }
+    assert_int_equal(n_free, 0);
+    for (int i = 0; i < s->n_tenant; i++) {
+        int live = 0;
+        for (int k = 0; k < REQUESTS; k++)
+            live += h->seqs[k] && h->seqs[k]->tenant == &s->tenants[i];
+        assert_int_equal(live, s->tenants[i].n_live);
+    }
+}
+
+/* A step is about to run: what a naive reader of the policy finds in its batch. */
+static void check_batch(void *ctx)
+{
+    struct history *h = ctx;
+    const struct sched *s = &h->core.sched;
+    const struct batch *b = &s->batch;
+    int others = 0;
+    bool chunks = false;
+    for (int i = 0; i < b->model.n_span; i++) {
+        const struct batch_item *item = &b->items[i];
+        const struct seq *q = item->seq;
+        bool was = h->was_running[q->r - h->requests], decodes = q->n_ids - q->n_done == 1;
+        int end = q->n_done + item->n_row;
+        assert_true(q->running && b->spans[i].pos0 == q->n_done);
+        if (was && decodes) {
+            assert_false(chunks); /* decode rows first */
+            assert_int_equal(item->n_row, 1 + q->n_draft);
+        } else {
+            assert_true(item->n_draft == 0 && end <= q->n_ids);
+            assert_true(end == q->n_ids || end % KV_BLOCK == 0 || end < (q->n_done / KV_BLOCK + 1) * KV_BLOCK ||
+                        q->r->echo_logprobs);
+            chunks = true;
+        }
+        others += item->n_row - (was && decodes);
+    }
+    assert_true(others <= s->prefill_chunk);
+    for (const struct seq *q = s->running.first; q; q = q->next) { /* nobody who decodes is left out */
+        int spans = 0;
+        for (int i = 0; i < b->model.n_span; i++)
+            spans += b->items[i].seq == q;
+        assert_true(spans == 1 || (spans == 0 && q->n_ids - q->n_done > 1));
+        bool is_new = !h->was_running[q->r - h->requests];
+        for (const struct seq *w = is_new && !s->weight ? s->waiting.first : NULL; w; w = w->next)
+            assert_true(goes_first(q, w) || w->held == s->step); /* nobody overtakes */
+    }
+    for (const struct seq *w = s->waiting.first; w; w = w->next)
+        h->held += w->held == s->step;
+}
+
+static double weight_of(void *ctx, uint64_t tenant)
+{
+    (void)ctx;
+    return (double)tenant; /* the weight 0 must not stop anybody */
 }
 
 static void submit(struct history *h, struct rng *r)
 {
     int i = h->n_submitted++;
     random_request(&h->requests[i], &h->got[i], h->prompts[i], r, h->context);
+    if (rng_below(r, 12) == 0)
+        h->requests[i].deadline_ns = h->fake.now + 1000000 * (1 + rng_below(r, 60));
     OK(seq_create(&h->seqs[i], &h->requests[i], &h->core.x, &err));
     h->seqs[i]->order = (uint64_t)i;
     sched_add(&h->core.sched, h->seqs[i]);
+}
+
+static void begin_history(struct history *h, struct rng *r, struct sampler_scratch *scratch)
+{
+    struct engine_options o = {.max_sequences = 1 + (int)rng_below(r, 8), .prefill_chunk = 1 + (int)rng_below(r, 90)};
+    o.no_prefix_cache = rng_below(r, 4) == 0;
+    o.weight = rng_below(r, 3) ? NULL : weight_of;
+    int n_block = rng_below(r, 3) == 0 ? 3 + (int)rng_below(r, 3) : 40;
+    struct executor x = fake_executor(&h->fake, &o, n_block, NULL);
+    x.clock = fake_clock;
+    h->context = n_block * KV_BLOCK < FAKE_CTX ? n_block * KV_BLOCK : FAKE_CTX;
+    OK(core_init(&h->core, &x, &o, &err));
+    h->core.ctx = h;
+    h->core.on_end = on_end;
+    h->core.on_scheduled = check_batch;
+    h->core.draft = draft;
+    h->scratch = rng_below(r, 3) ? NULL : scratch;
+    h->fake.during = leave_during;
+    h->fake.during_ctx = h;
+}
+
+static void step_history(struct history *h)
+{
+    for (int i = 0; i < REQUESTS; i++)
+        h->was_running[i] = h->seqs[i] && h->seqs[i]->running;
+    core_step(&h->core);
+    check_invariants(h);
+    for (int i = 0; i < REQUESTS; i++) {
+        const struct seq *q = h->seqs[i];
+        assert_false(q && q->canceled); /* canceled or late means gone within the step */
+        assert_true(!q || !q->r->deadline_ns || q->r->deadline_ns > h->fake.now);
+        h->echo_again += q && q->n_done < h->done[i] && q->n_echoed > 1;
+        h->done[i] = q ? q->n_done : 0;
+    }
 }
 
 /* Runs one history; returns whether every request reported what its twin does. */
@@ -95,16 +227,9 @@ static bool run_history(struct history *h, uint64_t seed, enum fake_mutation mut
     memset(h, 0, sizeof *h);
     h->fake.mutation = mutation;
     h->fake.nan_every = rng_below(&r, 3) ? 0 : 150;
-    struct engine_options o = {.max_sequences = 1 + (int)rng_below(&r, 8), .prefill_chunk = 1 + (int)rng_below(&r, 60)};
-    int n_block = rng_below(&r, 3) == 0 ? 3 + (int)rng_below(&r, 3) : 40, n = 2 + (int)rng_below(&r, REQUESTS - 1);
-    struct executor x = fake_executor(&h->fake, &o, n_block, NULL);
-    h->context = n_block * KV_BLOCK < FAKE_CTX ? n_block * KV_BLOCK : FAKE_CTX;
-    OK(core_init(&h->core, &x, &o, &err));
-    h->core.ctx = h;
-    h->core.on_end = on_end;
-    h->fake.during = leave_during;
-    h->fake.during_ctx = h;
     rng_init(&h->during, ~seed);
+    begin_history(h, &r, scratch);
+    int n = 2 + (int)rng_below(&r, REQUESTS - 1);
     for (int step = 0; h->n_submitted < n || h->n_ended < n; step++) {
         assert_true(step < 60000); /* it must end */
         while (h->n_submitted < n && rng_below(&r, 3) == 0)
@@ -114,24 +239,20 @@ static bool run_history(struct history *h, uint64_t seed, enum fake_mutation mut
             if (h->seqs[i])
                 h->seqs[i]->canceled = true;
         }
-        core_step(&h->core);
-        for (int i = 0; i < REQUESTS; i++) /* canceled means gone within the step */
-            assert_false(h->seqs[i] && h->seqs[i]->canceled);
-        check_invariants(h);
-        for (int i = 0; i < REQUESTS; i++) {
-            const struct seq *q = h->seqs[i];
-            bool again = q && q->n_done < h->done[i];
-            h->preempted += again;
-            h->echo_again += again && q->n_echoed > 1;
-            h->done[i] = q ? q->n_done : 0;
-        }
+        step_history(h);
     }
-    assert_int_equal(h->core.sched.kv.n_free, n_block);
+    const struct kv_pool *kv = &h->core.sched.kv;
+    assert_int_equal(kv->n_free, kv->n_block);
+    h->preempted = h->core.sched.preemptions;
+    h->hits = kv->stats.hits;
+    h->drafted = h->core.drafted;
+    h->accepted = h->core.accepted;
     core_free(&h->core);
     bool agree = true;
     for (int i = 0; i < n; i++) {
         expect(&h->want[i], &h->requests[i], h->context, h->fake.nan_every, scratch);
         agree &= records_agree(&h->got[i], &h->want[i]);
+        h->late += h->got[i].finish == FINISH_ERROR && h->got[i].status == ST_TIMEOUT;
     }
     return agree;
 }
@@ -141,45 +262,57 @@ static void test_sched_random_histories(void **state)
     (void)state;
     struct history *h = malloc(sizeof *h);
     struct sampler_scratch scratch;
-    int finishes[5] = {0}, crowded = 0, preempted = 0, echo_again = 0;
-    const char *many = getenv("INGOT_HISTORIES");
+    uint64_t finishes[5] = {0}, crowded = 0, preempted = 0, echo_again = 0, hits = 0, drafted = 0, accepted = 0,
+             held = 0, late = 0;
+    const char *many = getenv("INGOT_HISTORIES"), *first = getenv("INGOT_HISTORY_FIRST");
 #ifdef INGOT_SANITIZED
-    int n = many ? atoi(many) : 1000;
+    uint64_t n = many ? strtoull(many, NULL, 10) : 500;
 #else
-    int n = many ? atoi(many) : 10000;
+    uint64_t n = many ? strtoull(many, NULL, 10) : 5000;
 #endif
     OK(sampler_scratch_init(&scratch, FAKE_VOCAB, &err));
-    for (int i = 0; i < n; i++) {
-        if (!run_history(h, (uint64_t)i, FAKE_HONEST, &scratch))
-            fail_msg("history %d: a request did not report what it does alone", i);
+    for (uint64_t i = first ? strtoull(first, NULL, 10) : 0, end = i + n; i < end; i++) {
+        if (!run_history(h, i, FAKE_HONEST, &scratch))
+            fail_msg("history %llu: a request did not report what it does alone", (unsigned long long)i);
         crowded += h->fake.spans_max > 3;
         preempted += h->preempted;
-        echo_again += h->echo_again;
+        echo_again += (uint64_t)h->echo_again;
+        hits += h->hits;
+        drafted += h->drafted;
+        accepted += h->accepted;
+        held += h->held;
+        late += h->late;
         for (int k = 0; k < h->n_submitted; k++)
             finishes[h->got[k].finish]++;
     }
-    print_message("finished: %d stop, %d length, %d canceled, %d error; %d preempted, %d of them after an echo\n",
+    print_message("requests: %" PRIu64 " stop, %" PRIu64 " length, %" PRIu64 " canceled, %" PRIu64 " error, %" PRIu64
+                  " of them late\n",
                   finishes[FINISH_STOP], finishes[FINISH_LENGTH], finishes[FINISH_CANCELED], finishes[FINISH_ERROR],
-                  preempted, echo_again);
+                  late);
+    print_message("%" PRIu64 " preempted, %" PRIu64 " after an echo; %" PRIu64 " tokens cached, %" PRIu64
+                  " held; %" PRIu64 " of %" PRIu64 " drafts accepted\n",
+                  preempted, echo_again, hits, held, accepted, drafted);
     for (int f = FINISH_STOP; f <= FINISH_ERROR; f++)
         assert_true(finishes[f] > n / 100);
-    assert_true(crowded > n / 10 && preempted > n / 20 && echo_again > n / 500);
+    assert_true(crowded > n / 10 && preempted > n / 20 && echo_again > n / 500 && hits > n && late > n / 100);
+    assert_true(held > n / 100 && accepted > n && drafted > accepted + accepted / 8);
     sampler_scratch_free(&scratch);
     free(h);
 }
 
-/* The comparison must be able to fail: a model that reads another's block, or whose bits follow the batch. */
+/* The comparison must be able to fail: a model that reads another's block, whose bits follow the batch, or whose copies
+ * of blocks hold something else. */
 static void test_sched_notices_mutations(void **state)
 {
     (void)state;
     struct history *h = malloc(sizeof *h);
     struct sampler_scratch scratch;
     OK(sampler_scratch_init(&scratch, FAKE_VOCAB, &err));
-    for (int mutation = FAKE_READS_NEIGHBOUR; mutation <= FAKE_SEES_BATCH; mutation++) {
+    for (int mutation = FAKE_READS_NEIGHBOUR; mutation <= FAKE_FORGETS_COPIES; mutation++) {
         int noticed = 0;
-        for (int i = 0; i < 100; i++)
+        for (int i = 0; i < 300; i++)
             noticed += !run_history(h, (uint64_t)i, (enum fake_mutation)mutation, &scratch);
-        print_message("mutation %d: noticed in %d of 100 histories\n", mutation, noticed);
+        print_message("mutation %d: noticed in %d of 300 histories\n", mutation, noticed);
         assert_true(noticed > 20);
     }
     sampler_scratch_free(&scratch);
@@ -233,10 +366,10 @@ static void test_sched_mixes_decode_and_chunks(void **state)
     core_step(&b->h.core);
     bench_add(b, 40, 5, 0);
     for (int step = 0; step < 3; step++) { /* 1 decode row and 16, 16, 8 rows of the prompt */
-        const struct batch *batch = sched_next(&b->h.core.sched);
+        const struct batch *batch = sched_next(&b->h.core.sched, 0);
         assert_int_equal(batch->model.n_row, 1 + (step < 2 ? 16 : 8));
         assert_int_equal(batch->items[0].n_row, 1);
-        core_step(&b->h.core); /* schedules the same again: sched_next changes no sequence */
+        core_step(&b->h.core); /* schedules the same again: who runs is not changed by sched_next */
     }
     assert_int_equal(b->h.got[0].n, 4);
     assert_int_equal(b->h.got[1].n, 1);
