@@ -1,5 +1,6 @@
 #include "base/file.h"
 
+#include "base/checksum.h"
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/guard.h"
@@ -225,6 +226,17 @@ bool file_identify(struct file_id *out, const char *path)
         return false;
     *out = id_of(&st);
     return true;
+}
+
+uint64_t file_sample(const struct mapping *m)
+{
+    enum { SAMPLES = 16, SAMPLE_BYTES = 4096 };
+    uint64_t sum = 0;
+    if (m->size <= SAMPLES * SAMPLE_BYTES)
+        return checksum64(m->data, m->size, 0);
+    for (size_t i = 0; i < SAMPLES; i++)
+        sum = checksum64(m->data + (m->size - SAMPLE_BYTES) / (SAMPLES - 1) * i, SAMPLE_BYTES, sum);
+    return checksum64(m->data + m->size - SAMPLE_BYTES, SAMPLE_BYTES, sum);
 }
 
 /* ---- read ---- */

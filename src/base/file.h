@@ -33,6 +33,8 @@ MUST_USE enum status file_map_own(struct mapping *out, const char *path, struct 
 void file_unmap(struct mapping *m);
 /* ST_IO when it lost bytes since it was mapped and zeros were read instead (base/guard.h). */
 MUST_USE enum status file_check(const struct mapping *m, const char *path, struct error *err);
+/* Checksum of pages spread over it, the first and the last among them: for file systems whose change times lie. */
+uint64_t file_sample(const struct mapping *m);
 /* Appends the whole file; ST_LIMIT when it is larger than `max` bytes. "-" is standard input. */
 MUST_USE enum status file_read_all(struct buf *out, const char *path, size_t max, struct error *err);
 MUST_USE enum status file_write_all(const char *path, struct str bytes,

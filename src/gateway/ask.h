@@ -32,6 +32,7 @@ struct ask {
     int priority; /* smaller goes first */
     /* how to answer */
     bool stream, include_usage, echo;
+    bool return_replay; /* with all that proves the answer: docs/replay.md */
 };
 
 /* Why not, as the client will read it. */

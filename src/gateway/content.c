@@ -206,6 +206,19 @@ static bool keep(struct job *j)
     return good || refuse(&j->why, 503, NULL, NULL, "out of memory");
 }
 
+/* Waits, once in a model file's life, until it was hashed. */
+static bool make_fingerprint(struct job *j)
+{
+    struct error err;
+    struct fingerprint f;
+    enum status st = bundle_fingerprint(&f, j->g->bundle, NULL, &err);
+    if (st == ST_OK)
+        memcpy(j->fingerprint, f.text, sizeof f.text);
+    if (j->ask.return_replay && st != ST_OK)
+        return refuse(&j->why, 400, "unsupported_value", "return_replay", "return_replay: %s", err.text);
+    return true;
+}
+
 static bool make(struct job *j, struct arena *parsed)
 {
     struct gateway *g = j->g;
@@ -227,7 +240,7 @@ static bool make(struct job *j, struct arena *parsed)
     for (int i = 0; i < j->n_prompt; i++)
         if (!check_length(j, &j->prompts[i]))
             return false;
-    return make_echo(j) && keep(j);
+    return make_echo(j) && keep(j) && make_fingerprint(j);
 }
 
 void content_make(struct job *j)
@@ -244,6 +257,10 @@ void content_make(struct job *j)
     j->ask.messages = j->ask.template_vars = NULL;
     j->ask.prompts = NULL;
     arena_free(&parsed); /* here: giving back hundreds of megabytes takes milliseconds that the loop does not have */
+    if (good && j->ask.return_replay) {
+        j->request = j->body;
+        j->body = (struct buf){0};
+    }
     buf_free(&j->body);
     if (!job_hold(j, g->intake_max) && good)
         refuse(&j->why, 503, "server_is_overloaded", NULL, "the memory for requests is full: try again, or send less");

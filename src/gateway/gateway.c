@@ -323,6 +323,7 @@ enum status gateway_create(struct gateway **out, struct engine *engine, const st
     g->intake_max = g->memory.max / 4 * 3;
     pthread_mutex_init(&g->mail_lock, NULL);
     g->created = (int64_t)(clock_wall_ns() / 1000000000);
+    bundle_fingerprint_begin(g->bundle);
     g->id_key = rng_entropy();
     g->drain_task = (struct loop_task){.fn = drain, .ctx = g};
     enum status st = telemetry_create(g, err);

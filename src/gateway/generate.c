@@ -81,6 +81,8 @@ static void add_timing(struct job *j)
     char ms[32];
     snprintf(ms, sizeof ms, "%llu", (unsigned long long)((clock_ns() - j->begin_ns) / 1000000));
     http1_write_header(&j->x->headers, "openai-processing-ms", str_of(ms));
+    if (j->fingerprint[0])
+        http1_write_header(&j->x->headers, "ingot-fingerprint", str_of(j->fingerprint));
 }
 
 /* The answer is an error: as a whole, or, once a stream has begun, as its last event. */
@@ -211,6 +213,8 @@ static void write_next(struct job *j, struct choice *c)
     memcpy(top, text.ptr + text.len, m.n_top * sizeof *top);
     c->at += sizeof m + m.n_text + m.n_top * sizeof *top;
     bool logprobs = j->ask.sampling.n_logprobs >= 0;
+    if (j->ask.return_replay && !m.is_prompt)
+        replay_keep(c, m.id, text);
     if (!m.is_prompt)
         send_echo(j, c);
     if (logprobs)

@@ -7,13 +7,13 @@
 
 static size_t job_bytes(const struct job *j)
 {
-    size_t n = j->body.capacity + j->answer.capacity + j->echo.capacity + j->out.capacity;
+    size_t n = j->body.capacity + j->request.capacity + j->answer.capacity + j->echo.capacity + j->out.capacity;
     for (int i = 0; i < j->n_prompt; i++)
         n += j->prompts[i].capacity * sizeof *j->prompts[i].ids;
     for (int i = 0; i < j->n_choice; i++) {
         const struct choice *c = &j->choices[i];
         n += c->n_inbox + c->outbox.capacity + say_bytes(c) + c->logprobs.capacity + c->tops.capacity +
-             c->values.capacity + c->offsets.capacity;
+             c->values.capacity + c->offsets.capacity + c->replay_ids.capacity + c->replay_text.capacity;
     }
     return n;
 }
@@ -131,7 +131,8 @@ void job_free(struct job *j)
     loop_forget(g->loop, &j->task); /* the engine's last wake may still be queued */
     for (int i = 0; i < j->n_choice; i++) {
         struct choice *c = &j->choices[i];
-        struct buf *bufs[] = {&c->inbox, &c->outbox, &c->logprobs, &c->tops, &c->values, &c->offsets};
+        struct buf *bufs[] = {&c->inbox,  &c->outbox,  &c->logprobs,   &c->tops,
+                              &c->values, &c->offsets, &c->replay_ids, &c->replay_text};
         for (size_t k = 0; k < sizeof bufs / sizeof *bufs; k++)
             buf_free(bufs[k]);
         say_free(c);
@@ -139,6 +140,7 @@ void job_free(struct job *j)
     for (int i = 0; i < j->n_prompt; i++)
         ids_free(&j->prompts[i]);
     buf_free(&j->body);
+    buf_free(&j->request);
     buf_free(&j->answer);
     buf_free(&j->out);
     buf_free(&j->echo);

@@ -77,6 +77,7 @@ static const struct field rows[] = {
     NUMBER("priority", GEN, READ_INT, priority, -1000000, 1000000), /* vLLM's: smaller goes first */
     SWITCH("stream", GEN, stream),
     SHAPED("stream_options", GEN, read_stream_options),
+    SWITCH("return_replay", GEN, return_replay),
 
     IGNORED("user", ALL),
     IGNORED("metadata", GEN),

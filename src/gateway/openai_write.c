@@ -1,8 +1,6 @@
 /* OpenAI's answers: whole objects, stream chunks, logprobs, usage, errors. */
 #include "gateway/private.h"
 
-#include <stdio.h>
-
 void openai_write_refusal(struct buf *out, const struct refusal *why, struct str request_id)
 {
     (void)request_id;
@@ -29,16 +27,17 @@ void openai_write_refusal(struct buf *out, const struct refusal *why, struct str
 
 static void begin(struct json_writer *w, const struct job *j, const char *object)
 {
-    char fingerprint[40];
+    char brief[FINGERPRINT_BRIEF];
     json_begin_object(w);
     json_put_str(w, "id", str_of(j->id));
     json_put_str(w, "object", str_of(object));
     json_put_int(w, "created", j->created);
     json_put_str(w, "model", str_of(j->g->bundle->id));
-    /* The same fingerprint, weights, seed and request give the same bits: only the numbers' definition may change them.
-     */
-    snprintf(fingerprint, sizeof fingerprint, "ingot-numerics-%d", NUMERICS_VERSION);
-    json_put_str(w, "system_fingerprint", str_of(fingerprint));
+    json_key(w, "system_fingerprint");
+    if (fingerprint_brief(brief, j->fingerprint))
+        json_write_str(w, str_of(brief));
+    else
+        json_write_null(w); /* a model that came from no file */
 }
 
 static const char *chunk_object(const struct job *j)
@@ -153,14 +152,17 @@ static void write_done(struct job *j)
 
 void openai_chunk_usage(struct job *j)
 {
-    if (j->ask.include_usage) {
+    if (j->ask.include_usage || j->ask.return_replay) {
         struct json_writer *w = event_begin(j, NULL);
         begin(w, j, chunk_object(j));
         json_key(w, "choices");
         json_begin_array(w);
         json_end_array(w);
-        json_key(w, "usage");
-        write_usage(w, j);
+        if (j->ask.include_usage) {
+            json_key(w, "usage");
+            write_usage(w, j);
+        }
+        replay_put(w, j);
         json_end_object(w);
         event_end(j);
     }
@@ -216,6 +218,7 @@ void openai_write_answer(struct job *j, struct buf *out)
     json_end_array(&w);
     json_key(&w, "usage");
     write_usage(&w, j);
+    replay_put(&w, j);
     json_end_object(&w);
 }
 
@@ -224,6 +227,7 @@ void openai_write_answer(struct job *j, struct buf *out)
 void openai_write_model(const struct gateway *g, struct json_writer *w)
 {
     struct engine_stats s;
+    struct fingerprint f;
     engine_stats(g->engine, &s);
     json_begin_object(w);
     json_put_str(w, "id", str_of(g->bundle->id));
@@ -233,6 +237,11 @@ void openai_write_model(const struct gateway *g, struct json_writer *w)
     json_put_str(w, "root", str_of(g->bundle->id));
     put_null(w, "parent");
     json_put_int(w, "max_model_len", s.n_ctx);
+    json_key(w, "fingerprint");
+    if (bundle_fingerprint_known(&f, g->bundle, NULL))
+        json_write_str(w, str_of(f.text));
+    else
+        json_write_null(w);
     json_end_object(w);
 }
 

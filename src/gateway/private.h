@@ -87,6 +87,7 @@ struct choice { /* one sequence */
     size_t n_char; /* characters of text before the next token (text_offset) */
     int n_echoed;  /* prompt tokens whose log-probabilities are kept */
     bool said_echo, said_end;
+    struct buf replay_ids, replay_text; /* ask.return_replay */
 };
 
 struct job {
@@ -115,7 +116,9 @@ struct job {
     size_t *echo_end;
     int32_t **echo_offsets; /* [n_prompt][its tokens] characters of echo before a token; with logprobs only */
     int n_prompt, n_choice, n_submitted;
-    struct choice *choices; /* prompt-major: choice i continues prompt i / n */
+    struct choice *choices;        /* prompt-major: choice i continues prompt i / n */
+    char fingerprint[SHA256_TEXT]; /* empty: the model has none */
+    struct buf request;            /* the body as it came; ask.return_replay */
     char id[48];
     int64_t created;
     uint64_t parse_ns; /* clock when content was ready */
@@ -156,6 +159,9 @@ void wire_begin(struct job *j);
 void wire_flush(struct job *j);
 bool wire_full(const struct job *j); /* the client reads slower than we write */
 void wire_end(struct job *j, struct http_exchange *x);
+/* prove.c: the member "replay" of an answer */
+void replay_keep(struct choice *c, int32_t id, struct str text);
+void replay_put(struct json_writer *w, const struct job *j);
 /* say.c */
 void say(struct job *j, struct choice *c, enum block_kind kind, struct str text);
 void say_close(struct job *j, struct choice *c);

@@ -34,6 +34,19 @@ static void read_generation_config(struct bundle *b, const char *folder)
     arena_free(&arena);
 }
 
+/* What the fingerprint will be made of. */
+static enum status note_files(struct bundle *b, const struct checkpoint *ck, const char *cache, struct error *err)
+{
+    struct file_id id;
+    const char *path;
+    TRY(digests_create(&b->digests, cache, err));
+    for (size_t i = 0; i < ck->n_file; i++)
+        TRY(digests_add(b->digests, ck->files[i].path, &ck->files[i].map.id, false, err));
+    for (int i = 0; b->tokenizer && (path = tokenizer_file(&id, b->tokenizer, i)); i++)
+        TRY(digests_add(b->digests, path, &id, true, err));
+    return ST_OK;
+}
+
 static enum status open_parts(struct bundle *b, const struct checkpoint *ck, const struct model_options *options,
                               struct error *err)
 {
@@ -57,7 +70,7 @@ static enum status open_parts(struct bundle *b, const struct checkpoint *ck, con
         b->template_error.status = st;
     }
     read_generation_config(b, ck->folder);
-    return digests_create(&b->digests, ck, b->tokenizer, options->cache, err);
+    return note_files(b, ck, options->cache, err);
 }
 
 enum status bundle_open(struct bundle **out, const char *path, const struct model_options *options, struct error *err)

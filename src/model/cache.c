@@ -18,7 +18,7 @@
 
 /* Raise CACHE_VERSION when load.c or the program's order of parameters changes what a block holds. The panels' own
  * layout needs no number: the key holds a checksum of a small matrix packed by this very build (add_layout). */
-enum { CACHE_VERSION = 1, CHUNK = 2 << 20, WRITE_BYTES = 8 * CHUNK, SAMPLES = 16, SAMPLE_BYTES = 4096 };
+enum { CACHE_VERSION = 1, CHUNK = 2 << 20, WRITE_BYTES = 8 * CHUNK };
 static const char magic[8] = "ingotPNL";
 
 /* ---- the key ---- */
@@ -27,24 +27,13 @@ static void add(struct cache *c, uint64_t fact)
     buf_append(&c->key, &fact, sizeof fact);
 }
 
-/* For file systems whose change times lie. */
-uint64_t cache_sample(const struct mapping *map)
-{
-    uint64_t sum = 0;
-    if (map->size <= SAMPLES * SAMPLE_BYTES)
-        return checksum64(map->data, map->size, 0);
-    for (size_t i = 0; i < SAMPLES; i++)
-        sum = checksum64(map->data + (map->size - SAMPLE_BYTES) / (SAMPLES - 1) * i, SAMPLE_BYTES, sum);
-    return checksum64(map->data + map->size - SAMPLE_BYTES, SAMPLE_BYTES, sum);
-}
-
 static void add_file(struct cache *c, const struct mapping *map)
 {
     add(c, map->id.inode);
     add(c, map->id.size);
     add(c, (uint64_t)map->id.modified_ns);
     add(c, (uint64_t)map->id.changed_ns);
-    add(c, cache_sample(map));
+    add(c, file_sample(map));
 }
 
 /* Which file a tensor's bytes lie in, and where; none: the reader made them. */

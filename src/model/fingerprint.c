@@ -33,7 +33,8 @@ struct digests {
     pthread_mutex_t lock;      /* of what follows */
     pthread_cond_t changed;
     enum digests_state state;
-    struct error why; /* failed */
+    struct error why;         /* failed */
+    struct fingerprint plain; /* without an adapter, once it was asked for; text empty: not yet */
 };
 
 /* ---- kept digests ---- */
@@ -77,7 +78,7 @@ static bool find_kept(const struct digests *d, struct source *s, const struct ma
     kept_path(path, sizeof path, d, &s->id);
     if (file_kind(path) == FILE_ABSENT || file_map_own(&kept, path, &err) != ST_OK)
         return false;
-    int n = kept_line(line, sizeof line, s, cache_sample(map), "");
+    int n = kept_line(line, sizeof line, s, file_sample(map), "");
     bool good = n > 0 && kept.size == (size_t)n + 2 * SHA256_BYTES && !memcmp(kept.data, line, (size_t)n - 1) &&
                 read_digest(s->digest, (const char *)kept.data + n - 1);
     file_unmap(&kept);
@@ -93,7 +94,7 @@ static void keep(const struct digests *d, const struct source *s, const struct m
         return;
     kept_path(path, sizeof path, d, &s->id);
     sha256_text(text, s->digest);
-    int n = kept_line(line, sizeof line, s, cache_sample(map), text);
+    int n = kept_line(line, sizeof line, s, file_sample(map), text);
     enum status st = file_writer_open_own(&w, path, &err);
     if (st == ST_OK) {
         file_writer_write(&w, line, (size_t)n);
@@ -160,8 +161,8 @@ static void *digests_main(void *arg)
 }
 
 /* ---- life ---- */
-static enum status add_source(struct digests *d, const char *path, const struct file_id *id, bool of_tokenizer,
-                              struct error *err)
+enum status digests_add(struct digests *d, const char *path, const struct file_id *id, bool of_tokenizer,
+                        struct error *err)
 {
     if (!MEM_GROW(d->sources, d->capacity, d->n))
         return fail_nomem(err, "fingerprint");
@@ -172,20 +173,7 @@ static enum status add_source(struct digests *d, const char *path, const struct 
     return ST_OK;
 }
 
-static enum status add_sources(struct digests *d, const struct checkpoint *ck, const struct tokenizer *tok,
-                               struct error *err)
-{
-    struct file_id id;
-    const char *path;
-    for (size_t i = 0; i < ck->n_file; i++)
-        TRY(add_source(d, ck->files[i].path, &ck->files[i].map.id, false, err));
-    for (int i = 0; tok && (path = tokenizer_file(&id, tok, i)); i++)
-        TRY(add_source(d, path, &id, true, err));
-    return ST_OK;
-}
-
-enum status digests_create(struct digests **out, const struct checkpoint *ck, const struct tokenizer *tok,
-                           const char *cache, struct error *err)
+enum status digests_create(struct digests **out, const char *cache, struct error *err)
 {
     char folder[4096];
     struct digests *d = mem_alloc_zero(1, sizeof *d);
@@ -194,13 +182,10 @@ enum status digests_create(struct digests **out, const struct checkpoint *ck, co
         return fail_nomem(err, "fingerprint");
     pthread_mutex_init(&d->lock, NULL);
     pthread_cond_init(&d->changed, NULL);
-    enum status st = add_sources(d, ck, tok, err);
-    if (st == ST_OK && cache && strlen(cache) + 64 < sizeof folder &&
-        !(d->folder = mem_strdup(path_join(folder, sizeof folder, cache, "digests"))))
-        st = fail_nomem(err, "fingerprint");
-    if (st != ST_OK) {
+    if (cache && strlen(cache) + 64 < sizeof folder &&
+        !(d->folder = mem_strdup(path_join(folder, sizeof folder, cache, "digests")))) {
         digests_destroy(d);
-        return st;
+        return fail_nomem(err, "fingerprint");
     }
     *out = d;
     return ST_OK;
@@ -301,7 +286,6 @@ static bool add_sum(struct fingerprint *f)
     if (!sha256_end(digest, &sha))
         return false;
     sha256_text(f->text, digest);
-    snprintf(f->brief, sizeof f->brief, "fp_%.10s", f->text);
     return true;
 }
 
@@ -323,8 +307,27 @@ static bool compose(struct fingerprint *f, const struct bundle *b, const char *a
            add_defaults(f, b) && add_positions(f, &m->arch.rope[0]) && add_sum(f);
 }
 
+/* Under the lock: every request asks, so the usual answer is made once. */
+static bool settled(struct fingerprint *out, const struct bundle *b, const char *adapter)
+{
+    struct digests *d = b->digests;
+    if (adapter)
+        return compose(out, b, adapter);
+    if (!d->plain.text[0] && !compose(&d->plain, b, NULL)) {
+        d->plain.text[0] = 0;
+        return false;
+    }
+    *out = d->plain;
+    return true;
+}
+
 /* ---- the door ---- */
-void bundle_fingerprint_begin(struct bundle *b)
+bool fingerprint_brief(char brief[FINGERPRINT_BRIEF], const char *text)
+{
+    return snprintf(brief, FINGERPRINT_BRIEF, "fp_%.10s", text) == FINGERPRINT_BRIEF - 1;
+}
+
+void bundle_fingerprint_begin(const struct bundle *b)
 {
     struct digests *d = b->digests;
     if (!d)
@@ -341,7 +344,7 @@ void bundle_fingerprint_begin(struct bundle *b)
     pthread_mutex_unlock(&d->lock);
 }
 
-enum status bundle_fingerprint(struct fingerprint *out, struct bundle *b, const char *adapter, struct error *err)
+enum status bundle_fingerprint(struct fingerprint *out, const struct bundle *b, const char *adapter, struct error *err)
 {
     struct digests *d = b->digests;
     if (!d)
@@ -350,21 +353,20 @@ enum status bundle_fingerprint(struct fingerprint *out, struct bundle *b, const 
     pthread_mutex_lock(&d->lock);
     while (d->state == DIGESTS_HASHING)
         pthread_cond_wait(&d->changed, &d->lock);
-    bool known = d->state == DIGESTS_KNOWN;
-    struct error why = d->why;
+    enum status st = d->state == DIGESTS_KNOWN ? ST_OK : fail(err, d->why.status, "%s", d->why.text);
+    if (st == ST_OK && !settled(out, b, adapter))
+        st = fail_nomem(err, "fingerprint");
     pthread_mutex_unlock(&d->lock);
-    if (!known)
-        return fail(err, why.status, "%s", why.text);
-    return compose(out, b, adapter) ? ST_OK : fail_nomem(err, "fingerprint");
+    return st;
 }
 
-bool bundle_fingerprint_known(struct fingerprint *out, struct bundle *b, const char *adapter)
+bool bundle_fingerprint_known(struct fingerprint *out, const struct bundle *b, const char *adapter)
 {
     struct digests *d = b->digests;
     if (!d)
         return false;
     pthread_mutex_lock(&d->lock);
-    bool known = d->state == DIGESTS_KNOWN;
+    bool known = d->state == DIGESTS_KNOWN && settled(out, b, adapter);
     pthread_mutex_unlock(&d->lock);
-    return known && compose(out, b, adapter);
+    return known;
 }

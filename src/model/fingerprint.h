@@ -13,10 +13,9 @@
 #include "base/sha256.h"
 #include "model/model.h"
 
-enum { FINGERPRINT_VERSION = 1, FINGERPRINT_PARTS = 12 };
+enum { FINGERPRINT_VERSION = 1, FINGERPRINT_PARTS = 12, FINGERPRINT_BRIEF = 14 };
 struct fingerprint {
     char text[SHA256_TEXT];
-    char brief[14]; /* "fp_" and the first ten digits, the form of OpenAI's system_fingerprint */
     struct fingerprint_part {
         const char *name;        /* static */
         char value[SHA256_TEXT]; /* a digest or a word */
@@ -24,14 +23,16 @@ struct fingerprint {
     int n_part;
 };
 struct digests;
+/* "fp_" and the first ten digits, the form of OpenAI's system_fingerprint; false when there are none. */
+bool fingerprint_brief(char brief[FINGERPRINT_BRIEF], const char *text);
 
 /* Hashing begins, unless it did already; a model that came from no file has nothing to hash. */
-void bundle_fingerprint_begin(struct bundle *b);
-/* Begins when nobody did, and waits. adapter: the digest of a LoRA adapter, or NULL. ST_INVALID when a file is not the
- * one that was opened any more; ST_IO. */
-MUST_USE enum status bundle_fingerprint(struct fingerprint *out, struct bundle *b, const char *adapter,
+void bundle_fingerprint_begin(const struct bundle *b);
+/* Begins when nobody did, and waits. The bundle's sampling defaults count as they are when it is first asked. adapter:
+ * the digest of a LoRA adapter, or NULL. ST_INVALID when a file is not the one that was opened any more; ST_IO. */
+MUST_USE enum status bundle_fingerprint(struct fingerprint *out, const struct bundle *b, const char *adapter,
                                         struct error *err);
 /* The same without waiting: false when it is not known yet, or cannot be. */
-bool bundle_fingerprint_known(struct fingerprint *out, struct bundle *b, const char *adapter);
+bool bundle_fingerprint_known(struct fingerprint *out, const struct bundle *b, const char *adapter);
 
 #endif

@@ -119,12 +119,12 @@ struct cache {
 void cache_begin(struct cache *c, struct model *m, const struct checkpoint *ck);
 void cache_save(struct cache *c, const struct model *m, const struct checkpoint *ck);
 void cache_end(struct cache *c);
-uint64_t cache_sample(const struct mapping *map); /* pages spread over a file, first and last among them */
 
 /* ---- fingerprint.c ---- */
-/* The files whose content will be hashed, as they are now: the checkpoint's, then the tokenizer's. */
-enum status digests_create(struct digests **out, const struct checkpoint *ck, const struct tokenizer *tok,
-                           const char *cache, struct error *err);
+/* Files whose content will be hashed, as they are now: first the model's, then the tokenizer's. */
+enum status digests_create(struct digests **out, const char *cache, struct error *err);
+enum status digests_add(struct digests *d, const char *path, const struct file_id *id, bool of_tokenizer,
+                        struct error *err);
 void digests_destroy(struct digests *d); /* NULL is nothing */
 
 /* ---- write.c: tensors of a naming, made from the packed parameters when the writer asks ---- */

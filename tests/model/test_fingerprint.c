@@ -85,8 +85,11 @@ static void test_fingerprint_differs_with_each_thing_that_decides_the_bits(void 
     all[n++] = of(model_path, (struct model_options){.kv = KV_F16}, NULL, -1);
     struct fingerprint same = of(renamed, (struct model_options){.kv = KV_F16, .n_ctx = 100}, NULL, -1);
     assert_string_equal(same.text, all[0].text);
-    assert_memory_equal(same.brief, "fp_", 3);
-    assert_memory_equal(same.brief + 3, same.text, 10);
+    char brief[FINGERPRINT_BRIEF];
+    assert_true(fingerprint_brief(brief, same.text));
+    assert_memory_equal(brief, "fp_", 3);
+    assert_memory_equal(brief + 3, same.text, 10);
+    assert_false(fingerprint_brief(brief, ""));
     all[n++] = of(model_path, (struct model_options){.kv = KV_F32}, NULL, -1);
     all[n++] = of(model_path, (struct model_options){.kv = KV_F32, .exact = true}, NULL, -1);
     all[n++] = of(model_path, (struct model_options){.kv = KV_INT8}, NULL, -1);
