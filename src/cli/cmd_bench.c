@@ -4,7 +4,8 @@
  * row. Decode: one row a sequence a step, after that prompt. Share of bandwidth: (weights and keys and values that a
  * step reads) x steps per second over the read bandwidth probed just before and after, of a batch's experts those of
  * one row; share of peak: 2 x body weights met x tokens per second, the head for the last row alone, attention not
- * counted, over the peak of the instruction that type uses. Medians of the repetitions.
+ * counted, over the peak of the instruction that type uses. Medians of the repetitions. --depth: keys and values of so
+ * many tokens lie before the prompt, copies of those of the first block: what they are costs no time, how many does.
  */
 #include "base/clock.h"
 #include "base/file.h"
@@ -13,9 +14,10 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct bench {
-    int64_t prompt, gen, batch, repeat;
+    int64_t depth, prompt, gen, batch, repeat;
     struct model *model;
     struct pool *pool;
     int chunk;
@@ -34,7 +36,7 @@ struct bench {
 static enum status bench_open(struct bench *b, struct error *err)
 {
     const struct model_config *c = model_config(b->model);
-    b->blocks_each = (int)((b->prompt + b->gen + KV_BLOCK - 1) / KV_BLOCK);
+    b->blocks_each = (int)((b->depth + b->prompt + b->gen + KV_BLOCK - 1) / KV_BLOCK);
     int n_block = b->blocks_each * (int)b->batch, rows = b->chunk > b->batch ? b->chunk : (int)b->batch;
     b->kv = mem_alloc_aligned((size_t)n_block * model_kv_block_bytes(b->model));
     b->blocks = mem_alloc((size_t)n_block * sizeof *b->blocks);
@@ -65,11 +67,11 @@ static int32_t some_id(const struct bench *b, int64_t i)
     return (int32_t)((uint64_t)(i * 7919 + 13) % (uint64_t)model_config(b->model)->n_vocab);
 }
 
-static double prefill_once(struct bench *b, int sequence)
+/* Tokens `from` to `to` of a sequence, in chunks. */
+static void prefill(struct bench *b, int sequence, int64_t from, int64_t to)
 {
-    uint64_t start = clock_ns();
-    for (int64_t at = 0; at < b->prompt; at += b->chunk) {
-        int rows = b->prompt - at < b->chunk ? (int)(b->prompt - at) : b->chunk;
+    for (int64_t at = from; at < to; at += b->chunk) {
+        int rows = to - at < b->chunk ? (int)(to - at) : b->chunk;
         for (int r = 0; r < rows; r++)
             b->ids[r] = some_id(b, at + r + sequence * 31);
         b->spans[0] = (struct attend_span){0, rows, (int32_t)at, b->blocks + sequence * b->blocks_each};
@@ -79,9 +81,25 @@ static double prefill_once(struct bench *b, int sequence)
                                     .spans = b->spans,
                                     .n_span = 1,
                                     .logit_rows = &last,
-                                    .n_logit = at + rows == b->prompt};
+                                    .n_logit = at + rows == to};
         model_forward(b->run, &batch, b->logits);
     }
+}
+
+static void fill_depth(struct bench *b)
+{
+    if (!b->depth)
+        return;
+    prefill(b, 0, 0, b->depth < KV_BLOCK ? b->depth : KV_BLOCK);
+    size_t block = model_kv_block_bytes(b->model);
+    for (int i = 1; i < b->blocks_each * (int)b->batch; i++)
+        memcpy((char *)b->kv + (size_t)i * block, b->kv, block);
+}
+
+static double prefill_once(struct bench *b, int sequence)
+{
+    uint64_t start = clock_ns();
+    prefill(b, sequence, b->depth, b->depth + b->prompt);
     return (double)b->prompt / ((double)(clock_ns() - start) / 1e9);
 }
 
@@ -91,7 +109,8 @@ static double decode_once(struct bench *b)
     for (int64_t g = 0; g < b->gen; g++) {
         for (int s = 0; s < b->batch; s++) {
             b->ids[s] = some_id(b, g + s * 31);
-            b->spans[s] = (struct attend_span){s, 1, (int32_t)(b->prompt + g), b->blocks + s * b->blocks_each};
+            b->spans[s] =
+                (struct attend_span){s, 1, (int32_t)(b->depth + b->prompt + g), b->blocks + s * b->blocks_each};
         }
         struct model_batch batch = {.n_row = (int)b->batch,
                                     .ids = b->ids,
@@ -114,6 +133,7 @@ static void bench_run(struct bench *b)
     enum { REPEAT_MAX = 64 };
     double prefill[REPEAT_MAX] = {0}, decode[REPEAT_MAX] = {0}, read[REPEAT_MAX] = {0};
     int n = b->repeat < REPEAT_MAX ? (int)b->repeat : REPEAT_MAX;
+    fill_depth(b);
     for (int s = 1; s < b->batch; s++) /* the other sequences need a prompt too; also warms up */
         prefill_once(b, s);
     machine_limits(&b->limits, b->pool);
@@ -186,7 +206,8 @@ static void report(struct buf *out, struct bench *b, bool json)
     const struct model_config *c = model_config(b->model);
     struct model_plan plan;
     model_plan_of(&plan, b->model, b->chunk);
-    double kv_read = (double)plan.kv_bytes_per_token * ((double)b->prompt + (double)b->gen / 2) * (double)b->batch;
+    double kv_read =
+        (double)plan.kv_bytes_per_token * ((double)(b->depth + b->prompt) + (double)b->gen / 2) * (double)b->batch;
     double gb_s = ((double)plan.step_bytes + kv_read) * b->decode_tok_s / (double)b->batch / 1e9;
     double gop_s = ((double)plan.body_flops + (double)plan.head_flops / (double)b->prompt) * b->prefill_tok_s / 1e9;
     double peak = dtype_is_block(c->type) ? b->limits.int8_gop_s
@@ -216,12 +237,16 @@ static void report(struct buf *out, struct bench *b, bool json)
     json_put_str(&w, "family", str_of(c->family));
     json_put_str(&w, "type", str_of(dtype_row(c->type)->name));
     json_put_int(&w, "parameters", c->n_param);
+    json_put_int(&w, "depth", b->depth);
     json_put_int(&w, "prompt", b->prompt);
     json_put_int(&w, "gen", b->gen);
     json_put_int(&w, "batch", b->batch);
     json_put_real(&w, "prefill_tok_s", b->prefill_tok_s);
     json_put_real(&w, "decode_tok_s", b->decode_tok_s);
     json_put_real(&w, "read_gb_s", b->limits.read_gb_s);
+    json_put_real(&w, "f32_gop_s", b->limits.f32_gflop_s);
+    json_put_real(&w, "bf16_gop_s", b->limits.bf16_gop_s);
+    json_put_real(&w, "int8_gop_s", b->limits.int8_gop_s);
     json_put_real(&w, "peak_gop_s", peak);
     json_put_real(&w, "decode_gb_s", gb_s);
     json_put_real(&w, "decode_bandwidth_share", gb_s / b->limits.read_gb_s);
@@ -288,6 +313,7 @@ enum status cmd_bench(int argc, char **argv, struct error *err)
     bool json = false;
     const struct cli_option options[] = {
         {"prompt", 0, CLI_INT, &b.prompt, "N", "tokens of prompt (default 512)"},
+        {"depth", 0, CLI_INT, &b.depth, "N", "tokens that lie before the prompt (default 0)"},
         {"gen", 0, CLI_INT, &b.gen, "N", "tokens to decode (default 128)"},
         {"batch", 0, CLI_INT, &b.batch, "N", "sequences decoded together (default 1)"},
         {"repeat", 0, CLI_INT, &b.repeat, "N", "repetitions; medians are printed (default 3)"},
@@ -310,13 +336,14 @@ enum status cmd_bench(int argc, char **argv, struct error *err)
         return fail(err, ST_INVALID, "one of MODEL and --random CONFIG.json is needed; usage: %s", spec.usage);
     if (type && !random)
         return fail(err, ST_INVALID, "--type goes with --random: the weights of a model keep their types");
+    TRY(range("depth", b.depth, 0, 1 << 20, err));
     TRY(range("prompt", b.prompt, 1, 1 << 20, err));
     TRY(range("gen", b.gen, 0, 1 << 20, err));
     TRY(range("batch", b.batch, 1, 1024, err));
     TRY(range("repeat", b.repeat, 1, 64, err));
     TRY(range("prefill-chunk", m.prefill_chunk, 0, 1 << 16, err));
     if (!m.ctx)
-        m.ctx = b.prompt + b.gen;
+        m.ctx = b.depth + b.prompt + b.gen;
     b.chunk = m.prefill_chunk ? (int)m.prefill_chunk : 512;
     struct buf out = {0};
     enum status st = bench_model(&b, random ? NULL : args.positional[0], random, type ? type : "q8_0", &m, err);

@@ -168,7 +168,7 @@ static void check_cuts(const char *what, const char *config, enum dtype type, st
 static void test_chunks_and_threads(void **state)
 {
     (void)state;
-    static const enum dtype types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1};
+    static const enum dtype types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1, DT_Q5_0, DT_Q5_1};
     char text[64];
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         snprintf(text, sizeof text, "dense %s", dtype_row(types[i])->name);

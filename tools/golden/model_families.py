@@ -326,4 +326,5 @@ def main():
     print(os.path.getsize(path), "bytes")
 
 
-main()
+if __name__ == "__main__":
+    main()
