@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct plan plan;
     arena_init(&arena, 16 << 20);
     if (json_parse(&doc, &arena, str_n((const char *)data, size), 0, NULL) == ST_OK) {
-        if (arch_from_json(&arch, doc, 0, NULL) == ST_OK && arch.config.n_layer <= 64) {
+        if (arch_from_json(&arch, doc, &(struct model_options){0}, NULL) == ST_OK && arch.config.n_layer <= 64) {
             struct plan_want want = {.arch = &arch, .type = DT_Q8_0, .train = size % 2};
             if (plan_build(&plan, &want, NULL) == ST_OK)
                 for (int i = 0; i < plan.n_param; i++)

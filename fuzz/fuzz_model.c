@@ -18,7 +18,7 @@ static void walk(const struct model *m)
     struct model_run *run;
     struct error err;
     void *kv = mem_alloc_aligned(model_kv_block_bytes(m));
-    real *logits = mem_alloc_zero(2 * (size_t)c->n_vocab, sizeof *logits);
+    real *logits = mem_alloc_zero(2 * (size_t)c->n_out, sizeof *logits);
     if (kv && logits && c->n_ctx >= 2 && model_run_create(&run, m, 2, 2, kv, 1, NULL, &err) == ST_OK) {
         model_forward(run, &batch, logits);
         model_run_free(run);
@@ -29,7 +29,8 @@ static void walk(const struct model *m)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const struct model_options options = {.n_ctx = 8, .exact = size % 2, .kv = size % 2 ? KV_F32 : KV_F16};
+    const struct model_options options = {
+        .n_ctx = 8, .any_task = true, .exact = size % 2, .kv = size % 2 ? KV_F32 : KV_F16};
     struct checkpoint *ck;
     struct model *m;
     struct model_plan plan;

@@ -264,6 +264,7 @@ enum status cmd_quantize(int argc, char **argv, struct error *err)
     j.common.ctx = j.text.file ? j.text.ctx : 0;
     TRY(cli_model_options(&j.load, &j.pool, &j.common, err));
     j.load.cache = NULL; /* IN and OUT are read once each */
+    j.load.any_task = !j.text.file;
     arena_init(&j.report.arena, 0);
     cli_catch_interrupt();
     enum status st = run(&j, err);

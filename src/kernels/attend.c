@@ -30,6 +30,7 @@ static void check_shapes(const struct kv_layout *l, const struct attend_attr *at
 {
     assert(l->d_head > 0 && l->d_head <= ATTEND_D_MAX && l->n_kv_head > 0);
     assert(!attr || (attr->n_head > 0 && attr->n_head % l->n_kv_head == 0));
+    assert(!attr || !attr->both_ways || attr->window == 0);
     for (int i = 1; i < n_span; i++)
         assert(spans[i].row0 >= spans[i - 1].row0 + spans[i - 1].n_row);
 }
@@ -140,7 +141,7 @@ static bool parts_plan(struct parts_split *s, size_t scratch_bytes)
         int i = span_find(s->spans, s->n_span, row);
         if (i == s->n_span || s->spans[i].row0 > row)
             return false;
-        int pos = s->spans[i].pos0 + row - s->spans[i].row0, n = pos / KV_SEGMENT + 1;
+        int pos = attend_last_key(s->job.p.job.attr, &s->spans[i], row - s->spans[i].row0), n = pos / KV_SEGMENT + 1;
         s->positions[row] = pos;
         s->first[row] = attend_first_key(s->job.p.job.attr, pos) / KV_SEGMENT;
         s->start[row + 1] = s->start[row] + n - s->first[row];

@@ -137,6 +137,8 @@ void glu_forward(real *out, const real *gate, const real *up, enum act_fn fn, in
 void glu_backward(real *dgate, real *dup, const real *dy, const real *gate, const real *up, enum act_fn fn,
                   int64_t count, struct pool *pool);
 
+void tanh_forward(real *out, const real *x, int64_t count, struct pool *pool); /* in place allowed */
+
 /* ---- element by element ---- */
 void add_forward(real *out, const real *a, const real *b, int64_t count, struct pool *pool); /* in place allowed */
 void scale_forward(real *out, const real *x, real s, int64_t count, struct pool *pool);      /* in place allowed */
@@ -170,11 +172,13 @@ void rope_kv_write(void *layer, const struct kv_layout *l, const struct rope_kv 
                    int n_span, struct pool *pool);
 struct attend_attr {
     int n_head;
-    real scale;    /* usually 1/sqrt(d_head) */
-    int window;    /* 0 = none; else a query sees keys at most window-1 positions back (Mistral's sliding window) */
-    real soft_cap; /* 0 = none */
+    real scale;     /* usually 1/sqrt(d_head) */
+    int window;     /* 0 = none; else a query sees keys at most window-1 positions back (Mistral's sliding window) */
+    real soft_cap;  /* 0 = none */
+    bool both_ways; /* encoders: a query sees all keys of its span too, later ones as well; window 0 */
 };
-/* out, q [n_row, n_head, d_head]: causal attention of every span's rows over its positions 0 .. pos. */
+/* out, q [n_row, n_head, d_head]: causal attention of every span's rows over its positions 0 .. pos; or, both_ways, 0
+ * .. the span's last. */
 void attend_forward(real *out, const real *q, const void *layer, const struct kv_layout *l,
                     const struct attend_attr *attr, const struct attend_span *spans, int n_span, struct pool *pool);
 /* The same bits, the segments of a row shared out too when there are fewer rows and KV heads than threads could use.
@@ -204,6 +208,8 @@ void moe_route_backward(real *dlogits, const real *dweights, const int32_t *expe
 
 /* Rows copied by index: out[i] = x[index[i]], i < n_row; and back: out[index[i]] = x[i]. */
 void rows_gather(real *out, const real *x, const int32_t *index, int64_t n_row, int64_t n, struct pool *pool);
+/* out[i] = the mean of span i's rows: added up ascending, then times 1 / n_row. */
+void rows_mean(real *out, const real *x, const struct attend_span *spans, int n_span, int64_t n, struct pool *pool);
 void rows_scatter(real *out, const real *x, const int32_t *index, int64_t n_row, int64_t n, struct pool *pool);
 /* out[r] = sum over a row's used experts, ascending, of weights[r, j] * x[place[r, j]] (weights NULL: 1).
  * n_row tokens; x [n_row * n_used, n] lies ordered by expert. */

@@ -159,6 +159,11 @@ static inline int attend_first_key(const struct attend_attr *attr, int pos)
 {
     return attr->window > 0 && pos >= attr->window ? pos - attr->window + 1 : 0;
 }
+/* A query sees the keys attend_first_key .. attend_last_key; row 0 is the span's first. */
+static inline int attend_last_key(const struct attend_attr *attr, const struct attend_span *span, int row)
+{
+    return span->pos0 + (attr->both_ways ? span->n_row - 1 : row);
+}
 /* The first span that ends after batch row `row`; n_span when none. */
 int span_find(const struct attend_span *spans, int n_span, int64_t row);
 

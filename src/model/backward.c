@@ -160,7 +160,10 @@ static void back_rope(struct model_run *r, const struct step *s, const real *dy)
 /* Q, K and V have one reader each, so that their gradients are always the first. */
 static void back_attend(struct model_run *r, const struct step *s, const struct model_batch *b, const real *dy)
 {
-    struct attend_attr attr = {r->m->arch.config.n_head, s->attr->scale, s->attr->window, s->attr->soft_cap};
+    struct attend_attr attr = {.n_head = r->m->arch.config.n_head,
+                               .scale = s->attr->scale,
+                               .window = s->attr->window,
+                               .soft_cap = s->attr->soft_cap};
     real *g[3];
     for (int k = 0; k < 3; k++)
         g[k] = r->block + r->values[s->in[k]].grad_at;
@@ -266,6 +269,9 @@ static void step_backward(struct model_run *r, const struct step *s, const struc
     case OP_GATE:
         back_gate(r, s, dy);
         break;
+    case OP_TYPE: /* of models that are not trained */
+    case OP_POOL:
+    case OP_TANH:
     case OP_END:
     case OP_COUNT:
         break;

@@ -17,17 +17,18 @@ struct int_key {
 };
 #define FIELD(name) offsetof(struct model_config, name)
 static const struct int_key int_keys[] = {
-    {{"num_hidden_layers", "n_layer"}, "block_count", FIELD(n_layer), LAYER_MAX, true},
-    {{"hidden_size", "n_embd"}, "embedding_length", FIELD(n_embd), 1 << 20, true},
-    {{"num_attention_heads", "n_head"}, "attention.head_count", FIELD(n_head), 1 << 14, true},
+    {{"num_hidden_layers", "n_layer", "n_layers"}, "block_count", FIELD(n_layer), LAYER_MAX, true},
+    {{"hidden_size", "n_embd", "dim"}, "embedding_length", FIELD(n_embd), 1 << 20, true},
+    {{"num_attention_heads", "n_head", "n_heads"}, "attention.head_count", FIELD(n_head), 1 << 14, true},
     {{"num_key_value_heads"}, "attention.head_count_kv", FIELD(n_kv_head), 1 << 14, false},
     {{"head_dim"}, "attention.key_length", FIELD(d_head), 1 << 12, false},
-    {{"intermediate_size", "n_inner", "d_ff"}, "feed_forward_length", FIELD(n_ff), 1 << 22, false},
+    {{"intermediate_size", "n_inner", "d_ff", "hidden_dim"}, "feed_forward_length", FIELD(n_ff), 1 << 22, false},
     {{"vocab_size"}, "vocab_size", FIELD(n_vocab), DIM_MAX, true},
     {{"max_position_embeddings", "n_positions", "block_size"}, "context_length", FIELD(n_ctx_train), 1 << 28, false},
     {{"num_local_experts", "num_experts"}, "expert_count", FIELD(n_expert), EXPERT_MAX, false},
     {{"num_experts_per_tok"}, "expert_used_count", FIELD(n_expert_used), EXPERT_MAX, false},
     {{"moe_intermediate_size"}, "expert_feed_forward_length", FIELD(n_ff_expert), 1 << 22, false},
+    {{"type_vocab_size"}, "token_type_count", FIELD(n_type), 1 << 10, false},
     {{"shared_expert_intermediate_size"}, "expert_shared_feed_forward_length", FIELD(n_ff_shared), 1 << 22, false},
 };
 enum { INT_KEYS = sizeof int_keys / sizeof *int_keys };
@@ -69,6 +70,14 @@ static enum status set_int(struct arch *a, const struct int_key *k, const char *
 }
 
 /* ---- what follows from the numbers, for every container ---- */
+static bool rows_named(const struct family *f, enum role role)
+{
+    for (const struct name_row *n = f->names; n->role; n++)
+        if (n->role == role)
+            return true;
+    return false;
+}
+
 static enum status alloc_layers(struct arch *a, struct error *err)
 {
     size_t n = (size_t)a->config.n_layer;
@@ -79,6 +88,7 @@ static enum status alloc_layers(struct arch *a, struct error *err)
     for (size_t l = 0; l < n; l++)
         for (int i = 0; i < ATTR_MAX; i++) {
             a->attrs[l][i].window = a->config.window;
+            a->attrs[l][i].both_ways = a->config.encoder;
             a->attrs[l][i].scale = (real)(1 / sqrt(a->config.d_head));
         }
     for (size_t l = 0; l < n; l++)
@@ -145,10 +155,15 @@ static void fill_sizes(struct arch *a)
 static enum status fill_context(struct arch *a, int n_ctx, struct error *err)
 {
     struct model_config *c = &a->config;
-    enum { N_CTX_DEFAULT_MAX = 32768 };
-    c->n_ctx = n_ctx ? n_ctx : c->n_ctx_train < N_CTX_DEFAULT_MAX ? c->n_ctx_train : N_CTX_DEFAULT_MAX;
+    enum { N_CTX_DEFAULT_MAX = 32768, N_CTX_TEXT_MAX = 8192 }; /* texts are computed at once: rows cost memory */
     bool learned = a->family->rope_theta == 0;
     a->n_position = learned ? c->n_ctx_train : 0;
+    if (a->position0 >= c->n_ctx_train)
+        return fail(err, ST_CORRUPT, "config: max_position_embeddings is %d, but the first position is row %d",
+                    c->n_ctx_train, a->position0);
+    c->n_ctx_train -= a->position0;
+    int most = c->task == TASK_GENERATE ? N_CTX_DEFAULT_MAX : a->sentence.n_ctx ? a->sentence.n_ctx : N_CTX_TEXT_MAX;
+    c->n_ctx = n_ctx ? n_ctx : c->n_ctx_train < most ? c->n_ctx_train : most;
     if (c->n_ctx < 1 || c->n_ctx > 1 << 28)
         return fail(err, ST_INVALID, "ctx: %d tokens, expected 1 to %d", n_ctx, 1 << 28);
     if (learned && c->n_ctx > c->n_ctx_train)
@@ -175,6 +190,22 @@ static enum status count_params(struct arch *a, struct error *err)
             __builtin_add_overflow(a->config.n_param, one, &a->config.n_param) || a->config.n_param > (int64_t)1 << 44)
             return fail(err, ST_LIMIT, "config: the sizes given make more than 2^44 parameters");
     }
+    return ST_OK;
+}
+
+/* What the model is for, known from its architecture's name, its heads, the files beside it, or the caller's wish. */
+static enum status set_task(struct arch *a, enum model_task task, enum pooling pooling, struct error *err)
+{
+    struct model_config *c = &a->config;
+    const struct family *f = a->family;
+    c->encoder = f->encoder;
+    c->task = task;
+    c->pooling = task == TASK_GENERATE ? POOL_NONE : pooling ? pooling : f->encoder ? POOL_FIRST : POOL_LAST;
+    a->end = task == TASK_EMBED ? pooled_end : task == TASK_SCORE ? score_end : f->end;
+    if (task == TASK_SCORE && c->n_label < 1)
+        return fail(err, ST_CORRUPT, "config: a classifier without labels");
+    if (task == TASK_SCORE && !rows_named(f, W_SCORE))
+        return fail(err, ST_UNSUPPORTED, "config: classifiers of family %s are not offered", f->name);
     return ST_OK;
 }
 
@@ -206,6 +237,7 @@ static enum status arch_finish(struct arch *a, struct error *err)
     snprintf(c->rope_scaling, sizeof c->rope_scaling, "%s", r->type[0] ? r->type : "none");
     c->rope_theta = r->theta;
     c->rope_partial = r->partial;
+    c->n_out = c->task == TASK_EMBED ? c->n_embd : c->task == TASK_SCORE ? c->n_label : c->n_vocab;
     if (a->family->rope_theta > 0)
         TRY(rope_build(&a->rope[0], &a->arena, r, c, err));
     return count_params(a, err);
@@ -364,7 +396,52 @@ static enum status json_refuse(const struct json *config, struct error *err)
     return ST_OK;
 }
 
-static enum status json_read(struct arch *a, const struct json *config, int n_ctx, struct error *err)
+/* Labels: num_labels as transformers writes it, by names, else 2. */
+static int json_labels(const struct json *config)
+{
+    size_t named = json_count(json_get(config, "id2label"));
+    int64_t n = json_int(json_get(config, "num_labels"), named ? (int64_t)named : 2);
+    return n > 0 && n <= LABEL_MAX ? (int)n : 0;
+}
+
+static enum status json_encoder(struct arch *a, const struct json *config, struct error *err)
+{
+    struct str positions = json_str(json_get(config, "position_embedding_type"));
+    if (json_bool(json_get(config, "is_decoder"), false))
+        return fail(err, ST_UNSUPPORTED, "config: is_decoder: %s is offered as an encoder only", a->family->name);
+    if (positions.ptr && !str_is(positions, "absolute"))
+        return fail(err, ST_UNSUPPORTED, "config: position_embedding_type \"%.*s\" is not offered, only absolute",
+                    STR_ARG(positions));
+    int64_t pad = json_int(json_get(config, "pad_token_id"), 1);
+    if (a->family->position_after_pad && (pad < 0 || pad > 1 << 20))
+        return fail(err, ST_CORRUPT, "config: pad_token_id is %lld", (long long)pad);
+    a->position0 = a->family->position_after_pad ? (int)pad + 1 : 0;
+    return ST_OK;
+}
+
+static enum status json_task(struct arch *a, const struct json *config, enum pooling wished, struct error *err)
+{
+    struct str arch = json_str(json_at(json_get(config, "architectures"), 0));
+    bool encoder = a->family->encoder;
+    if (encoder)
+        TRY(json_encoder(a, config, err));
+    if (str_ends(arch, STR("ForSequenceClassification"))) {
+        a->config.n_label = json_labels(config);
+        return set_task(a, TASK_SCORE, POOL_NONE, err);
+    }
+    if (encoder && arch.ptr && !str_ends(arch, STR("Model")) && !str_ends(arch, STR("ForMaskedLM")) &&
+        !str_ends(arch, STR("ForPreTraining")))
+        return fail(err, ST_UNSUPPORTED,
+                    "config: architecture \"%.*s\" is not offered; an encoder gives embeddings or, as "
+                    "...ForSequenceClassification, scores",
+                    STR_ARG(arch));
+    if (!wished && a->sentence.found)
+        wished = a->sentence.pooling;
+    return set_task(a, wished || encoder ? TASK_EMBED : TASK_GENERATE, encoder && !wished ? POOL_MEAN : wished, err);
+}
+
+static enum status json_read(struct arch *a, const struct json *config, const struct model_options *options,
+                             struct error *err)
 {
     struct model_config *c = &a->config;
     const struct family *f = a->family;
@@ -394,7 +471,8 @@ static enum status json_read(struct arch *a, const struct json *config, int n_ct
         return fail(err, ST_CORRUPT, "config: sliding_window is %lld", (long long)json_int(v, 0));
     json_tokens(c, config);
     TRY(json_rope(a, config, err));
-    TRY(arch_prepare(a, n_ctx, err));
+    TRY(json_task(a, config, options->pooling, err));
+    TRY(arch_prepare(a, options->n_ctx, err));
     json_layers(a, config);
     return arch_finish(a, err);
 }
@@ -402,38 +480,45 @@ static enum status json_read(struct arch *a, const struct json *config, int n_ct
 static void arch_init(struct arch *a)
 {
     enum { ARCH_BYTES_MAX = 64 << 20 };
-    *a = (struct arch){.config.bos = -1};
+    *a = (struct arch){.config.bos = -1, .sentence.default_prompt = -1};
     arena_init(&a->arena, ARCH_BYTES_MAX);
 }
 
-enum status arch_from_json(struct arch *a, const struct json *config, int n_ctx, struct error *err)
+static enum status from_json(struct arch *a, const struct json *config, const struct model_options *options,
+                             struct error *err)
 {
-    arch_init(a);
     a->family = family_from_json(config);
     if (!a->family) {
         struct str type = json_str(json_get(config, "model_type"));
         return fail(
             err, ST_UNSUPPORTED,
             "config: model_type \"%.*s\" is not offered; known are llama, mistral, qwen2, qwen3, gpt2, gpt_neox, "
-            "mixtral, qwen2_moe and qwen3_moe",
+            "mixtral, qwen2_moe, qwen3_moe, bert, roberta, xlm-roberta, camembert and distilbert",
             STR_ARG(type));
     }
     a->names = a->family->names;
-    return json_read(a, config, n_ctx, err);
+    return json_read(a, config, options, err);
+}
+
+enum status arch_from_json(struct arch *a, const struct json *config, const struct model_options *options,
+                           struct error *err)
+{
+    arch_init(a);
+    return from_json(a, config, options, err);
 }
 
 /* A training script's checkpoint says no model_type: its tensors' names do. */
-static enum status from_signs(struct arch *a, const struct checkpoint *ck, int n_ctx, struct error *err)
+static enum status from_signs(struct arch *a, const struct checkpoint *ck, const struct model_options *options,
+                              struct error *err)
 {
     const struct json *config =
         json_is(json_get(ck->config, "config"), JSON_OBJECT) ? json_get(ck->config, "config") : ck->config;
     for (int i = 0; families[i]; i++) {
         if (!families[i]->sign || !tensor_by_name(ck, families[i]->sign))
             continue;
-        arch_init(a);
         a->family = families[i];
         a->names = a->family->names;
-        return json_read(a, config, n_ctx, err);
+        return json_read(a, config, options, err);
     }
     return fail(err, ST_UNSUPPORTED,
                 "%s: config.json has no model_type, and the tensors' names are those of no family "
@@ -476,6 +561,9 @@ static enum status gguf_ints(struct arch *a, struct gguf_source *g, const struct
             value = gguf_int(g->gguf, g->key, -1);
         } else if (k->offset == FIELD(n_vocab)) {
             const struct tensor *t = checkpoint_find(ck, STR("token_embd.weight"));
+            value = t && t->n_dim == 2 ? t->shape[0] : 0;
+        } else if (k->offset == FIELD(n_type)) {
+            const struct tensor *t = checkpoint_find(ck, STR("token_types.weight"));
             value = t && t->n_dim == 2 ? t->shape[0] : 0;
         } else if (k->offset == FIELD(n_ff_shared)) {
             const struct tensor *t = checkpoint_find(ck, STR("blk.0.ffn_up_shexp.weight"));
@@ -544,9 +632,36 @@ static void gguf_tokens(struct model_config *c, const struct gguf *g)
     config_add_eos(c, gguf_int(g, "tokenizer.ggml.eot_token_id", -1));
 }
 
-static enum status from_gguf(struct arch *a, const struct checkpoint *ck, int n_ctx, struct error *err)
+enum { GGUF_POOL_NONE, GGUF_POOL_MEAN, GGUF_POOL_CLS, GGUF_POOL_LAST, GGUF_POOL_RANK };
+
+/* A file that says how it pools is an embedding model, one with a classifier's rows a classifier. */
+static enum status gguf_task(struct arch *a, struct gguf_source *g, const struct checkpoint *ck, enum pooling wished,
+                             struct error *err)
 {
-    arch_init(a);
+    static const enum pooling poolings[] = {POOL_NONE, POOL_MEAN, POOL_FIRST, POOL_LAST};
+    int64_t type = gguf_int(g->gguf, gguf_key(g, "pooling_type"), GGUF_POOL_NONE);
+    const struct tensor *score = checkpoint_find(ck, STR("cls.output.weight"));
+    if (type < 0 || type > GGUF_POOL_RANK)
+        return fail(err, ST_UNSUPPORTED,
+                    "gguf: %s is %lld; known are 0 (none), 1 (mean), 2 (cls), 3 (last) and 4 (rank)", g->key,
+                    (long long)type);
+    if (a->family->encoder && gguf_bool(g->gguf, gguf_key(g, "attention.causal"), false))
+        return fail(err, ST_UNSUPPORTED, "gguf: %s: this family is offered as an encoder only", g->key);
+    if (type == GGUF_POOL_RANK) {
+        if (!score)
+            return fail(err, ST_UNSUPPORTED,
+                        "gguf: a reranker (pooling_type 4) without cls.output.weight is not offered");
+        a->config.n_label = score->shape[0] > 0 && score->shape[0] <= LABEL_MAX ? (int)score->shape[0] : 0;
+        return set_task(a, TASK_SCORE, POOL_NONE, err);
+    }
+    wished = wished ? wished : poolings[type];
+    return set_task(a, wished || a->family->encoder ? TASK_EMBED : TASK_GENERATE,
+                    a->family->encoder && !wished ? POOL_MEAN : wished, err);
+}
+
+static enum status from_gguf(struct arch *a, const struct checkpoint *ck, const struct model_options *options,
+                             struct error *err)
+{
     struct gguf_source g = {.gguf = ck->gguf};
     struct str name = gguf_string(ck->gguf, "general.architecture");
     if (name.ptr && name.len < sizeof g.arch)
@@ -555,8 +670,8 @@ static enum status from_gguf(struct arch *a, const struct checkpoint *ck, int n_
     if (!name.ptr || !a->family)
         return fail(
             err, ST_UNSUPPORTED,
-            "gguf: architecture \"%.*s\" is not offered; known are llama, qwen2, qwen3, gpt2, gptneox, qwen2moe "
-            "and qwen3moe",
+            "gguf: architecture \"%.*s\" is not offered; known are llama, qwen2, qwen3, gpt2, gptneox, qwen2moe, "
+            "qwen3moe and bert",
             STR_ARG(name));
     const struct family *f = a->family;
     struct model_config *c = &a->config;
@@ -577,16 +692,17 @@ static enum status from_gguf(struct arch *a, const struct checkpoint *ck, int n_
     c->window = (int)gguf_int(ck->gguf, gguf_key(&g, "attention.sliding_window"), 0);
     c->window = c->window < 0 ? 0 : c->window;
     gguf_tokens(c, ck->gguf);
-    TRY(arch_prepare(a, n_ctx, err));
+    TRY(gguf_task(a, &g, ck, options->pooling, err));
+    TRY(arch_prepare(a, options->n_ctx, err));
     TRY(gguf_rope(a, &g, ck, err));
     return arch_finish(a, err);
 }
 
 /* ---- llama2.c ---- */
-static enum status from_llama2c(struct arch *a, const struct checkpoint *ck, int n_ctx, struct error *err)
+static enum status from_llama2c(struct arch *a, const struct checkpoint *ck, const struct model_options *options,
+                                struct error *err)
 {
     const struct llama2c_header *h = &ck->llama2c;
-    arch_init(a);
     a->family = &family_llama;
     a->names = llama2c_names;
     a->pairs = true;
@@ -600,31 +716,35 @@ static enum status from_llama2c(struct arch *a, const struct checkpoint *ck, int
     c->tied = h->shared_output;
     c->bos = c->n_vocab > 1 ? 1 : -1;
     config_add_eos(c, 2);
-    TRY(arch_prepare(a, n_ctx, err));
+    TRY(set_task(a, options->pooling ? TASK_EMBED : TASK_GENERATE, options->pooling, err));
+    TRY(arch_prepare(a, options->n_ctx, err));
     return arch_finish(a, err);
 }
 
-static enum status from_checkpoint(struct arch *a, const struct checkpoint *ck, int n_ctx, struct error *err)
+static enum status from_checkpoint(struct arch *a, const struct checkpoint *ck, const struct model_options *options,
+                                   struct error *err)
 {
     switch (ck->kind) {
     case CHECKPOINT_GGUF:
-        return from_gguf(a, ck, n_ctx, err);
+        return from_gguf(a, ck, options, err);
     case CHECKPOINT_LLAMA2C:
-        return from_llama2c(a, ck, n_ctx, err);
+        return from_llama2c(a, ck, options, err);
     default:
         if (!ck->config)
             return fail(err, ST_NOT_FOUND, "%s: there is no config.json beside the weights; give a folder that has one",
                         ck->path);
+        TRY(sentence_read(&a->sentence, &a->arena, ck->folder, err));
         return json_get(ck->config, "model_type") || json_get(ck->config, "architectures")
-                   ? arch_from_json(a, ck->config, n_ctx, err)
-                   : from_signs(a, ck, n_ctx, err);
+                   ? from_json(a, ck->config, options, err)
+                   : from_signs(a, ck, options, err);
     }
 }
 
-enum status arch_from_checkpoint(struct arch *a, const struct checkpoint *ck, int n_ctx, struct error *err)
+enum status arch_from_checkpoint(struct arch *a, const struct checkpoint *ck, const struct model_options *options,
+                                 struct error *err)
 {
     arch_init(a);
-    return from_checkpoint(a, ck, n_ctx, err);
+    return from_checkpoint(a, ck, options, err);
 }
 
 void arch_free(struct arch *a)

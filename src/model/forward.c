@@ -62,12 +62,13 @@ static enum status alloc_tables(struct model_run *r, struct error *err)
     const struct arch *a = &r->m->arch;
     r->positions = mem_alloc_zero((size_t)r->max_rows, sizeof *r->positions);
     r->selected = mem_alloc_zero((size_t)r->max_logits, sizeof *r->selected);
+    r->types = mem_alloc_zero((size_t)r->max_rows, sizeof *r->types);
     r->act_storage = mem_alloc_aligned(act_storage_bytes(r));
     if (r->pool && !r->m->plan.train)
         r->attend_scratch_bytes =
             attend_scratch_bytes(&r->m->kv, a->config.n_head, a->config.n_ctx < 65536 ? a->config.n_ctx : 65536);
     r->attend_scratch = mem_alloc(r->attend_scratch_bytes);
-    if (!r->positions || !r->selected || !r->act_storage || !r->attend_scratch)
+    if (!r->positions || !r->selected || !r->types || !r->act_storage || !r->attend_scratch)
         return fail_nomem(err, "run");
     for (int t = 0; t < ROPE_TABLES; t++) {
         size_t n = (size_t)a->rope[t].n_half;
@@ -155,25 +156,41 @@ void model_run_free(struct model_run *r)
     mem_free(r->scratch);
     mem_free(r->positions);
     mem_free(r->selected);
+    mem_free(r->types);
     mem_free(r->act_storage);
     mem_free(r->attend_scratch);
     mem_free(r);
 }
 
 /* ---- a batch ---- */
+
+/* The rows whose logits are wanted; or the first or last of each sequence, for pooling. */
+static void select_rows(struct model_run *r, const struct model_batch *b)
+{
+    const struct model_config *c = &r->m->arch.config;
+    bool pools = c->task != TASK_GENERATE;
+    r->n[ROWS_LOGIT] = pools ? b->n_span : b->logit_rows ? b->n_logit : b->n_row;
+    assert(r->n[ROWS_LOGIT] <= r->max_logits);
+    for (int i = 0; pools && i < b->n_span; i++) {
+        assert(b->spans[i].pos0 == 0 && b->spans[i].n_row > 0);
+        r->selected[i] = b->spans[i].row0 + (c->pooling == POOL_LAST ? b->spans[i].n_row - 1 : 0);
+    }
+    for (int i = 0; !pools && i < r->n[ROWS_LOGIT]; i++)
+        r->selected[i] = b->logit_rows ? b->logit_rows[i] : i;
+}
+
 void run_begin(struct model_run *r, const struct model_batch *b)
 {
     const struct arch *a = &r->m->arch;
     assert(b->n_row <= r->max_rows);
     r->n[ROWS_TOKEN] = b->n_row;
     r->n[ROWS_EXPERT] = (int64_t)b->n_row * a->config.n_expert_used;
-    r->n[ROWS_LOGIT] = b->logit_rows ? b->n_logit : b->n_row;
-    assert(r->n[ROWS_LOGIT] <= r->max_logits);
-    for (int i = 0; i < r->n[ROWS_LOGIT]; i++)
-        r->selected[i] = b->logit_rows ? b->logit_rows[i] : i;
+    select_rows(r, b);
     for (int s = 0; s < b->n_span; s++)
         for (int i = 0; i < b->spans[s].n_row; i++)
-            r->positions[b->spans[s].row0 + i] = b->spans[s].pos0 + i;
+            r->positions[b->spans[s].row0 + i] = a->position0 + b->spans[s].pos0 + i;
+    for (int i = 0; i < b->n_row; i++)
+        r->types[i] = b->types ? b->types[i] : 0;
     for (int t = 0; t < ROPE_TABLES; t++)
         if (a->rope[t].n_half)
             rope_angles(r->angles[t], r->inv_freq[t], a->rope[t].scale, r->positions, b->n_row, a->rope[t].n_half,
@@ -230,10 +247,10 @@ static void do_embed(struct model_run *r, const struct step *s, const int32_t *i
     embed_forward(value_data(r, s->out), &param_of(r, s->param)->weight, ids, value_rows(r, s->out), r->pool);
 }
 
-static void do_position(struct model_run *r, const struct step *s)
+static void do_learned(struct model_run *r, const struct step *s, const int32_t *index)
 {
     real *out = value_data(r, s->out);
-    embed_forward(out, &param_of(r, s->param)->weight, r->positions, value_rows(r, s->out), r->pool);
+    embed_forward(out, &param_of(r, s->param)->weight, index, value_rows(r, s->out), r->pool);
     add_forward(out, value_data(r, s->in[0]), out, value_count(r, s->out), r->pool);
 }
 
@@ -268,7 +285,8 @@ void *run_layer(const struct model_run *r, const struct step *s)
 
 void run_attend(struct model_run *r, const struct step *s, const struct model_batch *b)
 {
-    struct attend_attr attr = {r->m->arch.config.n_head, s->attr->scale, s->attr->window, s->attr->soft_cap};
+    struct attend_attr attr = {r->m->arch.config.n_head, s->attr->scale, s->attr->window, s->attr->soft_cap,
+                               s->attr->both_ways};
     attend_forward_split(value_data(r, s->out), value_data(r, s->in[0]), run_layer(r, s), &r->m->kv, &attr, b->spans,
                          b->n_span, r->attend_scratch, r->attend_scratch_bytes, r->pool);
 }
@@ -313,6 +331,14 @@ static void do_route(struct model_run *r, const struct step *s)
     route_place(t, rows, attr.n_used, attr.n_expert);
 }
 
+static void do_pool(struct model_run *r, real *out, const real *x, int64_t n, const struct model_batch *b)
+{
+    if (r->m->arch.config.pooling == POOL_MEAN)
+        rows_mean(out, x, b->spans, b->n_span, n, r->pool);
+    else
+        rows_gather(out, x, r->selected, b->n_span, n, r->pool);
+}
+
 static void step_forward(struct model_run *r, const struct step *s, const struct model_batch *b)
 {
     real *out = value_data(r, s->out);
@@ -324,7 +350,10 @@ static void step_forward(struct model_run *r, const struct step *s, const struct
         do_embed(r, s, b->ids);
         break;
     case OP_POSITION:
-        do_position(r, s);
+        do_learned(r, s, r->positions);
+        break;
+    case OP_TYPE:
+        do_learned(r, s, r->types);
         break;
     case OP_NORM:
     case OP_NORM_HEAD:
@@ -364,6 +393,12 @@ static void step_forward(struct model_run *r, const struct step *s, const struct
         break;
     case OP_GATE:
         gate_forward(out, x, y, rows, n, r->pool);
+        break;
+    case OP_POOL:
+        do_pool(r, out, x, n, b);
+        break;
+    case OP_TANH:
+        tanh_forward(out, x, count, r->pool);
         break;
     case OP_END:
     case OP_COUNT:

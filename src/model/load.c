@@ -96,7 +96,8 @@ enum status model_alloc_params(struct model *m, struct error *err)
 
 static void set_kv(struct model *m)
 {
-    enum kv_type type = m->options.train ? KV_F32 : m->options.kv;
+    bool keeps = m->arch.config.task == TASK_GENERATE; /* what is not kept need not be small */
+    enum kv_type type = m->options.train || !keeps ? KV_F32 : m->options.kv;
     m->kv = (struct kv_layout){type, m->arch.config.n_kv_head, m->arch.config.d_head};
 }
 
@@ -224,6 +225,20 @@ static void count_types(struct model *m)
             c->type = (enum dtype)t;
 }
 
+static enum status check_task(const struct model *m, struct error *err)
+{
+    if (!m->options.any_task && m->arch.config.task != TASK_GENERATE)
+        return fail(err, ST_UNSUPPORTED,
+                    "this model (%s) gives %s and generates no text: use `ingot embed` or `ingot serve`",
+                    m->arch.config.family, m->arch.config.task == TASK_EMBED ? "embeddings" : "scores");
+    if (m->options.train && m->arch.config.task != TASK_GENERATE)
+        return fail(err, ST_UNSUPPORTED,
+                    "%s: training is offered for models that generate, not for encoders, embedding "
+                    "models and classifiers",
+                    m->arch.config.family);
+    return ST_OK;
+}
+
 static enum status model_build(struct model *m, const struct checkpoint *ck, enum dtype type, struct error *err)
 {
     struct plan_want want = {.arch = &m->arch,
@@ -232,6 +247,7 @@ static enum status model_build(struct model *m, const struct checkpoint *ck, enu
                              .train = m->options.train,
                              .keep = m->options.keep,
                              .exact = m->options.exact};
+    TRY(check_task(m, err));
     TRY(plan_build(&m->plan, &want, err));
     set_kv(m);
     count_types(m);
@@ -245,7 +261,7 @@ enum status model_load(struct model **out, const struct checkpoint *ck, const st
     *out = NULL;
     enum status st = model_alloc(&m, options, err);
     if (st == ST_OK)
-        st = arch_from_checkpoint(&m->arch, ck, options->n_ctx, err);
+        st = arch_from_checkpoint(&m->arch, ck, options, err);
     if (st == ST_OK)
         st = model_build(m, ck, DT_F32, err);
     if (st == ST_OK)
@@ -299,8 +315,10 @@ enum status model_plan(struct model_plan *out, const struct checkpoint *ck, cons
     struct model *m;
     *out = (struct model_plan){0};
     enum status st = model_alloc(&m, options, err);
-    if (st == ST_OK)
-        st = arch_from_checkpoint(&m->arch, ck, options->n_ctx, err);
+    if (st == ST_OK) {
+        m->options.any_task = true; /* a plan runs nothing */
+        st = arch_from_checkpoint(&m->arch, ck, options, err);
+    }
     if (st == ST_OK)
         st = model_build(m, ck, DT_F32, err);
     if (st == ST_OK)
@@ -393,7 +411,7 @@ enum status model_random(struct model **out, const struct json *config, enum dty
     struct model *m;
     enum status st = model_alloc(&m, options, err);
     if (st == ST_OK)
-        st = arch_from_json(&m->arch, config, options->n_ctx, err);
+        st = arch_from_json(&m->arch, config, options, err);
     if (st == ST_OK)
         st = model_build(m, NULL, type, err);
     if (st == ST_OK)

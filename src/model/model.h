@@ -15,6 +15,13 @@
 struct model;
 struct model_run;
 
+enum model_task {
+    TASK_GENERATE, /* a row of logits for every token asked for */
+    TASK_EMBED,    /* a vector for every sequence */
+    TASK_SCORE     /* likewise, its labels' logits: a classifier, or a reranker of pairs with one label */
+};
+enum pooling { POOL_NONE, POOL_MEAN, POOL_FIRST, POOL_LAST }; /* how a sequence's rows become one */
+
 struct model_config { /* every family's numbers; what a family lacks is 0 */
     char family[24];  /* "llama", "qwen3_moe", "gpt2" ... */
     int n_layer, n_embd, n_head, n_kv_head, d_head, n_ff, n_vocab;
@@ -27,17 +34,24 @@ struct model_config { /* every family's numbers; what a family lacks is 0 */
     int32_t bos;
     int32_t eos[8];
     int n_eos;
-    enum dtype type; /* of most weights */
+    enum model_task task;
+    enum pooling pooling;
+    bool encoder;        /* tokens see later ones too */
+    int n_type, n_label; /* token types (segments); labels */
+    int n_out;           /* numbers in a row that model_forward gives: n_vocab, n_embd or n_label */
+    enum dtype type;     /* of most weights */
     int64_t n_param;
 };
 
 struct model_options {
-    int n_ctx;         /* 0 = the model's own, at most 32768 unless asked for */
-    bool exact;        /* activations in f32 whatever the weights; whoever asks sets kv to KV_F32 too */
-    enum kv_type kv;   /* as given: 0 is KV_F32, serving passes KV_F16; training always has KV_F32 */
-    bool train;        /* F32 parameters, gradients and saved activations */
-    bool keep;         /* no value's memory is reused: all can be read by model_run_value after a forward */
-    struct pool *pool; /* used for packing; may be NULL */
+    int n_ctx;       /* 0 = the model's own, at most 32768 unless asked for */
+    bool exact;      /* activations in f32 whatever the weights; whoever asks sets kv to KV_F32 too */
+    enum kv_type kv; /* as given: 0 is KV_F32, serving passes KV_F16; training and TASK_EMBED always have KV_F32 */
+    bool any_task;   /* embedding models and classifiers too; else they are refused: most callers can only generate */
+    enum pooling pooling; /* POOL_NONE: as the model says; else a generating model becomes an embedding one */
+    bool train;           /* F32 parameters, gradients and saved activations */
+    bool keep;            /* no value's memory is reused: all can be read by model_run_value after a forward */
+    struct pool *pool;    /* used for packing; may be NULL */
     /* Folder for packed panels, made when it is missing; NULL: none. Not used in training. */
     const char *cache;
     uint64_t cache_bytes_min, cache_bytes_max; /* of a model worth caching, of all together; 0: 64 MiB, 32 GiB */
@@ -55,6 +69,9 @@ MUST_USE enum status model_random(struct model **out, const struct json *config,
                                   const struct model_options *options, struct error *err);
 void model_free(struct model *m);
 const struct model_config *model_config(const struct model *m);
+/* TASK_EMBED: the words to put before a text, of prompt `name` (ptr NULL: of the default one, or none); ptr NULL when
+ * the model has no such prompt. */
+struct str model_prompt(const struct model *m, struct str name);
 
 /* What it will take, before it is taken. */
 struct model_plan {
@@ -83,8 +100,11 @@ struct model_batch {
     int n_span;
     const int32_t *logit_rows; /* rows whose logits are wanted, ascending; NULL = all */
     int n_logit;
+    const int32_t *types; /* [n_row] 0 .. n_type-1; NULL: all 0 */
 };
-/* logits [n_logit, n_vocab]. Ids are checked by the caller (0 .. n_vocab-1). */
+/* logits [n_logit, n_vocab]. Ids are checked by the caller (0 .. n_vocab-1).
+ * TASK_EMBED and TASK_SCORE: spans are whole sequences (pos0 0), logits [n_span, n_out], logit_rows is not read, and
+ * the pages of one layer serve all: they hold nothing afterwards. Vectors are not normalized. */
 void model_forward(struct model_run *r, const struct model_batch *b, real *logits);
 
 /* Where the time of model_forward goes: a row for each kind of operation and weight, added up over layers and calls

@@ -7,6 +7,8 @@
 const struct name_row gguf_names[] = {
     {W_EMBED, "token_embd", 0},
     {W_POSITION, "position_embd", 0},
+    {W_TYPE, "token_types", 0},
+    {W_EMBED_NORM, "token_embd_norm", NAME_BIAS_MAYBE},
     {W_ATTN_NORM, "blk.{l}.attn_norm", NAME_BIAS_MAYBE},
     {W_Q, "blk.{l}.attn_q", NAME_BIAS_MAYBE},
     {W_K, "blk.{l}.attn_k", NAME_BIAS_MAYBE},
@@ -17,10 +19,12 @@ const struct name_row gguf_names[] = {
     {W_Q_NORM, "blk.{l}.attn_q_norm", 0},
     {W_K_NORM, "blk.{l}.attn_k_norm", 0},
     {W_O, "blk.{l}.attn_output", NAME_BIAS_MAYBE},
+    {W_ATTN_POST_NORM, "blk.{l}.attn_output_norm", NAME_BIAS_MAYBE},
     {W_MLP_NORM, "blk.{l}.ffn_norm", NAME_BIAS_MAYBE},
     {W_GATE, "blk.{l}.ffn_gate", NAME_BIAS_MAYBE},
     {W_UP, "blk.{l}.ffn_up", NAME_BIAS_MAYBE},
     {W_DOWN, "blk.{l}.ffn_down", NAME_BIAS_MAYBE},
+    {W_MLP_POST_NORM, "blk.{l}.layer_output_norm", NAME_BIAS_MAYBE},
     {W_ROUTER, "blk.{l}.ffn_gate_inp", 0},
     {W_EXPERT_GATE, "blk.{l}.ffn_gate_exps", NAME_STACKED},
     {W_EXPERT_UP, "blk.{l}.ffn_up_exps", NAME_STACKED},
@@ -34,6 +38,8 @@ const struct name_row gguf_names[] = {
     {W_SHARED_DOWN, "blk.{l}.ffn_down_shexp", 0},
     {W_OUT_NORM, "output_norm", NAME_BIAS_MAYBE},
     {W_HEAD, "output", NAME_BIAS_MAYBE},
+    {W_POOLER, "cls", NAME_BIAS_MAYBE},
+    {W_SCORE, "cls.output", NAME_BIAS_MAYBE},
     {W_NONE},
 };
 
@@ -72,7 +78,10 @@ char *name_format(char *text, size_t size, const struct name_row *row, int layer
     }
     text[n] = 0;
     if (!(row->flags & NAME_NO_SUFFIX))
-        snprintf(text + n, size - n, bias ? ".bias" : ".weight");
+        snprintf(text + n, size - n, "%s",
+                 row->flags & NAME_GAMMA ? bias ? ".beta" : ".gamma"
+                 : bias                  ? ".bias"
+                                         : ".weight");
     return text;
 }
 

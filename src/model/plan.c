@@ -23,6 +23,7 @@ static const struct op_row {
     [OP_ROUTE] = {0, .reads_out = true},
     [OP_COMBINE] = {1 | 2},
     [OP_GATE] = {1 | 2, .in_place = true},
+    [OP_TANH] = {1, .in_place = true}, /* of models that are not trained */
 };
 
 struct builder {
@@ -232,6 +233,7 @@ static uint8_t out_space(const struct builder *b, const struct step *s)
     case OP_COMBINE:
         return ROWS_TOKEN;
     case OP_SELECT:
+    case OP_POOL:
         return ROWS_LOGIT;
     case OP_DISPATCH:
         return ROWS_EXPERT;
@@ -257,6 +259,11 @@ static enum status value_add(struct builder *b, const struct row *r, struct step
     return ST_OK;
 }
 
+static bool a_pools(const struct builder *b)
+{
+    return b->want->arch->config.task != TASK_GENERATE;
+}
+
 static enum status row_add(struct builder *b, const struct row *r, int layer, struct error *err)
 {
     struct plan *p = b->p;
@@ -277,7 +284,8 @@ static enum status row_add(struct builder *b, const struct row *r, int layer, st
     if (layer >= 0)
         s.attr = &b->want->arch->attrs[layer][r->attr];
     if (r->op == OP_ATTEND)
-        s.kv = p->n_kv++;
+        s.kv = a_pools(b) ? 0 : p->n_kv++;
+    p->n_kv = a_pools(b) ? 1 : p->n_kv; /* whole sequences: nothing is kept, so that all layers share the pages */
     p->n_route += r->op == OP_ROUTE;
     s.route = p->n_route - 1;
     TRY(value_add(b, r, &s, err));

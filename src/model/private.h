@@ -44,6 +44,7 @@ struct model_run {
     int n_block, max_rows, max_logits;
     int32_t *positions;                                /* [max_rows] */
     int32_t *selected;                                 /* [max_logits] */
+    int32_t *types;                                    /* [max_rows] */
     real *inv_freq[ROPE_TABLES], *angles[ROPE_TABLES]; /* [n_half]; [max_rows, n_half, 2] */
     struct routing *routes;                            /* [n_route] */
     struct act act;                                    /* the activations prepared last, and of which value */

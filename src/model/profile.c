@@ -9,7 +9,8 @@ static const char *const op_names[OP_COUNT] = {
     [OP_EMBED] = "embed",       [OP_POSITION] = "position", [OP_NORM] = "norm",     [OP_NORM_HEAD] = "norm-head",
     [OP_LINEAR] = "linear",     [OP_ROPE] = "rope",         [OP_ATTEND] = "attend", [OP_FN] = "activation",
     [OP_GLU] = "glu",           [OP_ADD] = "add",           [OP_SELECT] = "select", [OP_ROUTE] = "route",
-    [OP_DISPATCH] = "dispatch", [OP_COMBINE] = "combine",   [OP_GATE] = "gate",
+    [OP_DISPATCH] = "dispatch", [OP_COMBINE] = "combine",   [OP_GATE] = "gate",     [OP_TYPE] = "type",
+    [OP_POOL] = "pool",         [OP_TANH] = "tanh",
 };
 
 static const char *const fuse_names[FUSE_COUNT] = {

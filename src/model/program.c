@@ -4,6 +4,8 @@
 const struct role_row role_rows[W_COUNT] = {
     [W_EMBED] = {"token_embd", DIM_VOCAB, DIM_EMBD, .global = true},
     [W_POSITION] = {"position_embd", DIM_POSITION, DIM_EMBD, .global = true},
+    [W_TYPE] = {"token_types", DIM_TYPE, DIM_EMBD, .global = true},
+    [W_EMBED_NORM] = {"token_embd_norm", DIM_EMBD, DIM_1, .global = true},
     [W_ATTN_NORM] = {"attn_norm", DIM_EMBD, DIM_1},
     [W_Q] = {"attn_q", DIM_Q, DIM_EMBD},
     [W_K] = {"attn_k", DIM_KV, DIM_EMBD},
@@ -11,10 +13,12 @@ const struct role_row role_rows[W_COUNT] = {
     [W_Q_NORM] = {"attn_q_norm", DIM_HEAD, DIM_1},
     [W_K_NORM] = {"attn_k_norm", DIM_HEAD, DIM_1},
     [W_O] = {"attn_output", DIM_EMBD, DIM_Q},
+    [W_ATTN_POST_NORM] = {"attn_output_norm", DIM_EMBD, DIM_1},
     [W_MLP_NORM] = {"ffn_norm", DIM_EMBD, DIM_1},
     [W_GATE] = {"ffn_gate", DIM_FF, DIM_EMBD},
     [W_UP] = {"ffn_up", DIM_FF, DIM_EMBD},
     [W_DOWN] = {"ffn_down", DIM_EMBD, DIM_FF},
+    [W_MLP_POST_NORM] = {"layer_output_norm", DIM_EMBD, DIM_1},
     [W_ROUTER] = {"ffn_gate_inp", DIM_EXPERT, DIM_EMBD},
     [W_EXPERT_GATE] = {"ffn_gate_exps", DIM_FF_EXPERT, DIM_EMBD, .expert = true},
     [W_EXPERT_UP] = {"ffn_up_exps", DIM_FF_EXPERT, DIM_EMBD, .expert = true},
@@ -25,11 +29,28 @@ const struct role_row role_rows[W_COUNT] = {
     [W_SHARED_DOWN] = {"ffn_down_shexp", DIM_EMBD, DIM_FF_SHARED},
     [W_OUT_NORM] = {"output_norm", DIM_EMBD, DIM_1, .global = true},
     [W_HEAD] = {"output", DIM_VOCAB, DIM_EMBD, .global = true},
+    [W_POOLER] = {"cls", DIM_EMBD, DIM_EMBD, .global = true},
+    [W_SCORE] = {"cls.output", DIM_LABEL, DIM_EMBD, .global = true},
 };
 
 const struct family *const families[] = {
-    &family_llama,     &family_mistral, &family_qwen2,    &family_qwen3,      &family_mixtral,   &family_qwen2_moe,
-    &family_qwen3_moe, &family_gpt2,    &family_gpt_neox, &family_gpt_blocks, &family_gpt_chars, NULL,
+    &family_llama,
+    &family_mistral,
+    &family_qwen2,
+    &family_qwen3,
+    &family_mixtral,
+    &family_qwen2_moe,
+    &family_qwen3_moe,
+    &family_gpt2,
+    &family_gpt_neox,
+    &family_gpt_blocks,
+    &family_gpt_chars,
+    &family_bert,
+    &family_roberta,
+    &family_xlm_roberta,
+    &family_camembert,
+    &family_distilbert,
+    NULL,
 };
 
 /* ---- Llama, Mistral, Qwen: rows whose weight the model lacks drop out ---- */
@@ -81,13 +102,24 @@ const struct row common_end[] = {
     {OP_END},
 };
 
+/* Instead of a vocabulary: texts as vectors, or pairs of texts as scores. */
+const struct row pooled_end[] = {
+    {OP_NORM, {X}, H, W_OUT_NORM},
+    {OP_POOL, {H}, LOGITS, .name = "pooled"},
+    {OP_END},
+};
+const struct row score_end[] = {
+    {OP_NORM, {X}, H, W_OUT_NORM}, {OP_POOL, {H}, H, .name = "pooled"}, {OP_LINEAR, {H}, H, W_POOLER},
+    {OP_TANH, {H}, H, W_POOLER},   {OP_LINEAR, {H}, LOGITS, W_SCORE},   {OP_END},
+};
+
 const struct row *arch_rows(const struct arch *a, int layer, bool feed_forward)
 {
     const struct family *f = a->family;
     if (layer < 0)
         return f->begin;
     if (layer >= a->config.n_layer)
-        return f->end;
+        return a->end;
     if (!feed_forward)
         return a->alt ? f->attention_alt : f->attention;
     return a->sparse[layer] ? f->moe : a->alt ? f->mlp_alt : f->mlp;
@@ -106,6 +138,10 @@ int64_t arch_dim(const struct arch *a, enum dim d)
         return c->n_vocab;
     case DIM_POSITION:
         return a->n_position;
+    case DIM_TYPE:
+        return c->n_type;
+    case DIM_LABEL:
+        return c->n_label;
     case DIM_Q:
         return (int64_t)c->n_head * c->d_head;
     case DIM_KV:
@@ -131,6 +167,8 @@ const char *arch_dim_text(enum dim d)
                                        [DIM_EMBD] = "hidden_size",
                                        [DIM_VOCAB] = "vocab_size",
                                        [DIM_POSITION] = "n_positions",
+                                       [DIM_TYPE] = "type_vocab_size",
+                                       [DIM_LABEL] = "num_labels",
                                        [DIM_Q] = "num_attention_heads * head_dim",
                                        [DIM_KV] = "num_key_value_heads * head_dim",
                                        [DIM_HEAD] = "head_dim",

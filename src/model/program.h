@@ -14,6 +14,7 @@ enum op {
     OP_END,
     OP_EMBED,     /* ids -> rows of the embedding */
     OP_POSITION,  /* in + the learned row of the token's position */
+    OP_TYPE,      /* in + the learned row of the token's type (its segment) */
     OP_NORM,      /* RMS or layer norm, as the family says */
     OP_NORM_HEAD, /* the same over each head of d_head */
     OP_LINEAR,    /* W in + bias; on dispatched rows, each row meets its own expert's W */
@@ -27,6 +28,8 @@ enum op {
     OP_DISPATCH, /* rows copied once a chosen expert, ordered by expert (in2: the routing) */
     OP_COMBINE,  /* weighted sum of a row's experts, ascending expert id (in2: the routing) */
     OP_GATE,     /* in * sigmoid(in2), in2 one number a row */
+    OP_POOL,     /* one row a sequence: their mean, the first or the last, as the configuration says */
+    OP_TANH,
     OP_COUNT
 };
 
@@ -38,6 +41,8 @@ enum role {
     W_NONE,
     W_EMBED,
     W_POSITION,
+    W_TYPE,
+    W_EMBED_NORM,
     W_ATTN_NORM,
     W_Q,
     W_K,
@@ -45,10 +50,12 @@ enum role {
     W_Q_NORM,
     W_K_NORM,
     W_O,
+    W_ATTN_POST_NORM,
     W_MLP_NORM,
     W_GATE,
     W_UP,
     W_DOWN,
+    W_MLP_POST_NORM,
     W_ROUTER,
     W_EXPERT_GATE,
     W_EXPERT_UP,
@@ -59,6 +66,8 @@ enum role {
     W_SHARED_DOWN,
     W_OUT_NORM,
     W_HEAD,
+    W_POOLER, /* of a classifier: meets the pooled row first */
+    W_SCORE,  /* of a classifier: one row a label */
     W_COUNT
 };
 
@@ -74,10 +83,11 @@ struct row {
 /* A layer's attributes: layers of one model may differ, and rows of one layer too. */
 enum { ATTR_MAX = 2 };
 struct attr {
-    int window;    /* 0 = all positions */
-    real scale;    /* of attention scores */
-    real soft_cap; /* 0 = none */
-    int rope;      /* which table of angles */
+    int window;     /* 0 = all positions */
+    real scale;     /* of attention scores */
+    real soft_cap;  /* 0 = none */
+    bool both_ways; /* attention: later tokens are seen too */
+    int rope;       /* which table of angles */
 };
 
 /* The sizes shapes are made of, so that a wrong shape can be explained by the configuration's own keys. */
@@ -86,6 +96,8 @@ enum dim {
     DIM_EMBD,
     DIM_VOCAB,
     DIM_POSITION,
+    DIM_TYPE,
+    DIM_LABEL,
     DIM_Q,
     DIM_KV,
     DIM_HEAD,
@@ -113,6 +125,7 @@ enum {
     NAME_STACKED = 16,   /* all experts in one tensor, the expert outermost */
     NAME_HEADS = 32,     /* parts alternate by head ([n_head][part][d_head]), not one after the other */
     NAME_NO_SUFFIX = 64, /* the pattern is the whole name: no ".weight" */
+    NAME_GAMMA = 128,    /* ".gamma" and ".beta" for ".weight" and ".bias" */
 };
 struct name_row {
     uint8_t role;
@@ -131,6 +144,8 @@ struct family {
     const struct row *attention_alt, *mlp_alt;             /* parallel residual, or norms after the sum; NULL */
     const struct name_row *names;                          /* ended by role W_NONE */
     bool layer_norm;                                       /* else RMS */
+    bool encoder;                     /* tokens see later ones too; the end is a pooled row, never a vocabulary */
+    bool position_after_pad;          /* the first position is row pad_token_id + 1, but not in GGUF (RoBERTa) */
     bool gguf_pairs;                  /* GGUF stores Q and K for rotation of neighbours (2i, 2i+1) */
     bool gguf_fused;                  /* GGUF stores Q, K and V as one tensor */
     bool window_switch;               /* the window counts only with use_sliding_window */
@@ -143,12 +158,21 @@ struct family {
     const char *act;                              /* likewise: "silu", "gelu_new" ... */
 };
 extern const struct family *const families[]; /* ended by NULL */
-extern const struct row common_begin[], common_end[], common_attention[], common_mlp[], common_moe[];
+extern const struct row common_begin[], common_end[], common_attention[], common_mlp[], common_moe[], pooled_end[],
+    score_end[];
 extern const struct family family_llama, family_mistral, family_qwen2, family_qwen3, family_gpt2, family_gpt_blocks,
-    family_gpt_chars, family_gpt_neox, family_mixtral, family_qwen2_moe, family_qwen3_moe;
+    family_gpt_chars, family_gpt_neox, family_mixtral, family_qwen2_moe, family_qwen3_moe, family_bert, family_roberta,
+    family_xlm_roberta, family_camembert, family_distilbert;
 
 /* ---- the configuration, all families' in one ---- */
-enum { LAYER_MAX = 1024, EXPERT_MAX = 1024, EXPERTS_MAX = 1 << 16, DIM_MAX = 1 << 24, ROPE_TABLES = 1 };
+enum {
+    LAYER_MAX = 1024,
+    EXPERT_MAX = 1024,
+    EXPERTS_MAX = 1 << 16,
+    DIM_MAX = 1 << 24,
+    ROPE_TABLES = 1,
+    LABEL_MAX = 1 << 16
+};
 struct rope_config { /* config.json's rope_parameters or rope_scaling, or GGUF's keys; 0 = not given */
     char type[16];   /* "none", "linear", "llama3", "yarn", "longrope", "dynamic" */
     double theta, partial, factor, original, low, high, beta_fast, beta_slow, mscale, mscale_all_dim, attention_factor;
@@ -162,6 +186,19 @@ struct rope_table {
     float *inv_freq; /* [n_half] */
     float scale;     /* of cos and sin: YaRN's and longrope's attention factor */
 };
+/* What the files of sentence-transformers beside a model say (sentence.c). */
+enum { PROMPTS_MAX = 32 };
+struct sentence {
+    bool found; /* modules.json is there */
+    enum pooling pooling;
+    int n_ctx; /* texts are cut after so many tokens; 0 = the model's own */
+    struct sentence_prompt {
+        struct str name, text;
+    } prompts[PROMPTS_MAX];
+    int n_prompt, default_prompt; /* -1: none */
+};
+MUST_USE enum status sentence_read(struct sentence *out, struct arena *arena, const char *folder, struct error *err);
+
 struct arch {
     struct model_config config;
     const struct family *family;
@@ -176,13 +213,18 @@ struct arch {
     bool norm_top_k;
     double init_range;
     int n_position; /* learned positions; 0 = none */
+    int position0;  /* the row of the first one */
+    const struct row *end;
+    struct sentence sentence;
     const struct name_row *names;
     bool gguf;  /* names are GGUF's */
     bool pairs; /* stored Q and K rotate neighbours: rows are put in order when packed */
 };
 /* *out is filled; arch_free also after a failure. */
-MUST_USE enum status arch_from_checkpoint(struct arch *out, const struct checkpoint *ck, int n_ctx, struct error *err);
-MUST_USE enum status arch_from_json(struct arch *out, const struct json *config, int n_ctx, struct error *err);
+MUST_USE enum status arch_from_checkpoint(struct arch *out, const struct checkpoint *ck,
+                                          const struct model_options *options, struct error *err);
+MUST_USE enum status arch_from_json(struct arch *out, const struct json *config, const struct model_options *options,
+                                    struct error *err);
 void arch_free(struct arch *a);
 void config_add_eos(struct model_config *c, int64_t id); /* once, and only when it is a token */
 int64_t arch_dim(const struct arch *a, enum dim d);

@@ -156,7 +156,8 @@ static enum dtype fallback(enum dtype t)
 
 struct recipe_answer recipe_type(const struct recipe *r, const struct recipe_ask *ask)
 {
-    bool small = ask->vector || ask->role == W_ROUTER || ask->role == W_SHARED_ROUTER || ask->role == W_POSITION;
+    bool small = ask->vector || ask->role == W_ROUTER || ask->role == W_SHARED_ROUTER || ask->role == W_POSITION ||
+                 ask->role == W_TYPE || ask->role == W_POOLER || ask->role == W_SCORE;
     if (small) /* little to gain, much to lose; engines expect them so */
         return (struct recipe_answer){DT_F32, DT_F32};
     enum dtype wanted = wanted_type(r, ask), type = wanted;

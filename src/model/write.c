@@ -398,6 +398,8 @@ enum status model_write_hf(const struct model *m, const char *folder, enum dtype
         return fail(err, ST_UNSUPPORTED,
                     "write: a Hugging Face folder holds f32, f16 or bf16, not %s; write a GGUF instead",
                     dtype_row(type)->name);
+    if (m->arch.config.task != TASK_GENERATE)
+        return fail(err, ST_UNSUPPORTED, "write: encoders, embedding models and classifiers are written as GGUF only");
     if (m->arch.rope_config.divide)
         return fail(err, ST_UNSUPPORTED,
                     "write: this GGUF scales positions by a table (rope_freqs) that config.json cannot express");

@@ -70,6 +70,11 @@ static void put_config(struct gguf_out *g, const char *name)
              c->norm_eps);
     if (a->family == &family_gpt_neox)
         gguf_put_bool(g->w, key_of(g, "use_parallel_residual"), !a->alt);
+    static const int poolings[] = {[POOL_MEAN] = 1, [POOL_FIRST] = 2, [POOL_LAST] = 3};
+    if (c->task != TASK_GENERATE)
+        put_int(g, "pooling_type", c->task == TASK_SCORE ? 4 : poolings[c->pooling]);
+    if (c->encoder)
+        gguf_put_bool(g->w, key_of(g, "attention.causal"), false);
     if (a->rope[0].n_half)
         put_rope_keys(g);
 }
@@ -80,7 +85,8 @@ static enum status check_expressible(const struct arch *a, struct error *err)
     const struct rope_config *r = &a->rope_config;
     const struct model_config *c = &a->config;
     const char *what = NULL;
-    bool plain_act = str_is(str_of(a->family->act ? a->family->act : ""), "silu") ? a->act == FN_SILU : true;
+    bool plain_act = str_is(str_of(a->family->act ? a->family->act : ""), "silu") ? a->act == FN_SILU
+                                                                                  : !c->encoder || a->act == FN_GELU;
     if (strcmp(r->type, "linear") != 0 && strcmp(r->type, "yarn") != 0 && r->type[0])
         what = "this rope scaling";
     else if (r->mscale || r->mscale_all_dim || r->attention_factor || r->no_truncate)

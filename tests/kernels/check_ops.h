@@ -172,12 +172,15 @@ static inline void check_map_function(struct sink *s, struct pool *pool)
 struct attend_shape {
     int n_head, n_kv_head, d_head, window;
     real soft_cap;
+    bool both_ways;
 };
 static const struct attend_shape attend_shapes[] = {
-    {1, 1, 64, 0, 0},  {5, 1, 20, 0, 0},    {9, 3, 64, 0, 0},  {14, 2, 64, 0, 0}, {2, 2, 80, 70, 0}, {3, 1, 96, 0, 5},
-    {4, 4, 128, 0, 0}, {8, 1, 128, 300, 0}, {2, 1, 256, 0, 0}, {6, 2, 13, 0, 0},  {4, 2, 1, 1, 0},   {34, 1, 16, 0, 0},
+    {1, 1, 64, 0, 0}, {5, 1, 20, 0, 0},  {9, 3, 64, 0, 0},       {14, 2, 64, 0, 0},      {2, 2, 80, 70, 0},
+    {3, 1, 96, 0, 5}, {4, 4, 128, 0, 0}, {8, 1, 128, 300, 0},    {2, 1, 256, 0, 0},      {6, 2, 13, 0, 0},
+    {4, 2, 1, 1, 0},  {34, 1, 16, 0, 0}, {3, 3, 32, 0, 0, true}, {4, 2, 20, 0, 5, true}, {7, 1, 64, 0, 0, true},
 };
 enum { ATTEND_SHAPES = sizeof attend_shapes / sizeof attend_shapes[0] };
+enum { ATTEND_CAUSAL = ATTEND_SHAPES - 3 }; /* the others need every key of the sequence at once: no chunks */
 
 /* Three sequences: one of 330 tokens (two segments), one of 17, one of 1; written and attended in chunks of `chunk`
  * rows, all sequences in one batch as long as they last. out [330 + 17 + 1 rows]. */
@@ -187,7 +190,8 @@ static inline void attend_chunked(real *out, const struct attend_shape *shape, e
                                   struct pool *pool)
 {
     struct kv_layout l = {type, shape->n_kv_head, shape->d_head};
-    struct attend_attr attr = {shape->n_head, (real)(1 / sqrt(shape->d_head)), shape->window, shape->soft_cap};
+    struct attend_attr attr = {shape->n_head, (real)(1 / sqrt(shape->d_head)), shape->window, shape->soft_cap,
+                               shape->both_ways};
     int64_t q_row = (int64_t)shape->n_head * shape->d_head, kv_row = (int64_t)shape->n_kv_head * shape->d_head;
     real *q = ops_input(ATTEND_ROWS * q_row, 1.5f, 1, false), *k = ops_input(ATTEND_ROWS * kv_row, 1.5f, 2, false);
     real *v = ops_input(ATTEND_ROWS * kv_row, 1, 3, edges);
@@ -265,7 +269,8 @@ static inline void check_attend_segments(struct sink *s, const struct attend_sha
 {
     enum { LENGTH = 900, ROWS = 2 };
     struct kv_layout l = {type, shape->n_kv_head, shape->d_head};
-    struct attend_attr attr = {shape->n_head, (real)(1 / sqrt(shape->d_head)), shape->window, shape->soft_cap};
+    struct attend_attr attr = {shape->n_head, (real)(1 / sqrt(shape->d_head)), shape->window, shape->soft_cap,
+                               shape->both_ways};
     int64_t q_row = (int64_t)shape->n_head * shape->d_head, kv_row = (int64_t)shape->n_kv_head * shape->d_head;
     real *k = ops_input(LENGTH * kv_row, 1.5f, 2, false), *v = ops_input(LENGTH * kv_row, 1, 3, false);
     real *q = ops_input(ROWS * q_row, 1.5f, 1, false), *whole = zeros_new((size_t)(ROWS * q_row));
@@ -297,7 +302,7 @@ static inline void check_attend_shapes_in_segments(struct sink *s, bool same)
     struct error err;
     struct pool *wide;
     OK(pool_create(&wide, 9, &err)); /* so many threads that every shape is split */
-    for (int i = 0; i < ATTEND_SHAPES; i++)
+    for (int i = 0; i < ATTEND_CAUSAL; i++)
         check_attend_segments(s, &attend_shapes[i], (enum kv_type)(i % 3), same, wide);
     pool_destroy(wide);
 }
@@ -313,10 +318,11 @@ static inline void check_attend_merge(struct sink *s, struct pool *pool)
 
 static inline void check_attend_back(struct sink *s, struct pool *pool)
 {
-    for (int i = 0; i < ATTEND_SHAPES; i++) {
+    for (int i = 0; i < ATTEND_CAUSAL; i++) {
         const struct attend_shape *shape = &attend_shapes[i];
         struct kv_layout l = {KV_F32, shape->n_kv_head, shape->d_head};
-        struct attend_attr attr = {shape->n_head, (real)(1 / sqrt(shape->d_head)), shape->window, shape->soft_cap};
+        struct attend_attr attr = {shape->n_head, (real)(1 / sqrt(shape->d_head)), shape->window, shape->soft_cap,
+                                   shape->both_ways};
         struct attend_span spans[2] = {{0, i == 7 ? 300 : 90, 0, NULL}, {0, 17, 0, NULL}};
         int64_t rows = spans[1].row0 = spans[0].n_row;
         rows += 17;

@@ -4,18 +4,24 @@
 
 #include "test.h"
 
+/* A file below the cache's folder of models; NULL when it is not there. */
+static inline const char *fetched_model(char *path, size_t size, const char *name)
+{
+    const char *cache = getenv("INGOT_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (cache && *cache)
+        snprintf(path, size, "%s", cache);
+    else if (xdg && *xdg)
+        snprintf(path, size, "%s/ingot", xdg);
+    else
+        snprintf(path, size, "%s/.cache/ingot", home ? home : "");
+    strncat(path, "/models/", size - strlen(path) - 1);
+    strncat(path, name, size - strlen(path) - 1);
+    return access(path, R_OK) == 0 ? path : NULL;
+}
 static inline const char *first_run_model(void)
 {
     static char path[4096];
-    const char *cache = getenv("INGOT_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (cache && *cache)
-        snprintf(path, sizeof path, "%s", cache);
-    else if (xdg && *xdg)
-        snprintf(path, sizeof path, "%s/ingot", xdg);
-    else
-        snprintf(path, sizeof path, "%s/.cache/ingot", home ? home : "");
-    strncat(path, "/models/SmolLM2-135M-Instruct.Q4_1.gguf", sizeof path - strlen(path) - 1);
-    return access(path, R_OK) == 0 ? path : NULL;
+    return fetched_model(path, sizeof path, "SmolLM2-135M-Instruct.Q4_1.gguf");
 }
 #define NEED_FIRST_RUN_MODEL()                                                                                         \
     do {                                                                                                               \

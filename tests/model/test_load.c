@@ -269,9 +269,9 @@ static void test_rope_factors_of_unequal_length_are_refused(void **state)
         gguf_writer_destroy(w);
         OK(checkpoint_open(&ck, path, &err));
         if (n == 2) {
-            OK(arch_from_checkpoint(&arch, ck, 0, &err));
+            OK(arch_from_checkpoint(&arch, ck, &(struct model_options){0}, &err));
         } else {
-            FAILS(ST_CORRUPT, arch_from_checkpoint(&arch, ck, 0, &err));
+            FAILS(ST_CORRUPT, arch_from_checkpoint(&arch, ck, &(struct model_options){0}, &err));
             assert_non_null(strstr(err.text, "rope_freqs has 2 numbers and rope_factors_long 1"));
         }
         arch_free(&arch);

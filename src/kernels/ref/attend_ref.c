@@ -103,7 +103,7 @@ static void page_read(struct page_rows *rows, const struct kv_head *h, const str
         }
 }
 
-/* ---- attention of one query ---- */
+/* ---- attention of one query: pos is the last key it sees ---- */
 static void attend_segment(struct softmax *part, const real *q, const struct attend_job *job,
                            const struct attend_span *span, int kv_head, int pos, int segment)
 {
@@ -139,7 +139,7 @@ void attend__ref(const struct attend_job *job, const struct attend_span *span, i
     for (int row = row0; row < row1; row++)
         for (int g = 0; g < group; g++) {
             int64_t at = ((int64_t)(span->row0 + row) * n_head + kv_head * group + g) * job->l->d_head;
-            attend_query(job->out + at, job->q + at, job, span, kv_head, span->pos0 + row);
+            attend_query(job->out + at, job->q + at, job, span, kv_head, attend_last_key(job->attr, span, row));
         }
 }
 
@@ -149,7 +149,8 @@ void attend_part__ref(const struct attend_parts *p, const struct attend_span *sp
     for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
         struct softmax part;
         int64_t at = (int64_t)(span->row0 + row) * n_head + head;
-        attend_segment(&part, p->job.q + at * d, &p->job, span, kv_head, span->pos0 + row, segment);
+        attend_segment(&part, p->job.q + at * d, &p->job, span, kv_head, attend_last_key(p->job.attr, span, row),
+                       segment);
         real *out = attend_part_at(p, span->row0 + row, head, segment);
         out[0] = part.empty ? 0 : part.max;
         out[1] = part.empty ? 0 : part.sum;

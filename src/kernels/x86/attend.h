@@ -135,7 +135,7 @@ static void take_queries(struct batch *b, int64_t at[BATCH], const struct attend
         int row = row0 + (u0 + u) / group;
         at[u] = ((int64_t)(span->row0 + row) * n_head + kv_head * group + (u0 + u) % group) * d;
         b->q[u] = job->q + at[u];
-        b->pos[u] = span->pos0 + row;
+        b->pos[u] = attend_last_key(job->attr, span, row);
         b->first[u] = attend_first_key(job->attr, b->pos[u]);
     }
     batch_begin(b);

@@ -14,6 +14,7 @@ static const struct name_row names[] = {
     {W_DOWN, "model.layers.{l}.mlp.down_proj", NAME_BIAS_MAYBE},
     {W_OUT_NORM, "model.norm", 0},
     {W_HEAD, "lm_head", 0},
+    {W_SCORE, "score", NAME_BIAS_MAYBE},
     {W_NONE},
 };
 

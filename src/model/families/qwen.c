@@ -5,7 +5,7 @@
     {W_EMBED, "model.embed_tokens", 0}, {W_ATTN_NORM, "model.layers.{l}.input_layernorm", 0},                          \
         {W_MLP_NORM, "model.layers.{l}.post_attention_layernorm", 0}, {W_GATE, "model.layers.{l}.mlp.gate_proj", 0},   \
         {W_UP, "model.layers.{l}.mlp.up_proj", 0}, {W_DOWN, "model.layers.{l}.mlp.down_proj", 0},                      \
-        {W_OUT_NORM, "model.norm", 0},                                                                                 \
+        {W_OUT_NORM, "model.norm", 0}, {W_SCORE, "score", NAME_BIAS_MAYBE},                                            \
     {                                                                                                                  \
         W_HEAD, "lm_head", 0                                                                                           \
     }

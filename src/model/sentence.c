@@ -1,0 +1,133 @@
+/* sentence - the files that sentence-transformers puts beside a model: modules.json, the pooling's config.json,
+ * sentence_bert_config.json, config_sentence_transformers.json
+ *
+ * A module that would change the vectors and is not offered is refused by name; Normalize is not a step of the model:
+ * whoever hands vectors out normalizes them.
+ */
+#include "base/file.h"
+#include "base/json.h"
+#include "model/private.h"
+
+#include <stdio.h>
+
+enum { FILE_MAX = 4 << 20, PATH_BYTES = 4096 };
+
+/* A JSON file of the folder; *doc NULL when there is none. Its strings live in the arena. */
+static enum status read_file(const struct json **doc, struct arena *arena, const char *folder, const char *name,
+                             struct error *err)
+{
+    char path[PATH_BYTES];
+    struct buf text = {0};
+    *doc = NULL;
+    if (file_kind(path_join(path, sizeof path, folder, name)) == FILE_ABSENT)
+        return ST_OK;
+    enum status st = file_read_all(&text, path, FILE_MAX, err);
+    char *kept = st == ST_OK ? arena_alloc(arena, text.len + 1) : NULL;
+    if (st == ST_OK && !kept)
+        st = fail_nomem(err, "config");
+    if (st == ST_OK) {
+        memcpy(kept, text.ptr ? text.ptr : "", text.len);
+        st = json_parse(doc, arena, str_n(kept, text.len), 0, err);
+    }
+    buf_free(&text);
+    return st == ST_OK ? ST_OK : fail(err, st, "%.300s: %.180s", path, err ? err->text : "");
+}
+
+/* Old files have a switch for each way, new ones the name of the way. */
+static enum status read_pooling(struct sentence *s, const struct json *config, const char *name, struct error *err)
+{
+    static const struct {
+        const char *key, *name;
+        enum pooling pooling; /* POOL_NONE: not offered */
+    } ways[] = {{"pooling_mode_mean_tokens", "mean", POOL_MEAN},
+                {"pooling_mode_cls_token", "cls", POOL_FIRST},
+                {"pooling_mode_lasttoken", "lasttoken", POOL_LAST},
+                {"pooling_mode_max_tokens", "max", POOL_NONE},
+                {"pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", POOL_NONE},
+                {"pooling_mode_weightedmean_tokens", "weightedmean", POOL_NONE}};
+    struct str mode = json_str(json_get(config, "pooling_mode"));
+    if (!json_bool(json_get(config, "include_prompt"), true))
+        return fail(err, ST_UNSUPPORTED, "%s: include_prompt: false is not offered", name);
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        if (!str_is(mode, ways[i].name) && !json_bool(json_get(config, ways[i].key), false))
+            continue;
+        if (!ways[i].pooling || s->pooling)
+            return fail(err, ST_UNSUPPORTED, "%s: pooling by \"%s\"%s is not offered; mean, cls or lasttoken are", name,
+                        ways[i].name, s->pooling ? " beside another" : "");
+        s->pooling = ways[i].pooling;
+    }
+    return s->pooling
+               ? ST_OK
+               : fail(err, ST_UNSUPPORTED, "%s: pooling_mode \"%.*s\" is not offered; mean, cls and lasttoken are",
+                      name, STR_ARG(mode));
+}
+
+/* The last word of "sentence_transformers.models.Pooling". */
+static struct str last_word(struct str type)
+{
+    size_t at = type.len;
+    while (at > 0 && type.ptr[at - 1] != '.')
+        at--;
+    return str_from(type, at);
+}
+
+static enum status read_module(struct sentence *s, const struct json *module, struct arena *arena, const char *folder,
+                               struct error *err)
+{
+    struct str type = last_word(json_str(json_get(module, "type"))), path = json_str(json_get(module, "path"));
+    const struct json *config;
+    char name[PATH_BYTES / 8];
+    if (str_is(type, "Transformer") && path.len == 0)
+        return ST_OK;
+    if (str_is(type, "Normalize"))
+        return ST_OK;
+    if (!str_is(type, "Pooling"))
+        return fail(err, ST_UNSUPPORTED,
+                    "modules.json: the module \"%.*s\"%s is not offered; Transformer, Pooling and Normalize are",
+                    STR_ARG(type), str_is(type, "Transformer") ? " in a folder of its own" : "");
+    bool plain = path.len < 200 && str_find(path, STR(".."), 0) == SIZE_MAX && !str_starts(path, STR("/"));
+    snprintf(name, sizeof name, "%.*s/config.json", plain ? (int)path.len : 0, plain ? path.ptr : "");
+    TRY(read_file(&config, arena, folder, name, err));
+    if (!config)
+        return fail(err, ST_NOT_FOUND, "modules.json names %.200s, which is not there", name);
+    return read_pooling(s, config, name, err);
+}
+
+static void read_prompts(struct sentence *s, const struct json *config)
+{
+    struct str chosen = json_str(json_get(config, "default_prompt_name"));
+    JSON_EACH_MEMBER (name, text, json_get(config, "prompts"))
+        if (s->n_prompt < PROMPTS_MAX && json_is(text, JSON_STRING)) {
+            if (chosen.ptr && str_eq(name, chosen))
+                s->default_prompt = s->n_prompt;
+            s->prompts[s->n_prompt++] = (struct sentence_prompt){name, json_str(text)};
+        }
+}
+
+enum status sentence_read(struct sentence *s, struct arena *arena, const char *folder, struct error *err)
+{
+    const struct json *modules, *config;
+    *s = (struct sentence){.default_prompt = -1};
+    TRY(read_file(&modules, arena, folder, "modules.json", err));
+    if (!modules)
+        return ST_OK;
+    JSON_EACH (module, modules) {
+        TRY(read_module(s, module, arena, folder, err));
+    }
+    s->found = s->pooling != POOL_NONE;
+    TRY(read_file(&config, arena, folder, "sentence_bert_config.json", err));
+    int64_t n = json_int(json_get(config, "max_seq_length"), 0);
+    s->n_ctx = n > 0 && n <= 1 << 20 ? (int)n : 0;
+    TRY(read_file(&config, arena, folder, "config_sentence_transformers.json", err));
+    read_prompts(s, config);
+    return ST_OK;
+}
+
+struct str model_prompt(const struct model *m, struct str name)
+{
+    const struct sentence *s = &m->arch.sentence;
+    for (int i = 0; i < s->n_prompt; i++)
+        if (name.ptr ? str_eq(s->prompts[i].name, name) : i == s->default_prompt)
+            return s->prompts[i].text;
+    return name.ptr ? (struct str){0} : STR("");
+}

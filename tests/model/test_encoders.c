@@ -1,0 +1,556 @@
+/* test_encoders - encoders, embedding models and classifiers against transformers (tools/golden/encoders.py, minilm.py)
+ *
+ * The goldens hold configurations, tensor lists and vectors; the weights come from the formula of made.h. The same
+ * sequences together in one batch, on any number of threads, must have the bits of each alone.
+ */
+#include "model/made.h"
+
+#include "base/fault.h"
+#include "model/first_run.h"
+#include "model/private.h"
+
+#include <sys/stat.h>
+
+enum { SEQUENCES_MAX = 16, TOKENS_MAX = 2048 };
+
+/* ---- running ---- */
+struct texts {
+    int n, at;
+    int32_t ids[TOKENS_MAX], types[TOKENS_MAX];
+    struct attend_span spans[SEQUENCES_MAX];
+};
+
+static void texts_add(struct texts *t, const int32_t *ids, int n, int first)
+{
+    assert_true(t->n < SEQUENCES_MAX && t->at + n <= TOKENS_MAX);
+    for (int i = 0; i < n; i++) {
+        t->ids[t->at + i] = ids[i];
+        t->types[t->at + i] = first && i >= first;
+    }
+    t->spans[t->n++] = (struct attend_span){.row0 = t->at, .n_row = n};
+    t->at += n;
+}
+
+/* out [t->n, n_out] */
+static void run_texts(float *out, const struct model *m, struct texts *t, struct pool *pool)
+{
+    struct error err;
+    struct model_run *run;
+    int32_t blocks[TOKENS_MAX / KV_BLOCK + SEQUENCES_MAX];
+    int n_block = 0;
+    for (int i = 0; i < t->n; i++) {
+        t->spans[i].blocks = blocks + n_block;
+        for (int b = 0; b * KV_BLOCK < t->spans[i].n_row; b++, n_block++)
+            blocks[n_block] = n_block;
+    }
+    void *kv = mem_alloc_aligned((size_t)n_block * model_kv_block_bytes(m));
+    memset(kv, 0xff, (size_t)n_block * model_kv_block_bytes(m)); /* NaN: what was not written is never read */
+    OK(model_run_create(&run, m, t->at, t->n, kv, n_block, pool, &err));
+    struct model_batch b = {.n_row = t->at, .ids = t->ids, .spans = t->spans, .n_span = t->n, .types = t->types};
+    model_forward(run, &b, out);
+    model_run_free(run);
+    mem_free(kv);
+}
+
+static struct model *open_model(const char *path, struct model_options options)
+{
+    struct error err;
+    struct checkpoint *ck;
+    struct model *m;
+    options.exact = options.any_task = true;
+    OK(checkpoint_open(&ck, path, &err));
+    OK(model_load(&m, ck, &options, &err));
+    checkpoint_close(ck);
+    return m;
+}
+
+/* ---- goldens ---- */
+static char gguf_path[160];
+
+static void check_sequence(const struct model *m, const struct json *c, const struct json *q, const char *kind)
+{
+    struct texts t = {0};
+    float out[128];
+    size_t n;
+    int32_t ids[TOKENS_MAX];
+    double scale = 0, error = 0;
+    float *want = decode_floats(json_str(json_get(q, kind)), &n);
+    ids_of(ids, json_int(json_get(q, "seed"), 0), (int)json_int(json_get(q, "n"), 0));
+    texts_add(&t, ids, (int)json_int(json_get(q, "n"), 0), (int)json_int(json_get(q, "first"), 0));
+    assert_int_equal(n, model_config(m)->n_out);
+    run_texts(out, m, &t, NULL);
+    for (size_t i = 0; i < n; i++) {
+        scale = fmax(scale, fabs((double)want[i]));
+        error = fmax(error, fabs((double)out[i] - (double)want[i]));
+    }
+    worst = fmax(worst, error / scale);
+    if (!(error <= 1e-5 * scale))
+        fail_msg("%.*s, %s of %d tokens: off by %.2e of the largest", STR_ARG(json_str(json_get(c, "name"))), kind,
+                 t.at, error / scale);
+    free(want);
+}
+
+static void check_model(const struct json *c, const char *path)
+{
+    static const char *const kinds[] = {[POOL_MEAN] = "mean", [POOL_FIRST] = "cls", [POOL_LAST] = "last"};
+    bool score = str_find(json_str(json_get(c, "name")), STR("score"), 0) != SIZE_MAX;
+    for (enum pooling p = score ? POOL_LAST : POOL_MEAN; p <= POOL_LAST; p++) {
+        struct model *m = open_model(path, (struct model_options){.pooling = score ? POOL_NONE : p});
+        assert_int_equal(model_config(m)->task, score ? TASK_SCORE : TASK_EMBED);
+        JSON_EACH (q, json_get(c, "sequences")) {
+            check_sequence(m, c, q, score ? "score" : kinds[p]);
+        }
+        model_free(m);
+    }
+}
+
+/* GGUF has no row before the first position. */
+static void drop_positions(struct made_list *l, int rows)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        struct made *x = &l->items[i];
+        if (!str_is(x->gguf, "position_embd.weight"))
+            continue;
+        x->shape[0] -= rows;
+        x->count = x->shape[0] * x->shape[1];
+        memmove(x->data, x->data + rows * x->shape[1], (size_t)x->count * sizeof *x->data);
+    }
+}
+
+static void write_gguf(struct made_list *l, const struct json *config, const char *arch, int pooling)
+{
+    struct error err;
+    struct gguf_writer *w;
+    char key[64];
+    int64_t n_pad = str_is(STR("bert"), arch) && json_get(config, "pad_token_id") ? 2 : 0;
+    const struct {
+        const char *key, *from;
+    } ints[] = {{"block_count", "num_hidden_layers"},
+                {"embedding_length", "hidden_size"},
+                {"attention.head_count", "num_attention_heads"},
+                {"attention.head_count_kv", "num_key_value_heads"},
+                {"attention.key_length", "head_dim"},
+                {"feed_forward_length", "intermediate_size"},
+                {"context_length", "max_position_embeddings"}};
+    OK(gguf_writer_create(&w, &err));
+    gguf_put_string(w, "general.architecture", str_of(arch));
+    for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
+        int64_t value = json_int(json_get(config, ints[i].from), 0) - (i == 6 ? n_pad : 0);
+        snprintf(key, sizeof key, "%s.%s", arch, ints[i].key);
+        if (value > 0)
+            gguf_put_int(w, key, GGUF_U32, value);
+    }
+    snprintf(key, sizeof key, "%s.pooling_type", arch);
+    gguf_put_int(w, key, GGUF_U32, pooling);
+    gguf_put_bool(w, "bert.attention.causal", false);
+    gguf_put_real(w, "bert.attention.layer_norm_epsilon", GGUF_F32, 1e-12);
+    gguf_put_real(w, "qwen3.attention.layer_norm_rms_epsilon", GGUF_F32, 1e-6);
+    gguf_put_real(w, "qwen3.rope.freq_base", GGUF_F32, 10000);
+    drop_positions(l, (int)n_pad);
+    list_out(l, true, DT_F32);
+    OK(gguf_writer_commit(w, gguf_path, l->out, l->n, &err));
+    gguf_writer_destroy(w);
+}
+
+static const struct json *cases;
+static struct arena arena;
+static struct buf text;
+
+static void test_every_encoder(void **state)
+{
+    (void)state;
+    static const enum dtype types[] = {DT_F32, DT_F16, DT_BF16};
+    int n_gguf = 0;
+    assert_true(json_count(cases) >= 9);
+    JSON_EACH (c, cases) {
+        const struct json *config = json_get(c, "config");
+        struct str name = json_str(json_get(c, "name"));
+        struct made_list l;
+        worst = 0;
+        make_tensors(&l, c);
+        for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+            write_hf(&l, config, types[i]);
+            check_model(c, folder);
+        }
+        bool score = str_find(name, STR("score"), 0) != SIZE_MAX;
+        bool all = !str_is(json_str(json_get(config, "hidden_act")), "relu"); /* GGUF does not say */
+        for (size_t i = 0; i < l.n; i++)
+            all &= l.items[i].gguf.ptr != NULL;
+        if (all) {
+            bool qwen = str_starts(name, STR("qwen3"));
+            write_gguf(&l, config, qwen ? "qwen3" : "bert", score ? 4 : 1);
+            check_model(c, gguf_path);
+            n_gguf++;
+        }
+        print_message("%.*s%s: largest error %.1e of the largest number\n", STR_ARG(name), all ? " (and GGUF)" : "",
+                      worst);
+        free_tensors(&l);
+    }
+    assert_true(n_gguf >= 5);
+}
+
+/* ---- bits ---- */
+static void check_company(const struct model *m, const struct json *c)
+{
+    struct error err;
+    struct texts all = {0};
+    float together[SEQUENCES_MAX * 128], alone[128];
+    int32_t ids[TOKENS_MAX];
+    int n_out = model_config(m)->n_out;
+    static const int lengths[] = {17, 64, 1, 300, 33, 2, 65};
+    enum { N = sizeof lengths / sizeof *lengths };
+    for (int i = 0; i < N; i++) {
+        ids_of(ids, 50 + i, lengths[i]);
+        texts_add(&all, ids, lengths[i], model_config(m)->n_type > 1 ? lengths[i] / 2 : 0);
+    }
+    for (int threads = 1; threads <= 3; threads++) {
+        struct pool *pool;
+        OK(pool_create(&pool, threads, &err));
+        run_texts(together, m, &all, pool);
+        for (int i = 0; i < N; i++) {
+            struct texts one = {0};
+            ids_of(ids, 50 + i, lengths[i]);
+            texts_add(&one, ids, lengths[i], model_config(m)->n_type > 1 ? lengths[i] / 2 : 0);
+            run_texts(alone, m, &one, NULL);
+            if (memcmp(alone, together + i * n_out, (size_t)n_out * sizeof *alone) != 0)
+                fail_msg("%.*s: sequence %d, %d threads: not the bits it has alone",
+                         STR_ARG(json_str(json_get(c, "name"))), i, threads);
+        }
+        pool_destroy(pool);
+    }
+}
+
+static void test_company_does_not_change_bits(void **state)
+{
+    (void)state;
+    JSON_EACH (c, cases) {
+        struct made_list l;
+        make_tensors(&l, c);
+        write_hf(&l, json_get(c, "config"), DT_F32);
+        free_tensors(&l);
+        bool score = str_find(json_str(json_get(c, "name")), STR("score"), 0) != SIZE_MAX;
+        struct model *m = open_model(folder, (struct model_options){.pooling = score ? POOL_NONE : POOL_MEAN});
+        check_company(m, c);
+        model_free(m);
+    }
+}
+
+/* What the comparison above could hide: a later token must matter to the first row, a neighbour must not. */
+static void test_later_tokens_are_seen(void **state)
+{
+    (void)state;
+    struct made_list l;
+    float a[128], b[128];
+    int32_t ids[70];
+    make_tensors(&l, json_at(cases, 0));
+    write_hf(&l, json_get(json_at(cases, 0), "config"), DT_F32);
+    free_tensors(&l);
+    struct model *m = open_model(folder, (struct model_options){.pooling = POOL_FIRST});
+    ids_of(ids, 3, 70);
+    struct texts t = {0}, changed = {0};
+    texts_add(&t, ids, 70, 0);
+    ids[69] = (ids[69] + 1) % 257;
+    texts_add(&changed, ids, 70, 0);
+    run_texts(a, m, &t, NULL);
+    run_texts(b, m, &changed, NULL);
+    assert_int_equal(model_config(m)->n_out, 60);
+    assert_true(memcmp(a, b, 60 * sizeof *a) != 0);
+    model_free(m);
+}
+
+/* Written as GGUF and read back: the same bits; what GGUF cannot say, and folders, are refused. */
+static void test_written_as_gguf(void **state)
+{
+    (void)state;
+    struct error err;
+    int n_written = 0;
+    JSON_EACH (c, cases) {
+        struct made_list l;
+        float before[128], after[128];
+        int32_t ids[33];
+        struct texts t = {0};
+        make_tensors(&l, c);
+        write_hf(&l, json_get(c, "config"), DT_F32);
+        free_tensors(&l);
+        bool score = str_find(json_str(json_get(c, "name")), STR("score"), 0) != SIZE_MAX;
+        struct model *m = open_model(folder, (struct model_options){.pooling = score ? POOL_NONE : POOL_FIRST});
+        ids_of(ids, 5, 33);
+        texts_add(&t, ids, 33, model_config(m)->n_type > 1 ? 9 : 0);
+        run_texts(before, m, &t, NULL);
+        FAILS(ST_UNSUPPORTED, model_write_hf(m, folder, DT_F32, &err));
+        enum status st = model_write_gguf(m, gguf_path, DT_F32, NULL, &err);
+        int n_out = model_config(m)->n_out;
+        model_free(m);
+        assert_true(st == ST_OK || st == ST_UNSUPPORTED);
+        if (st != ST_OK)
+            continue;
+        m = open_model(gguf_path, (struct model_options){0});
+        assert_int_equal(model_config(m)->n_out, n_out);
+        run_texts(after, m, &t, NULL);
+        assert_memory_equal(before, after, (size_t)n_out * sizeof *before);
+        model_free(m);
+        n_written++;
+    }
+    assert_int_equal(n_written, 4); /* bert, bert-score, qwen3-embed, qwen3-score */
+}
+
+/* ---- the files of sentence-transformers ---- */
+static void put_file(const char *name, const char *content)
+{
+    struct error err;
+    char path[256];
+    OK(file_write_all(path_join(path, sizeof path, folder, name), str_of(content), &err));
+}
+
+static enum status load_folder(const struct model_options *options, struct error *err)
+{
+    struct checkpoint *ck;
+    struct model *m;
+    TRY(checkpoint_open(&ck, folder, err));
+    enum status st = model_load(&m, ck, options, err);
+    checkpoint_close(ck);
+    if (st == ST_OK)
+        model_free(m);
+    return st;
+}
+
+static const char modules[] =
+    "[{\"idx\":0,\"path\":\"\",\"type\":\"sentence_transformers.models.Transformer\"},"
+    "{\"idx\":1,\"path\":\"1_Pooling\",\"type\":\"sentence_transformers.models.Pooling\"},"
+    "{\"idx\":2,\"path\":\"2_Normalize\",\"type\":\"sentence_transformers.models.Normalize\"}]";
+static const char pooling_last[] = "{\"word_embedding_dimension\":64,\"pooling_mode_cls_token\":false,"
+                                   "\"pooling_mode_mean_tokens\":false,\"pooling_mode_lasttoken\":true}";
+static const char prompts[] = "{\"prompts\":{\"query\":\"Query: \",\"document\":\"\"},\"default_prompt_name\":null}";
+
+static void make_sentence_model(int index)
+{
+    struct made_list l;
+    char path[256];
+    make_tensors(&l, json_at(cases, (size_t)index));
+    write_hf(&l, json_get(json_at(cases, (size_t)index), "config"), DT_F32);
+    free_tensors(&l);
+    put_file("modules.json", modules);
+    mkdir(path_join(path, sizeof path, folder, "1_Pooling"), 0700);
+    put_file("1_Pooling/config.json", pooling_last);
+    put_file("sentence_bert_config.json", "{\"max_seq_length\": 77}");
+    put_file("config_sentence_transformers.json", prompts);
+}
+
+static void remove_sentence_files(void)
+{
+    static const char *const names[] = {"modules.json", "sentence_bert_config.json",
+                                        "config_sentence_transformers.json"};
+    char path[256];
+    for (size_t i = 0; i < 3; i++)
+        unlink(path_join(path, sizeof path, folder, names[i]));
+}
+
+static void test_sentence_files_make_an_embedding_model(void **state)
+{
+    (void)state;
+    make_sentence_model(7); /* a decoder */
+    struct model *m = open_model(folder, (struct model_options){0});
+    assert_int_equal(model_config(m)->task, TASK_EMBED);
+    assert_int_equal(model_config(m)->pooling, POOL_LAST);
+    assert_int_equal(model_config(m)->n_ctx, 77);
+    assert_true(str_is(model_prompt(m, STR("query")), "Query: "));
+    assert_true(str_is(model_prompt(m, (struct str){0}), ""));
+    assert_null(model_prompt(m, STR("other")).ptr);
+    model_free(m);
+    put_file("1_Pooling/config.json", "{\"embedding_dimension\":64,\"pooling_mode\":\"cls\"}"); /* the newer spelling */
+    put_file("config_sentence_transformers.json",
+             "{\"prompts\":{\"query\":\"Query: \"},\"default_prompt_name\":\"query\"}");
+    m = open_model(folder, (struct model_options){0});
+    assert_int_equal(model_config(m)->pooling, POOL_FIRST);
+    assert_true(str_is(model_prompt(m, (struct str){0}), "Query: "));
+    model_free(m);
+    remove_sentence_files();
+    m = open_model(folder, (struct model_options){0});
+    assert_int_equal(model_config(m)->task, TASK_GENERATE);
+    model_free(m);
+}
+
+static void check_refused(const char *name, const char *content, enum status status, const char *word)
+{
+    struct error err;
+    make_sentence_model(7);
+    put_file(name, content);
+    FAILS(status, load_folder(&(struct model_options){.any_task = true}, &err));
+    if (!strstr(err.text, word))
+        fail_msg("%s: \"%s\" does not say \"%s\"", name, err.text, word);
+    remove_sentence_files();
+}
+
+static void test_other_modules_are_refused_by_name(void **state)
+{
+    (void)state;
+    check_refused("modules.json", "[{\"path\":\"2_Dense\",\"type\":\"sentence_transformers.models.Dense\"}]",
+                  ST_UNSUPPORTED, "Dense");
+    check_refused("modules.json", "[{\"path\":\"9\",\"type\":\"a.Pooling\"}]", ST_NOT_FOUND, "9/config.json");
+    check_refused("1_Pooling/config.json", "{\"pooling_mode_max_tokens\":true}", ST_UNSUPPORTED, "max");
+    check_refused("1_Pooling/config.json", "{\"pooling_mode_mean_tokens\":true,\"pooling_mode_cls_token\":true}",
+                  ST_UNSUPPORTED, "beside another");
+    check_refused("1_Pooling/config.json", "{\"pooling_mode\":\"attention\"}", ST_UNSUPPORTED, "attention");
+    check_refused("1_Pooling/config.json", "{\"pooling_mode\":\"mean\",\"include_prompt\":false}", ST_UNSUPPORTED,
+                  "include_prompt");
+    check_refused("modules.json", "{", ST_CORRUPT, "modules.json");
+}
+
+/* Cut at every byte, and a bit flipped in every byte: an answer or a sentence, never a crash or a leak. */
+static void sweep_file(const char *name, const char *content)
+{
+    char damaged[1024];
+    struct error err;
+    size_t n = strlen(content);
+    assert_true(n < sizeof damaged);
+    for (size_t cut = 0; cut < n; cut++) {
+        snprintf(damaged, sizeof damaged, "%.*s", (int)cut, content);
+        put_file(name, damaged);
+        enum status st = load_folder(&(struct model_options){.any_task = true}, &err);
+        assert_true(st == ST_OK || err.text[0]);
+    }
+    for (size_t i = 0; i < n; i++) {
+        memcpy(damaged, content, n + 1);
+        damaged[i] ^= (char)(1 << i % 7);
+        put_file(name, damaged[i] ? damaged : "");
+        enum status st = load_folder(&(struct model_options){.any_task = true}, &err);
+        assert_true(st == ST_OK || err.text[0]);
+    }
+    put_file(name, content);
+}
+
+static void test_damaged_sentence_files(void **state)
+{
+    (void)state;
+    struct error err;
+    make_sentence_model(7);
+    sweep_file("modules.json", modules);
+    sweep_file("1_Pooling/config.json", pooling_last);
+    sweep_file("config_sentence_transformers.json", prompts);
+    OK(load_folder(&(struct model_options){.any_task = true}, &err));
+    int n = 1;
+    for (bool fired = true; fired; n++) {
+        fault_arm(FAULT_ALLOC, (uint64_t)n);
+        enum status st = load_folder(&(struct model_options){.any_task = true}, &err);
+        fired = fault_fired();
+        fault_disarm();
+        if (fired && st != ST_NOMEM)
+            fail_msg("allocation %d: status %d, %s", n, st, err.text);
+    }
+    print_message("%d allocations failed in turn\n", n - 2);
+    remove_sentence_files();
+}
+
+/* ---- configurations that would be computed wrongly ---- */
+static void check_config(const char *config, const struct model_options *options, const char *word)
+{
+    struct error err;
+    struct arena own;
+    const struct json *doc;
+    struct model *m;
+    arena_init(&own, 0);
+    OK(json_parse(&doc, &own, str_of(config), 0, &err));
+    FAILS(ST_UNSUPPORTED, model_random(&m, doc, DT_F32, 1, options, &err));
+    if (!strstr(err.text, word))
+        fail_msg("\"%s\" does not say \"%s\"", err.text, word);
+    arena_free(&own);
+}
+
+#define SMALL                                                                                                          \
+    "\"vocab_size\":17,\"hidden_size\":20,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"intermediate_size\":12," \
+    "\"max_position_embeddings\":64,\"type_vocab_size\":2,"
+static void test_what_is_not_an_encoder_is_refused(void **state)
+{
+    (void)state;
+    const struct model_options plain = {.any_task = true}, train = {.any_task = true, .train = true}, generate = {0};
+    check_config("{" SMALL "\"model_type\":\"bert\",\"is_decoder\":true}", &plain, "is_decoder");
+    check_config("{" SMALL "\"model_type\":\"bert\",\"position_embedding_type\":\"relative_key\"}", &plain,
+                 "relative_key");
+    check_config("{" SMALL "\"model_type\":\"bert\",\"architectures\":[\"BertForTokenClassification\"]}", &plain,
+                 "BertForTokenClassification");
+    check_config("{" SMALL "\"model_type\":\"distilbert\",\"architectures\":[\"DistilBertForSequenceClassification\"]}",
+                 &plain, "distilbert");
+    check_config("{" SMALL "\"model_type\":\"bert\"}", &train, "training");
+    check_config("{" SMALL "\"model_type\":\"bert\"}", &generate, "generates no text");
+    check_config("{" SMALL "\"model_type\":\"mpnet\"}", &plain, "mpnet");
+}
+
+/* ---- all-MiniLM-L6-v2 ---- */
+static void test_minilm(void **state)
+{
+    (void)state;
+    char path[4096];
+    struct error err;
+    struct bundle *b;
+    struct buf file = {0};
+    struct arena own;
+    double largest = 0;
+    int n = 0;
+    if (!fetched_model(path, sizeof path, "all-MiniLM-L6-v2")) {
+        print_message("skipped: all-MiniLM-L6-v2 is not here (tools/get-model minilm fetches it)\n");
+        skip();
+    }
+    arena_init(&own, 0);
+    OK(bundle_open(&b, path, &(struct model_options){.n_ctx = 512, .any_task = true}, &err));
+    assert_int_equal(model_config(b->model)->n_out, 384);
+    JSON_EACH (row, json_get(read_json(&own, &file, GOLDEN("model/minilm.json")), "texts")) {
+        struct ids ids = {0};
+        struct texts t = {0};
+        float out[384];
+        double squares = 0;
+        size_t at = 0, n_want;
+        OK(tokenizer_encode(b->tokenizer, &ids, json_str(json_get(row, "text")), TOKENIZE_ADD, &err));
+        JSON_EACH (id, json_get(row, "ids")) {
+            assert_true(at < ids.count);
+            assert_int_equal(ids.ids[at++], json_int(id, -1));
+        }
+        assert_int_equal(at, ids.count);
+        texts_add(&t, ids.ids, (int)ids.count, 0);
+        run_texts(out, b->model, &t, NULL);
+        float *want = decode_floats(json_str(json_get(row, "vector")), &n_want);
+        assert_int_equal(n_want, 384);
+        for (int i = 0; i < 384; i++)
+            squares += (double)out[i] * (double)out[i];
+        for (int i = 0; i < 384; i++)
+            largest = fmax(largest, fabs((double)out[i] / sqrt(squares) - (double)want[i]));
+        free(want);
+        ids_free(&ids);
+        n++;
+    }
+    print_message("%d texts: largest difference %.1e\n", n, largest);
+    assert_true(n >= 12);
+    assert_true(largest < 1e-5);
+    bundle_close(b);
+    buf_free(&file);
+    arena_free(&own);
+}
+
+int main(void)
+{
+    struct error err;
+    char command[160];
+    if (kernels_init(NULL, &err) != ST_OK)
+        return 1;
+    snprintf(folder, sizeof folder, "/tmp/ingot-encoders-XXXXXX");
+    if (!mkdtemp(folder))
+        return 1;
+    snprintf(gguf_path, sizeof gguf_path, "%s/model.gguf", folder);
+    arena_init(&arena, 0);
+    cases = json_get(read_json(&arena, &text, GOLDEN("model/encoders.json")), "cases");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_encoder),
+        cmocka_unit_test(test_company_does_not_change_bits),
+        cmocka_unit_test(test_later_tokens_are_seen),
+        cmocka_unit_test(test_written_as_gguf),
+        cmocka_unit_test(test_sentence_files_make_an_embedding_model),
+        cmocka_unit_test(test_other_modules_are_refused_by_name),
+        cmocka_unit_test(test_damaged_sentence_files),
+        cmocka_unit_test(test_what_is_not_an_encoder_is_refused),
+        cmocka_unit_test(test_minilm),
+    };
+    int failed = RUN(tests);
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    buf_free(&text);
+    arena_free(&arena);
+    return system(command) == 0 ? failed : 1;
+}
