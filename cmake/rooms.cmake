@@ -107,6 +107,10 @@ endforeach()
 # ---- tests: tests/<room>/test_*.c, one program each; *_f64.c link the double build; test_*.py run with python3 ----
 if(INGOT_TESTS)
   enable_testing()
+  set(TEST_TIMEOUT 600)
+  if(NOT INGOT_BUILD STREQUAL "release") # instrumented code is five to twenty times as slow
+    set(TEST_TIMEOUT 2400)
+  endif()
   pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
   core_library(core_f64 ${SCALAR_SRC}) # the reference only
   set_target_properties(core_f64 PROPERTIES EXCLUDE_FROM_ALL ON)
@@ -130,7 +134,7 @@ if(INGOT_TESTS)
       target_link_libraries(${t} PRIVATE core PkgConfig::CMOCKA)
     endif()
     add_test(NAME ${room}.${n} COMMAND ${t} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-    set_tests_properties(${room}.${n} PROPERTIES TIMEOUT 600 SKIP_RETURN_CODE 77)
+    set_tests_properties(${room}.${n} PROPERTIES TIMEOUT ${TEST_TIMEOUT} SKIP_RETURN_CODE 77)
   endforeach()
   file(GLOB_RECURSE TEST_PY CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/*/test_*.py)
   foreach(f ${TEST_PY})
@@ -138,7 +142,7 @@ if(INGOT_TESTS)
     get_filename_component(d ${f} DIRECTORY)
     get_filename_component(room ${d} NAME)
     add_test(NAME ${room}.${n} COMMAND ${CMAKE_SOURCE_DIR}/tools/python ${f} $<TARGET_FILE:ingot> WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-    set_tests_properties(${room}.${n} PROPERTIES TIMEOUT 600 SKIP_RETURN_CODE 77
+    set_tests_properties(${room}.${n} PROPERTIES TIMEOUT ${TEST_TIMEOUT} SKIP_RETURN_CODE 77
       ENVIRONMENT INGOT_CACHE=${CMAKE_BINARY_DIR}/test-cache) # never the user's
   endforeach()
 endif()

@@ -152,12 +152,22 @@ static void test_exact_logits_are_within_1e_4_of_a_deviation(void **state)
     assert_true(worst < 1e-4);
 }
 
+/* A sanitizer sees the same code in few answers and windows, and needs ten times as long for each. */
+#ifdef INGOT_SANITIZED
+enum { ANSWERS = 2, WINDOWS_EACH = 1 };
+#else
+enum { ANSWERS = 20, WINDOWS_EACH = 4 };
+#endif
+
 static void test_greedy_answers_are_those_of_transformers(void **state)
 {
     (void)state;
     NEED_FIRST_RUN_MODEL();
     int n_case = 0;
+    assert_int_equal(json_count(json_get(f->golden, "cases")), 20);
     JSON_EACH (c, json_get(f->golden, "cases")) {
+        if (n_case == ANSWERS)
+            break;
         int32_t ids[CONTEXT], expected[64];
         int n = ids_of(ids, json_get(c, "ids")), n_expected = ids_of(expected, json_get(c, "greedy"));
         forward(ids, 0, n);
@@ -171,12 +181,12 @@ static void test_greedy_answers_are_those_of_transformers(void **state)
         }
         n_case++;
     }
-    assert_int_equal(n_case, 20);
+    assert_int_equal(n_case, ANSWERS);
 }
 
 /* ---- perplexity: the default mode (int8 activations, f16 KV) against --exact ---- */
 
-enum { WINDOW = 256, WINDOWS_EACH = 4 };
+enum { WINDOW = 256 };
 
 static double window_nll(struct model_run *run, const int32_t *ids, float *logits)
 {
