@@ -249,10 +249,18 @@ enum status cli_engine_options(struct engine_options *out, const struct cli_mode
                                struct error *err)
 {
     TRY(range_check("prefill-chunk", m->prefill_chunk, 0, 1 << 16, err));
+    TRY(range_check("max-sequences", m->max_sequences, 0, 1 << 16, err));
+    TRY(range_check("queue", m->queue_max, 0, 1 << 20, err));
+    if (!(m->itl_ms >= 0 && m->itl_ms <= 1e9))
+        return fail(err, ST_INVALID, "--itl-ms %g: expected milliseconds, 0 to 1e9", m->itl_ms);
     *out = (struct engine_options){
         .n_thread = (int)m->threads,
         .kv_bytes = m->kv_bytes,
         .prefill_chunk = (int)m->prefill_chunk,
+        .max_sequences = (int)m->max_sequences,
+        .queue_max = (int)m->queue_max,
+        .itl_ms = m->itl_ms,
+        .no_prefix_cache = m->no_prefix_cache,
         .pool = pool,
     };
     return ST_OK;

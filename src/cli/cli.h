@@ -53,6 +53,9 @@ struct cli_model {
     int64_t prefill_chunk;
     const char *cache; /* folder or "off"; NULL: the user's */
     uint64_t cache_bytes;
+    int64_t max_sequences, queue_max; /* these are for many users at once: CLI_SERVING_OPTIONS */
+    double itl_ms;
+    bool no_prefix_cache;
 };
 #define CLI_MODEL_OPTIONS(m)                                                                                            \
     {"threads", 't', CLI_INT, &(m).threads, "N", "threads (default: all CPUs)"},                                        \
@@ -64,6 +67,19 @@ struct cli_model {
         {"cache-bytes", 0, CLI_BYTES, &(m).cache_bytes, "B", "of all packed models together (default 32G)"},            \
     {                                                                                                                   \
         "prefill-chunk", 0, CLI_INT, &(m).prefill_chunk, "N", "prompt tokens a step may carry (default 256)"            \
+    }
+#define CLI_SERVING_OPTIONS(m)                                                                                         \
+    {"max-sequences", 0, CLI_INT, &(m).max_sequences, "N", "answers written at once (default 64)"},                    \
+        {"queue", 0, CLI_INT, &(m).queue_max, "N", "requests that may wait; 503 beyond (default 1024)"},               \
+        {"itl-ms",                                                                                                     \
+         0,                                                                                                            \
+         CLI_REAL,                                                                                                     \
+         &(m).itl_ms,                                                                                                  \
+         "MS",                                                                                                         \
+         "time between tokens that other prompts may stretch a step to (default: 1.75 times the step, or 30)"},        \
+    {                                                                                                                  \
+        "no-prefix-cache", 0, CLI_FLAG, &(m).no_prefix_cache, NULL,                                                    \
+            "compute every prompt whole, even if another began alike"                                                  \
     }
 /* Checks the values and makes the pool; *pool is the caller's. */
 MUST_USE enum status cli_model_options(struct model_options *out, struct pool **pool, const struct cli_model *m,

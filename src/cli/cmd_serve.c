@@ -51,6 +51,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         {"scheduling-policy", 0, CLI_TEXT, &policy, "P",
          "fcfs: as requests come (default); priority: smaller \"priority\" first, for clients that trust each other"},
         {"log-level", 0, CLI_TEXT, &level, "L", "debug, info, warn, error or off (default info)"},
+        CLI_SERVING_OPTIONS(m),
         CLI_MODEL_OPTIONS(m),
     };
     const struct cli_spec spec = {

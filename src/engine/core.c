@@ -236,7 +236,8 @@ bool core_step(struct core *c)
     end_doomed(c, &c->sched.running);
     if (c->draft)
         c->draft(c->ctx, &c->sched.running);
-    const struct batch *b = sched_next(&c->sched, executor_now(&c->x));
+    uint64_t begin = executor_now(&c->x);
+    const struct batch *b = sched_next(&c->sched, begin);
     if (b->model.n_row) {
         if (c->on_scheduled)
             c->on_scheduled(c->ctx);
@@ -246,6 +247,7 @@ bool core_step(struct core *c)
         for (int i = 0; i < b->model.n_span; i++)
             commit_item(c, &b->items[i]);
         c->steps++;
+        sched_learn(&c->sched, seconds(begin, executor_now(&c->x)));
     }
     end_doomed(c, &c->sched.running); /* who left meanwhile: the blocks return within this step */
     end_doomed(c, &c->sched.waiting);

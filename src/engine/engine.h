@@ -86,6 +86,9 @@ struct engine_options {
     int max_sequences; /* running at once; 0 = 64 */
     int queue_max;     /* waiting; ST_LIMIT beyond it and max_sequences; 0 = 1024 */
     struct pool *pool; /* NULL = the engine makes its own */
+    /* While answers are written, a step carries as many rows of other prompts (at least 16) as let the next token come
+     * after so many milliseconds; 0 = 1.75 times what the step takes without, or 30, whichever is more. */
+    double itl_ms;
     bool no_prefix_cache;
     /* Fair share: waiting requests go first whose tenant got the fewest tokens for its weight (> 0). NULL = no tenants.
      * Called on the engine thread. */

@@ -7,6 +7,7 @@
 #ifndef ENGINE_ENGINE_PRIVATE_H
 #define ENGINE_ENGINE_PRIVATE_H
 
+#include "engine/cost.h"
 #include "engine/engine.h"
 #include "engine/kv.h"
 
@@ -134,6 +135,8 @@ struct sched {
     double (*weight)(void *ctx, uint64_t tenant);
     void *weight_ctx;
     uint64_t step, preemptions;
+    double itl_s; /* 0 = by ratio */
+    struct cost_model cost;
     struct batch batch;
 };
 MUST_USE enum status sched_init(struct sched *s, const struct engine_options *o, int n_block, struct error *err);
@@ -154,6 +157,7 @@ void sched_add(struct sched *s, struct seq *q);    /* to waiting */
 void sched_remove(struct sched *s, struct seq *q); /* from where it is; its blocks return */
 /* The next step's batch; n_row == 0 when there is nothing to do. Spans of decoding sequences may hold drafts. */
 const struct batch *sched_next(struct sched *s, uint64_t now_ns);
+void sched_learn(struct sched *s, double seconds); /* how long the step took */
 /* n more of its ids are computed: n_done grows, and others may find their blocks. */
 void sched_commit(struct sched *s, struct seq *q, int n);
 /* `to`, which runs, goes on as `from` does: the same ids, and its blocks by reference. Both have room for the ids. */

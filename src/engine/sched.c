@@ -11,6 +11,7 @@
  *    one holds none, but those it had stay in the cache while nobody needs the room.
  * 3. A batch has decode rows first (one a sequence whose last id alone is missing, and its proposed ids), then prompt
  *    chunks: at most prefill_chunk rows that are no such last id; at most sched_logits_max rows of logits.
+ *    Prompt rows beside decode rows take no longer than the time between tokens that is wanted, as far as is known.
  * 4. submit has checked that any sequence fits the empty pool, so one that waits is admitted when nothing runs.
  * 5. Nobody overtakes who lacks blocks. Only one that waits for its own prompt to be computed by another is passed.
  */
@@ -19,6 +20,8 @@
 #include "base/mem.h"
 
 #include <assert.h>
+
+static const double AUTO_RATIO = 1.75, AUTO_LEAST_S = 0.03; /* see engine_options.itl_ms */
 
 /* ---- lists ---- */
 
@@ -94,6 +97,7 @@ enum status sched_init(struct sched *s, const struct engine_options *o, int n_bl
 {
     *s = (struct sched){.max_sequences = o->max_sequences > 0 ? o->max_sequences : 64,
                         .prefill_chunk = o->prefill_chunk > 0 ? o->prefill_chunk : 256,
+                        .itl_s = o->itl_ms / 1000,
                         .tenants_max = sched_live_max(o),
                         .weight = o->weight,
                         .weight_ctx = o->weight_ctx};
@@ -243,18 +247,62 @@ static int chunk_end(const struct seq *q, int n_row)
     return aligned > q->n_done ? aligned : end;
 }
 
-/* A prompt chunk within what is left of the step's rows and prompt log-probabilities. Returns its rows. */
-static int add_chunk(struct sched *s, struct seq *q, int rows_left, int *echo_left)
+/* What is left of a step for prompts. */
+struct budget_left {
+    int rows, echo; /* of them prompt log-probabilities */
+    double seconds; /* below 0: as long as it takes */
+    bool any;       /* a chunk is in: what follows need not be */
+};
+
+static void begin_budget(struct sched *s, struct budget_left *left, int drafts)
 {
-    int n = 0, most = chunk_end(q, rows_left) - q->n_done;
+    const struct batch *b = &s->batch;
+    struct cost_work w = {.logits = b->model.n_logit};
+    for (int i = 0; i < b->model.n_span; i++)
+        cost_span(&w, b->spans[i].pos0, b->spans[i].n_row);
+    double decode_s = cost_seconds(&s->cost, &w), most_s = AUTO_RATIO * decode_s;
+    most_s = s->itl_s > 0 ? s->itl_s : most_s > AUTO_LEAST_S ? most_s : AUTO_LEAST_S;
+    *left = (struct budget_left){.rows = s->prefill_chunk - drafts, .echo = ECHO_ROWS, .seconds = -1};
+    if (b->model.n_row)
+        left->seconds = most_s > decode_s ? most_s - decode_s : 0;
+}
+
+/* Rows of its prompt that fit into the time left: 16 at least in a step, multiples of 16 that kernels like. */
+static int rows_in_time(const struct sched *s, const struct seq *q, const struct budget_left *left)
+{
+    enum { TILE = 16 };
+    if (left->seconds < 0)
+        return left->rows;
+    double fit = cost_rows(&s->cost, q->n_done, left->seconds);
+    int n = fit < left->rows ? (int)fit - (int)fit % TILE : left->rows;
+    return n > 0 || left->any ? n : TILE < left->rows ? TILE : left->rows;
+}
+
+/* A prompt chunk within what is left of the step. */
+static void add_chunk(struct sched *s, struct seq *q, struct budget_left *left)
+{
+    int rows = rows_in_time(s, q, left), n = 0, most = rows > 0 ? chunk_end(q, rows) - q->n_done : 0;
     for (; n < most; n++)
-        if (seq_wants_echo(q, q->n_done + n) && --*echo_left < 0) {
-            *echo_left = 0;
+        if (seq_wants_echo(q, q->n_done + n) && --left->echo < 0) {
+            left->echo = 0;
             break;
         }
-    if (n)
-        put_rows(s, q, n, 0);
-    return n;
+    double seconds = rows > 0 ? left->seconds - cost_span_seconds(&s->cost, q->n_done, n) : 0;
+    left->seconds = left->seconds < 0 ? left->seconds : seconds > 0 ? seconds : 0;
+    if (n == 0)
+        return;
+    left->rows -= n;
+    left->any = true;
+    put_rows(s, q, n, 0);
+}
+
+void sched_learn(struct sched *s, double seconds)
+{
+    const struct batch *b = &s->batch;
+    struct cost_work w = {.logits = b->model.n_logit};
+    for (int i = 0; i < b->model.n_span; i++)
+        cost_span(&w, b->spans[i].pos0, b->spans[i].n_row);
+    cost_learn(&s->cost, &w, seconds);
 }
 
 /* ---- admission ---- */
@@ -337,9 +385,14 @@ static struct seq *next_waiting(const struct sched *s)
     return best;
 }
 
-static void add_waiting(struct sched *s, int rows_left, int *echo_left, uint64_t now_ns)
+static bool is_spent(const struct budget_left *left)
 {
-    while (rows_left > 0 && s->running.count < s->max_sequences) {
+    return left->rows <= 0 || (left->any && left->seconds == 0);
+}
+
+static void add_waiting(struct sched *s, struct budget_left *left, uint64_t now_ns)
+{
+    while (!is_spent(left) && s->running.count < s->max_sequences) {
         struct seq *q = next_waiting(s);
         enum admission how = q ? admit(s, q, now_ns) : NO_ROOM;
         if (how == NO_ROOM)
@@ -347,20 +400,21 @@ static void add_waiting(struct sched *s, int rows_left, int *echo_left, uint64_t
         if (how == HELD)
             q->held = s->step;
         else
-            rows_left -= add_chunk(s, q, rows_left, echo_left);
+            add_chunk(s, q, left);
     }
 }
 
 const struct batch *sched_next(struct sched *s, uint64_t now_ns)
 {
     struct batch *b = &s->batch;
+    struct budget_left left;
     b->model = (struct model_batch){.ids = b->ids, .spans = b->spans, .logit_rows = b->logit_rows};
     s->step++;
-    int left = s->prefill_chunk - add_decodes(s), echo_left = ECHO_ROWS;
-    for (struct seq *q = s->running.first; q && left > 0; q = q->next)
+    begin_budget(s, &left, add_decodes(s));
+    for (struct seq *q = s->running.first; q && !is_spent(&left); q = q->next)
         if (q->n_ids - q->n_done > 1)
-            left -= add_chunk(s, q, left, &echo_left);
-    add_waiting(s, left, &echo_left, now_ns);
+            add_chunk(s, q, &left);
+    add_waiting(s, &left, now_ns);
     assert(b->model.n_row || !s->waiting.first); /* invariant 4 */
     return b;
 }

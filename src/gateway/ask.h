@@ -28,8 +28,9 @@ struct ask {
     struct sampling sampling;
     struct str stops[REQUEST_STOPS_MAX];
     int n_stop;
-    int n;        /* choices a prompt */
-    int priority; /* smaller goes first */
+    int n;                 /* choices a prompt */
+    int priority;          /* smaller goes first */
+    struct str cache_salt; /* shares KV blocks only with requests that have the same */
     /* how to answer */
     bool stream, include_usage, echo;
     bool return_replay; /* with all that proves the answer: docs/replay.md */

@@ -138,6 +138,7 @@ static void fill_request(struct job *j, struct choice *c, int n_ctx)
                           .echo_logprobs =
                               j->ask.echo && (j->ask.sampling.n_logprobs >= 0 || j->ask.sampling.max_tokens < 0),
                           .priority = -j->ask.priority,
+                          .cache_salt = j->ask.cache_salt,
                           .ctx = c,
                           .on_token = on_token,
                           .on_finish = on_finish};

@@ -75,6 +75,7 @@ static const struct field rows[] = {
     SHAPED("best_of", TEXT, read_best_of),
     SWITCH("echo", TEXT, echo),
     NUMBER("priority", GEN, READ_INT, priority, -1000000, 1000000), /* vLLM's: smaller goes first */
+    WORDS("cache_salt", GEN, cache_salt),
     SWITCH("stream", GEN, stream),
     SHAPED("stream_options", GEN, read_stream_options),
     SWITCH("return_replay", GEN, return_replay),
@@ -87,7 +88,6 @@ static const struct field rows[] = {
     IGNORED("prompt_cache_key", GEN),
     IGNORED("prompt_cache_retention", GEN),
     IGNORED("prompt_cache_options", GEN),
-    IGNORED("cache_salt", GEN),
     IGNORED("keep_alive", GEN),
     IGNORED("ttl", GEN),
     IGNORED("prediction", GEN), /* a hint for speed */

@@ -9,6 +9,11 @@ enum metric {
     M_KV_USAGE,
     M_PROMPT_TOKENS,
     M_GENERATION_TOKENS,
+    M_PREFIX_QUERIES,
+    M_PREFIX_HITS,
+    M_PREEMPTIONS,
+    M_DRAFTED,
+    M_ACCEPTED,
     M_SUCCESS,
     M_TTFT,
     M_ITL,
@@ -51,6 +56,15 @@ static const struct metric_row rows[M_COUNT] = {
     [M_KV_USAGE] = {METRIC_GAUGE, "vllm:kv_cache_usage_perc", "KV-cache usage; 1 means all blocks.", LABELS, NULL, 0},
     [M_PROMPT_TOKENS] = {METRIC_COUNTER, "vllm:prompt_tokens_total", "Prefill tokens processed.", LABELS, NULL, 0},
     [M_GENERATION_TOKENS] = {METRIC_COUNTER, "vllm:generation_tokens_total", "Tokens generated.", LABELS, NULL, 0},
+    [M_PREFIX_QUERIES] = {METRIC_COUNTER, "vllm:prefix_cache_queries_total",
+                          "Tokens of requests that were looked up in the prefix cache.", LABELS, NULL, 0},
+    [M_PREFIX_HITS] = {METRIC_COUNTER, "vllm:prefix_cache_hits_total", "Of these, tokens that were found.", LABELS,
+                       NULL, 0},
+    [M_PREEMPTIONS] = {METRIC_COUNTER, "vllm:num_preemptions_total", "Sequences put back to waiting.", LABELS, NULL, 0},
+    [M_DRAFTED] = {METRIC_COUNTER, "vllm:spec_decode_num_draft_tokens_total", "Tokens proposed by speculation.", LABELS,
+                   NULL, 0},
+    [M_ACCEPTED] = {METRIC_COUNTER, "vllm:spec_decode_num_accepted_tokens_total", "Of these, verified.", LABELS, NULL,
+                    0},
     [M_SUCCESS] = {METRIC_COUNTER,
                    "vllm:request_success_total",
                    "Sequences finished, by reason.",
@@ -107,6 +121,11 @@ void telemetry_write(struct gateway *g, struct buf *out)
     series_set(of_model(g, M_KV_USAGE), s.blocks_total ? (double)(s.blocks_total - s.blocks_free) / s.blocks_total : 0);
     series_add(of_model(g, M_PROMPT_TOKENS), (double)(s.prompt_tokens - g->counted.prompt_tokens));
     series_add(of_model(g, M_GENERATION_TOKENS), (double)(s.output_tokens - g->counted.output_tokens));
+    series_add(of_model(g, M_PREFIX_QUERIES), (double)(s.prefix_queries - g->counted.prefix_queries));
+    series_add(of_model(g, M_PREFIX_HITS), (double)(s.prefix_hits - g->counted.prefix_hits));
+    series_add(of_model(g, M_PREEMPTIONS), (double)(s.preemptions - g->counted.preemptions));
+    series_add(of_model(g, M_DRAFTED), (double)(s.drafted - g->counted.drafted));
+    series_add(of_model(g, M_ACCEPTED), (double)(s.accepted - g->counted.accepted));
     series_add(of_model(g, M_STEPS), (double)(s.steps - g->counted.steps));
     g->counted = s;
     uint64_t refused = __atomic_load_n(&g->memory.refused, __ATOMIC_RELAXED);

@@ -1,6 +1,6 @@
 /* Real arithmetic: the same ids and log-probabilities, bit for bit, whatever the companions, the chunk, the threads of
- * the pool and preemption. Small random models: a dense one, one with sliding window, one with experts; each weight
- * type. */
+ * the pool, preemption, and what the cache has of the prompt. Small random models: a dense one, one with sliding
+ * window, one with experts; each weight type. */
 #include "test.h"
 
 #include "base/json.h"
@@ -79,6 +79,8 @@ static void crowd_init(struct crowd *c, int n_vocab)
         j->r.n_prompt = i == 0 ? 300 : 1 + (int)rng_below(&r, 90); /* over one segment of 256 too */
         for (int k = 0; k < j->r.n_prompt; k++)
             j->prompt[k] = (int32_t)rng_below(&r, (uint64_t)n_vocab);
+        if (i % 2) /* begins as others do, and ends within a block of theirs */
+            memcpy(j->prompt, c->jobs[0].prompt, (size_t)j->r.n_prompt * 3 / 4 * sizeof *j->prompt);
         sampling_defaults(&j->r.sampling);
         j->r.sampling.temperature = i % 2 ? 0 : 0.8f;
         j->r.sampling.top_p = i % 4 ? 1 : 0.9f;
@@ -93,8 +95,9 @@ static void crowd_init(struct crowd *c, int n_vocab)
 
 struct shape {
     int sequences, chunk, blocks, threads;
+    bool no_cache;
 };
-enum mutation { HONEST, ONE_ULP_WITH_COMPANIONS };
+enum mutation { HONEST, ONE_ULP_WITH_COMPANIONS, FORGETS_COPIES };
 
 struct mutant {
     struct model_run *run;
@@ -104,7 +107,9 @@ struct mutant {
 
 static void mutant_copy(void *ctx, int32_t to, int32_t from)
 {
-    model_run_copy_block(((struct mutant *)ctx)->run, to, from);
+    struct mutant *m = ctx;
+    if (m->mutation != FORGETS_COPIES)
+        model_run_copy_block(m->run, to, from);
 }
 
 static void mutant_forward(void *ctx, const struct model_batch *b, real *logits)
@@ -117,11 +122,12 @@ static void mutant_forward(void *ctx, const struct model_batch *b, real *logits)
                 logits[(size_t)i * (size_t)m->n_vocab + (size_t)k] *= (real)1.0000002;
 }
 
-/* Runs all requests at once in an engine of this shape. */
-static void run_crowd(struct crowd *c, struct model *model, const struct shape *s, enum mutation mutation)
+/* Runs all requests at once in an engine of this shape. Returns how many tokens of prompts came from the cache. */
+static uint64_t run_crowd(struct crowd *c, struct model *model, const struct shape *s, enum mutation mutation)
 {
     int n_vocab = model_config(model)->n_vocab;
-    struct engine_options o = {.max_sequences = s->sequences, .prefill_chunk = s->chunk};
+    struct engine_options o = {
+        .max_sequences = s->sequences, .prefill_chunk = s->chunk, .no_prefix_cache = s->no_cache};
     struct mutant m = {.mutation = mutation, .n_vocab = n_vocab};
     struct pool *pool;
     struct engine *e;
@@ -144,10 +150,13 @@ static void run_crowd(struct crowd *c, struct model *model, const struct shape *
         OK(engine_submit(e, &c->jobs[i].r, &err));
     engine_drain(e);
     assert_int_equal(__atomic_load_n(&c->left, __ATOMIC_ACQUIRE), 0);
+    struct engine_stats stats;
+    engine_stats(e, &stats);
     engine_destroy(e);
     model_run_free(m.run);
     pool_destroy(pool);
     mem_free(kv);
+    return stats.prefix_hits;
 }
 
 static bool crowds_equal(const struct crowd *a, const struct crowd *b)
@@ -177,12 +186,13 @@ static struct model *make_model(const char *config, enum dtype type, enum kv_typ
 static void test_bits_do_not_depend_on_the_shape(void **state)
 {
     (void)state;
-    static const struct shape shapes[] = {
-        {8, 16, 64, 1}, {8, 256, 64, 2}, {3, 7, 64, 2}, {8, 64, 9, 1} /* blocks run out: preemption */, {2, 33, 64, 3}};
+    static const struct shape shapes[] = {{8, 16, 64, 1, false}, {8, 256, 64, 2, true},
+                                          {3, 7, 64, 2, false},  {8, 64, 9, 1, false} /* blocks run out: preemption */,
+                                          {2, 33, 64, 3, false}, {8, 64, 9, 1, true}};
     static const enum dtype types[] = {DT_F32, DT_F16, DT_BF16, DT_Q8_0, DT_Q4_0, DT_Q4_1};
-    static const struct shape alone = {1, 512, 64, 1};
+    static const struct shape alone = {1, 512, 64, 1, true};
     struct crowd *want = malloc(sizeof *want), *got = malloc(sizeof *got);
-    int compared = 0;
+    uint64_t compared = 0, hits = 0;
 #ifdef INGOT_SANITIZED
     enum { TYPE_STEP = 3 }; /* instrumented kernels are slow: F32 and Q8_0 */
 #else
@@ -190,16 +200,18 @@ static void test_bits_do_not_depend_on_the_shape(void **state)
 #endif
     for (size_t c = 0; c < sizeof configs / sizeof *configs; c++)
         for (size_t t = 0; t < sizeof types / sizeof *types; t += TYPE_STEP) {
-            struct model *model = make_model(configs[c], types[t], t % 2 ? KV_F16 : KV_F32);
+            struct model *model = make_model(configs[c], types[t], t % 3 == 0 ? KV_F32 : t % 3 == 1 ? KV_F16 : KV_INT8);
             run_crowd(want, model, &alone, HONEST);
             for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++, compared++) {
-                run_crowd(got, model, &shapes[s], HONEST);
+                hits += run_crowd(got, model, &shapes[s], HONEST);
                 if (!crowds_equal(want, got))
                     fail_msg("config %zu, type %s, shape %zu: other bits than alone", c, dtype_row(types[t])->name, s);
             }
             model_free(model);
         }
-    print_message("%d shapes of %d requests compared bit for bit on %s\n", compared, REQUESTS, kernels_isa());
+    print_message("%d shapes of %d requests compared bit for bit on %s; %d tokens came from the cache\n", (int)compared,
+                  REQUESTS, kernels_isa(), (int)hits);
+    assert_true(hits > 100 * compared / 2);
     free(want);
     free(got);
 }
@@ -207,13 +219,15 @@ static void test_bits_do_not_depend_on_the_shape(void **state)
 static void test_bits_mutation_is_noticed(void **state)
 {
     (void)state;
-    static const struct shape alone = {1, 512, 64, 1}, together = {8, 16, 64, 1};
+    static const struct shape alone = {1, 512, 64, 1, true}, together = {8, 16, 64, 1, false};
     struct crowd *want = malloc(sizeof *want), *got = malloc(sizeof *got);
     struct model *model = make_model(configs[0], DT_F32, KV_F32);
     run_crowd(want, model, &alone, HONEST);
     run_crowd(got, model, &together, HONEST);
     assert_true(crowds_equal(want, got));
     run_crowd(got, model, &together, ONE_ULP_WITH_COMPANIONS);
+    assert_false(crowds_equal(want, got));
+    run_crowd(got, model, &together, FORGETS_COPIES);
     assert_false(crowds_equal(want, got));
     model_free(model);
     free(want);

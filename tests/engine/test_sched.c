@@ -159,8 +159,8 @@ static void check_batch(void *ctx)
         int spans = 0;
         for (int i = 0; i < b->model.n_span; i++)
             spans += b->items[i].seq == q;
-        assert_true(spans == 1 || (spans == 0 && q->n_ids - q->n_done > 1));
         bool is_new = !h->was_running[q->r - h->requests];
+        assert_true(spans == 1 || (spans == 0 && (is_new || q->n_ids - q->n_done > 1)));
         for (const struct seq *w = is_new && !s->weight ? s->waiting.first : NULL; w; w = w->next)
             assert_true(goes_first(q, w) || w->held == s->step); /* nobody overtakes */
     }
@@ -190,6 +190,7 @@ static void begin_history(struct history *h, struct rng *r, struct sampler_scrat
     struct engine_options o = {.max_sequences = 1 + (int)rng_below(r, 8), .prefill_chunk = 1 + (int)rng_below(r, 90)};
     o.no_prefix_cache = rng_below(r, 4) == 0;
     o.weight = rng_below(r, 3) ? NULL : weight_of;
+    o.itl_ms = rng_below(r, 3) ? 0 : (double)rng_below(r, 25) / 10;
     int n_block = rng_below(r, 3) == 0 ? 3 + (int)rng_below(r, 3) : 40;
     struct executor x = fake_executor(&h->fake, &o, n_block, NULL);
     x.clock = fake_clock;
@@ -341,6 +342,8 @@ static struct seq *bench_add(struct bench *b, int n_prompt, int max_tokens, int 
     struct history *h = &b->h;
     int i = h->n_submitted++;
     h->requests[i] = (struct request){.prompt = h->prompts[i],
+                                      .tenant = h->requests[i].tenant,
+                                      .choice = h->requests[i].choice,
                                       .n_prompt = n_prompt,
                                       .ctx = &h->got[i],
                                       .on_token = record_token,
@@ -444,6 +447,200 @@ static void test_sched_nobody_overtakes(void **state)
     free(b);
 }
 
+/* Long prompts come while answers are written: every step stays within what was asked, and prompts still advance. */
+static void test_sched_keeps_time_between_tokens(void **state)
+{
+    (void)state;
+    static const double asked_ms[] = {1.6, 2.4, 0.5, 0};
+    for (size_t k = 0; k < sizeof asked_ms / sizeof *asked_ms; k++) {
+        struct bench *b = malloc(sizeof *b);
+        bench_init(b, 12, 256, FAKE_BLOCKS_MAX);
+        b->h.core.x.clock = fake_clock;
+        b->h.core.sched.itl_s = asked_ms[k] / 1000;
+        for (int i = 0; i < 4; i++)
+            bench_add(b, 10, 200, 0);
+        for (int i = 0; i < 20; i++)
+            core_step(&b->h.core);
+        for (int i = 0; i < 6; i++)
+            bench_add(b, 256, 2, 0);
+        double most = 0;
+        int steps = 0;
+        for (; b->h.n_ended < 6; steps++) {
+            assert_true(steps < 180);
+            uint64_t begin = b->h.fake.now;
+            core_step(&b->h.core);
+            double ms = (double)(b->h.fake.now - begin) * 1e-6;
+            most = ms > most ? ms : most;
+        }
+        print_message("asked %.1f ms: at most %.2f ms, %d steps for 1,536 tokens\n", asked_ms[k], most, steps);
+        /* the fake takes 1 ms and 10 us a row: 4 answers and 16 rows of a prompt are 1.2 ms */
+        assert_true(most <= (asked_ms[k] == 0 ? 3.61 : asked_ms[k] > 1.2 ? 1.05 * asked_ms[k] : 1.3));
+        assert_true(asked_ms[k] == 0 ? steps < 12 : steps < 130);
+        core_free(&b->h.core);
+        free(b);
+    }
+}
+
+static double weight_by_id(void *ctx, uint64_t tenant)
+{
+    (void)ctx;
+    return tenant == 7 ? 3 : 1;
+}
+
+/* One tenant floods the queue, another comes later: it does not wait behind the flood, and gets what its weight says.
+ */
+static void test_sched_fair_share(void **state)
+{
+    (void)state;
+    struct bench *b = malloc(sizeof *b);
+    bench_init(b, 1, 256, FAKE_BLOCKS_MAX);
+    b->h.core.sched.weight = weight_by_id;
+    for (int i = 0; i < REQUESTS; i++) {
+        b->h.requests[i].tenant = i < 8 ? 1 : 7;
+        struct seq *q = bench_add(b, 30, 10, 0);
+        assert_int_equal(q->tenant->id, i < 8 ? 1 : 7);
+    }
+    int done[2] = {0};
+    for (int ended = 0; done[1] < 4;) {
+        core_step(&b->h.core);
+        for (int i = 0; b->h.n_ended > ended && i < REQUESTS; i++)
+            done[i >= 8] += b->h.got[i].finished && !b->h.was_running[i] && (b->h.was_running[i] = true);
+        ended = b->h.n_ended;
+    }
+    print_message("weight 1: %d ended, weight 3: %d ended\n", done[0], done[1]);
+    assert_true(done[0] >= 1 && done[0] <= 2);
+    while (core_step(&b->h.core)) {
+    }
+    for (int i = 0; i < b->h.core.sched.n_tenant; i++)
+        assert_int_equal(b->h.core.sched.tenants[i].n_live, 0);
+    core_free(&b->h.core);
+    free(b);
+}
+
+/* A stream of urgent requests does not keep one from its turn for ever. */
+static void test_sched_ages(void **state)
+{
+    (void)state;
+    struct bench *b = malloc(sizeof *b);
+    bench_init(b, 1, 256, FAKE_BLOCKS_MAX);
+    b->h.core.x.clock = fake_clock;
+    bench_add(b, 5, 3, 1);
+    struct seq *patient = bench_add(b, 5, 3, 0);
+    for (int i = 2; i < REQUESTS; i++) { /* one more urgent one before each end, 3 s apart */
+        bench_add(b, 5, 3, 1);
+        while (b->h.n_ended < i - 1)
+            core_step(&b->h.core);
+        b->h.fake.now += (uint64_t)3000000000;
+        if (b->h.seqs[1] != patient)
+            break;
+    }
+    assert_int_equal(b->h.got[1].finished, 1);
+    assert_true(b->h.n_submitted > 5 && b->h.n_submitted < 9); /* after ten seconds */
+    while (core_step(&b->h.core)) {
+    }
+    core_free(&b->h.core);
+    free(b);
+}
+
+/* The choices of one request: one computes the prompt, the others wait for all of it but a few tokens. */
+static void test_sched_choices_share_the_prompt(void **state)
+{
+    (void)state;
+    struct bench *b = malloc(sizeof *b);
+    bench_init(b, 8, 64, 12);
+    for (int i = 0; i < 8; i++) {
+        b->h.requests[i].choice = i;
+        bench_add(b, 200, 20, 0);
+        memcpy(b->h.prompts[i], b->h.prompts[0], sizeof b->h.prompts[i]);
+        memcpy(b->h.seqs[i]->ids, b->h.prompts[0], 200 * sizeof(int32_t));
+    }
+    int rows = 0;
+    for (; core_step(&b->h.core); check_invariants(&b->h)) /* 11 blocks of the 12, instead of 32 */
+        for (int i = 0; i < b->h.core.sched.batch.model.n_span; i++)
+            rows += b->h.core.sched.batch.spans[i].pos0 < 200 ? b->h.core.sched.batch.spans[i].n_row : 0;
+    assert_in_range(rows, 200 + 7, 200 + 7 * 8);
+    assert_int_equal(b->h.core.sched.preemptions, 0);
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(b->h.got[i].n, 20);
+        assert_in_range(b->h.got[i].n_cached, i ? 192 : 0, i ? 199 : 0);
+    }
+    core_free(&b->h.core);
+    free(b);
+}
+
+/* Two answers fork in the middle of a block and go separate ways: as if each had been alone. */
+static void test_sched_fork(void **state)
+{
+    (void)state;
+    struct bench *b = malloc(sizeof *b);
+    bench_init(b, 2, 256, 12);
+    struct seq *one = bench_add(b, 100, 90, 0), *two = bench_add(b, 70, 120, 0);
+    while (b->h.got[0].n < 5)
+        core_step(&b->h.core);
+    two->n_limit = 190;
+    sched_fork(&b->h.core.sched, two, one);
+    two->ids[two->n_ids - 1] = (two->ids[two->n_ids - 1] + 1) % FAKE_VOCAB; /* another last id */
+    check_invariants(&b->h);
+    assert_int_equal(two->blocks.ids[1], one->blocks.ids[1]);
+    int32_t ids[2][FAKE_CTX];
+    while (b->h.n_ended == 0) {
+        core_step(&b->h.core);
+        check_invariants(&b->h);
+        for (int i = 0; i < 2 && b->h.n_ended == 0; i++)
+            memcpy(ids[i], b->h.seqs[i]->ids, 190 * sizeof(int32_t));
+    }
+    for (int i = 0; i < 2; i++) /* each id follows from those before it: no block of the other is seen */
+        for (int n = 105; n < 188; n++) {
+            real row[FAKE_VOCAB];
+            struct sample s;
+            struct sampler_scratch scratch;
+            OK(sampler_scratch_init(&scratch, FAKE_VOCAB, &err));
+            struct sampler_in in = {.how = &b->h.requests[i].sampling,
+                                    .logits = row,
+                                    .n_vocab = FAKE_VOCAB,
+                                    .ids = ids[i],
+                                    .n_prompt = 100,
+                                    .n_ids = n,
+                                    .given = -1};
+            fake_logits(row, fake_hash_of(ids[i], n), 0);
+            sampler_pick(&s, &in, &scratch);
+            if (n > 105)
+                assert_int_equal(s.id, ids[i][n]);
+            sampler_scratch_free(&scratch);
+        }
+    while (core_step(&b->h.core)) {
+    }
+    core_free(&b->h.core);
+    free(b);
+}
+
+static void test_cost_learns(void **state)
+{
+    (void)state;
+    struct cost_model m = {0};
+    struct rng r;
+    rng_init(&r, 5);
+    for (int i = 0; i < 400; i++) { /* 4 ms, 1.3 ms a row, 0.3 ms a row of logits, 0.2 us a key; 10 % noise */
+        struct cost_work w = {.logits = 1 + (double)rng_below(&r, 32)};
+        for (int k = 0; k < (int)w.logits; k++)
+            cost_span(&w, (int)rng_below(&r, 1000), 1);
+        if (rng_below(&r, 4) == 0)
+            cost_span(&w, (int)rng_below(&r, 2000), 16 * (1 + (int)rng_below(&r, 16)));
+        double noise = 0.95 + 0.1 * (double)rng_unit(rng_u32(&r));
+        cost_learn(&m, &w, noise * (4e-3 + 1.3e-3 * w.rows + 0.3e-3 * w.logits + 2e-7 * w.keys));
+    }
+    struct cost_work w = {.logits = 20};
+    for (int k = 0; k < 20; k++)
+        cost_span(&w, 500, 1);
+    cost_span(&w, 1000, 64);
+    double want = 4e-3 + 1.3e-3 * 84 + 0.3e-3 * 20 + 2e-7 * w.keys, got = cost_seconds(&m, &w);
+    print_message("a step of %.1f ms is expected to take %.1f ms\n", want * 1e3, got * 1e3);
+    assert_true(got > 0.92 * want && got < 1.08 * want);
+    double rows = cost_rows(&m, 1000, 0.1);
+    assert_true(rows > 55 && rows < 75);
+    assert_true(cost_span_seconds(&m, 1000, (int)rows) < 0.105);
+}
+
 static void test_seq_refusals(void **state)
 {
     (void)state;
@@ -533,6 +730,12 @@ int main(void)
         cmocka_unit_test(test_sched_preempts_the_newest_of_lowest_priority),
         cmocka_unit_test(test_sched_order_of_admission),
         cmocka_unit_test(test_sched_nobody_overtakes),
+        cmocka_unit_test(test_sched_keeps_time_between_tokens),
+        cmocka_unit_test(test_sched_fair_share),
+        cmocka_unit_test(test_sched_ages),
+        cmocka_unit_test(test_sched_choices_share_the_prompt),
+        cmocka_unit_test(test_sched_fork),
+        cmocka_unit_test(test_cost_learns),
         cmocka_unit_test(test_seq_refusals),
         cmocka_unit_test(test_core_allocation_failures),
     };

@@ -1,0 +1,108 @@
+#include "engine/cost.h"
+
+#include <stdbool.h>
+
+enum { ROW, KEY, LOGIT, STEP };
+
+static int size_of(const struct cost_work *w)
+{
+    int size = 0;
+    for (double rows = w->rows; rows > 1.01 && size < COST_SIZES - 1; rows *= 0.7071067811865475)
+        size++;
+    return size + (w->rows > w->logits ? COST_SIZES : 0);
+}
+
+static double cost(const double *price, const double *work)
+{
+    double sum = 0;
+    for (int i = 0; i < COST_TERMS; i++)
+        sum += price[i] * work[i];
+    return sum;
+}
+
+struct equations {
+    double a[COST_TERMS][COST_TERMS], b[COST_TERMS];
+};
+
+/* Solves for the terms in use, the others being 0: Gauss, without pivots because `a` is positive definite. */
+static void solve(double *x, struct equations e, const bool *used)
+{
+    for (int i = 0; i < COST_TERMS; i++)
+        for (int row = i + 1; used[i] && row < COST_TERMS; row++) {
+            double f = e.a[row][i] / e.a[i][i];
+            for (int k = i; k < COST_TERMS; k++)
+                e.a[row][k] -= f * e.a[i][k];
+            e.b[row] -= f * e.b[i];
+        }
+    for (int i = COST_TERMS - 1; i >= 0; i--) {
+        double sum = e.b[i];
+        for (int k = i + 1; k < COST_TERMS; k++)
+            sum -= e.a[i][k] * x[k];
+        x[i] = used[i] ? sum / e.a[i][i] : 0;
+    }
+}
+
+/* Least squares of (cost - seconds) / seconds over the kept steps. What they leave open goes to rows: it errs on the
+ * safe side as long as only one size was seen. A price below 0 becomes 0, and the others are fitted again. */
+static void fit(struct cost_model *m)
+{
+    const double weak = 1e-4;
+    struct equations e = {{{0}}, {0}};
+    for (int size = 0; size < 2 * COST_SIZES; size++)
+        for (int k = 0; k < COST_DEPTH && k < m->n_step[size]; k++) {
+            const struct cost_step *s = &m->steps[size][k];
+            double weight = 1 / (s->seconds * s->seconds);
+            for (int i = 0; i < COST_TERMS; i++) {
+                e.b[i] += weight * s->work[i] * s->seconds;
+                for (int j = 0; j < COST_TERMS; j++)
+                    e.a[i][j] += weight * s->work[i] * s->work[j];
+            }
+        }
+    e.b[ROW] += weak * e.b[ROW];
+    for (int i = 0; i < COST_TERMS; i++)
+        e.a[i][i] += weak * e.a[i][i];
+    bool used[COST_TERMS]; /* no logits were computed yet: nothing is known of them */
+    for (int i = 0; i < COST_TERMS; i++)
+        used[i] = e.a[i][i] > 0;
+    for (int worst = 0; worst >= 0;) {
+        solve(m->price, e, used);
+        worst = -1;
+        for (int i = 0; i < COST_TERMS; i++)
+            if (m->price[i] < 0 && (worst < 0 || m->price[i] * e.a[i][i] < m->price[worst] * e.a[worst][worst]))
+                worst = i;
+        if (worst >= 0)
+            used[worst] = false;
+    }
+}
+
+void cost_learn(struct cost_model *m, const struct cost_work *w, double seconds)
+{
+    if (seconds <= 0 || w->rows <= 0)
+        return;
+    int size = size_of(w);
+    m->steps[size][m->n_step[size]++ % COST_DEPTH] = (struct cost_step){{w->rows, w->keys, w->logits, 1}, seconds};
+    if (m->n_step[size] == 2 * COST_DEPTH)
+        m->n_step[size] = COST_DEPTH; /* it only has to stay above the depth */
+    fit(m);
+}
+
+double cost_seconds(const struct cost_model *m, const struct cost_work *w)
+{
+    return cost(m->price, (double[]){w->rows, w->keys, w->logits, 1});
+}
+
+double cost_span_seconds(const struct cost_model *m, int pos0, int n_row)
+{
+    struct cost_work w = {0};
+    cost_span(&w, pos0, n_row);
+    return m->price[ROW] * w.rows + m->price[KEY] * w.keys;
+}
+
+double cost_rows(const struct cost_model *m, int pos0, double seconds)
+{
+    double first = m->price[ROW] + m->price[KEY] * pos0;
+    if (first <= 0)
+        return 1e9;
+    double guess = seconds / first; /* without what the rows see of each other */
+    return seconds / (first + m->price[KEY] * guess / 2);
+}

@@ -1,0 +1,36 @@
+/* cost - what a step takes, learned from the steps that ran
+ *
+ *   seconds = fixed + rows * row + logits * logit + keys * key
+ *
+ * The last few steps of each size are kept, so that an hour of plain decoding does not make it forget what a prompt
+ * costs; the four prices, none below 0, fit all of them by relative error.
+ */
+#ifndef ENGINE_COST_H
+#define ENGINE_COST_H
+
+enum { COST_SIZES = 24, COST_DEPTH = 4, COST_TERMS = 4 };
+
+struct cost_work { /* what a step has to do */
+    double rows, logits;
+    double keys; /* positions that rows look back at, all together */
+};
+struct cost_model {
+    struct cost_step {
+        double work[COST_TERMS], seconds;
+    } steps[2 * COST_SIZES][COST_DEPTH]; /* [decoding alone, with prompts; by rows] */
+    int n_step[2 * COST_SIZES];          /* steps of that size so far */
+    double price[COST_TERMS];            /* of a row, a key, a row of logits, a step */
+};
+
+static inline void cost_span(struct cost_work *w, int pos0, int n_row)
+{
+    w->rows += n_row;
+    w->keys += (double)n_row * pos0 + (double)n_row * (n_row + 1) / 2;
+}
+void cost_learn(struct cost_model *m, const struct cost_work *w, double seconds);
+double cost_seconds(const struct cost_model *m, const struct cost_work *w); /* 0 as long as nothing was learned */
+double cost_span_seconds(const struct cost_model *m, int pos0, int n_row);  /* what a span adds to a step */
+/* How many rows of a prompt from position pos0 on fit into so many seconds more. */
+double cost_rows(const struct cost_model *m, int pos0, double seconds);
+
+#endif
