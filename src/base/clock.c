@@ -37,3 +37,9 @@ uint64_t clock_thread_cpu_ns_of(int tid)
     enum { PER_THREAD = 4, SCHED = 2 }; /* linux/posix-timers_types.h: how a clock is made from a thread's number */
     return read_clock((clockid_t)(~(unsigned)tid << 3 | PER_THREAD | SCHED));
 }
+
+uint64_t clock_process_cpu_ns_of(int pid)
+{
+    clockid_t id;
+    return clock_getcpuclockid((pid_t)pid, &id) == 0 ? read_clock(id) : 0;
+}

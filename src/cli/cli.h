@@ -157,5 +157,6 @@ void cli_catch_interrupt(void);
 #define COMMAND(word, summary) enum status cmd_##word(int argc, char **argv, struct error *err);
 #include "cli/commands.def"
 #undef COMMAND
+enum status cmd_bench_serve(int argc, char **argv, struct error *err); /* of `bench` */
 
 #endif

@@ -307,6 +307,8 @@ static enum status range(const char *name, int64_t value, int64_t least, int64_t
 
 enum status cmd_bench(int argc, char **argv, struct error *err)
 {
+    if (argc > 1 && !strcmp(argv[1], "serve"))
+        return cmd_bench_serve(argc - 1, argv + 1, err);
     struct bench b = {.prompt = 512, .gen = 128, .batch = 1, .repeat = 3};
     struct cli_model m = {0};
     const char *random = NULL, *type = NULL;
@@ -324,7 +326,7 @@ enum status cmd_bench(int argc, char **argv, struct error *err)
         CLI_MODEL_OPTIONS(m),
     };
     const struct cli_spec spec = {
-        "ingot bench MODEL | --random CONFIG.json [--type T]",
+        "ingot bench MODEL | --random CONFIG.json [--type T]   (a server under load: ingot bench serve --help)",
         "Measures prefill and decode, and the machine's limits in the same run.",
         "  ingot bench model.gguf\n  ingot bench --random bench/configs/qwen2.5-0.5b.json --type f16 --threads 2",
         CLI_TAKES(options, 0, 1)};
