@@ -10,13 +10,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct protocol *const rows[] = {&openai_chat, &openai_completion, &openai_tokenize,
                                                   &openai_detokenize};
+    struct voice voice;
     struct arena arena;
     struct ask ask;
     struct refusal why = {0};
     if (size < 1)
         return 0;
+    voice_make(&voice, &fake_bundle, data[0] & 64 ? "hermes" : NULL);
     arena_init(&arena, 16 << 20);
-    bool good = protocol_parse(&ask, rows[data[0] % 4], str_n(data + 1, size - 1), &fake_bundle, &arena, &why);
+    bool good = protocol_parse(&ask, rows[data[0] % 4], str_n(data + 1, size - 1), &fake_bundle, &voice, &arena, &why);
     if (good ? ask.n < 1 || ask.n > ASK_CHOICES_MAX || ask.n * ask.n_prompt > ASK_SEQUENCES_MAX ||
                    ask.n_stop > REQUEST_STOPS_MAX || ask.sampling.n_logprobs > REQUEST_LOGPROBS_MAX ||
                    (!ask.messages && !ask.n_prompt)

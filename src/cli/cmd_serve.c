@@ -50,6 +50,9 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
          "memory for all requests and their answers together (default 1G, or a quarter of what is free)"},
         {"scheduling-policy", 0, CLI_TEXT, &policy, "P",
          "fcfs: as requests come (default); priority: smaller \"priority\" first, for clients that trust each other"},
+        {"tool-format", 0, CLI_TEXT, &g.tool_format, "F",
+         "how the model writes tool calls: hermes, qwen-xml, llama, mistral, deepseek, harmony or plain (default auto: "
+         "told by its chat template)"},
         {"log-level", 0, CLI_TEXT, &level, "L", "debug, info, warn, error or off (default info)"},
         CLI_SERVING_OPTIONS(m),
         CLI_MODEL_OPTIONS(m),

@@ -65,7 +65,9 @@ struct request { /* filled by the caller; ids, stops and callbacks must live unt
     struct sampling sampling;
     struct str stops[REQUEST_STOPS_MAX];
     int n_stop;
-    int choice;                    /* index of this sequence in an n > 1 request: part of the random counter */
+    int choice;           /* index of this sequence in an n > 1 request: part of the random counter */
+    const int32_t *shown; /* special tokens whose text is delivered like any other's (markers of calls, reasoning) */
+    int n_shown;
     bool echo_logprobs;            /* prompt log-probabilities too (evaluation) */
     int priority;                  /* larger goes first; 0 is usual. One step outweighs 10 s of waiting. */
     uint64_t deadline_ns;          /* clock_ns() by which it must end, else FINISH_ERROR, ST_TIMEOUT; 0 = none */

@@ -162,6 +162,16 @@ static int pass_text(struct seq *s, bool check_stops, bool end, struct str *text
     return -1;
 }
 
+static void decode(struct seq *s, int32_t id)
+{
+    unsigned flags = s->decoder.flags;
+    for (int i = 0; i < s->r->n_shown; i++)
+        if (s->r->shown[i] == id)
+            s->decoder.flags &= ~(unsigned)DETOKENIZE_SKIP_SPECIAL;
+    decoder_next(&s->decoder, id, &s->piece);
+    s->decoder.flags = flags;
+}
+
 enum finish seq_take(struct seq *s, const struct executor *x, const struct sample *sample, struct str *stop_text)
 {
     struct str text = {"", 0};
@@ -173,7 +183,7 @@ enum finish seq_take(struct seq *s, const struct executor *x, const struct sampl
     if (x->tokenizer) {
         buf_clear(&s->piece);
         if (!eos && sample->id < tokenizer_vocab_size(x->tokenizer))
-            decoder_next(&s->decoder, sample->id, &s->piece);
+            decode(s, sample->id);
         if (eos || full)
             decoder_end(&s->decoder, &s->piece);
         hit = pass_text(s, check_stops, eos || full, &text);

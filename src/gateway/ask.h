@@ -3,10 +3,26 @@
 #define GATEWAY_ASK_H
 
 #include "engine/engine.h"
+#include "speech/speech.h"
 
 enum { ASK_CHOICES_MAX = 16, ASK_SEQUENCES_MAX = 128, ASK_PARAM_MAX = 96 };
 
 enum ask_kind { ASK_CHAT = 1, ASK_COMPLETION = 2, ASK_TOKENIZE = 4, ASK_DETOKENIZE = 8 };
+
+enum tool_choice { TOOLS_AUTO, TOOLS_NONE, TOOLS_REQUIRED, TOOLS_NAMED };
+enum thinking { THINKING_FREE, THINKING_ON, THINKING_OFF };
+
+/* How a model speaks, told by its template: what a request may ask of it. */
+struct voice {
+    const struct speech_format *format;                           /* never NULL */
+    const struct speech_think *think;                             /* NULL: it does not reason, or in channels */
+    bool takes_tools, takes_effort, takes_enable, takes_thinking; /* variables its template looks at */
+    int32_t shown[32];                                            /* special tokens that are markers */
+    int n_shown;
+};
+
+/* voice.c; false: no such format. format: NULL or "auto" = told by the template */
+bool voice_make(struct voice *v, const struct bundle *b, const char *format);
 
 struct ask_prompt { /* text, or ids when ids != NULL */
     struct str text;
@@ -21,6 +37,12 @@ struct ask {
     const struct json *messages; /* chat (and tokenize): normalised, contents are strings or null */
     const struct json *template_vars;
     bool no_generation_prompt;
+    const struct json *tools; /* [{"type": "function", "function": {...}}]; NULL: none */
+    enum tool_choice tool_choice;
+    struct str tool_name; /* TOOLS_NAMED */
+    bool one_call;        /* no parallel calls */
+    struct str effort;    /* of reasoning; ptr NULL: not said */
+    enum thinking thinking;
     const struct ask_prompt *prompts;
     int n_prompt;
     bool add_special, want_strings; /* tokenize */

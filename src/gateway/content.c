@@ -32,10 +32,26 @@ bool refuse_status(struct refusal *r, const struct error *err, const char *param
 static bool render(struct job *j, struct ids *out)
 {
     struct chat_options o = {.messages = j->ask.messages,
+                             .tools = j->ask.tools,
                              .extra = j->ask.template_vars,
                              .no_generation_prompt = j->ask.no_generation_prompt};
     struct error err;
     return bundle_chat_ids(out, j->g->bundle, &o, &err) == ST_OK || refuse_status(&j->why, &err, "messages");
+}
+
+/* The end of a chat's prompt tells whether its template has opened reasoning. */
+static bool find_thinking(struct job *j)
+{
+    const struct ids *ids = &j->prompts[0];
+    size_t n = ids->count < 16 ? ids->count : 16;
+    struct buf text = {0};
+    struct error err;
+    if (!j->g->voice.think)
+        return true;
+    enum status st = tokenizer_decode(j->g->bundle->tokenizer, &text, ids->ids + ids->count - n, n, 0, &err);
+    j->thinking = st == ST_OK && speech_prompt_thinks(j->g->voice.think, buf_str(&text));
+    buf_free(&text);
+    return st == ST_OK || refuse_status(&j->why, &err, "messages");
 }
 
 static bool encode(struct job *j, const struct ask_prompt *p, struct ids *out)
@@ -203,6 +219,8 @@ static bool keep(struct job *j)
         good = good && copy;
         a->stops[i] = str_n(copy, a->stops[i].len);
     }
+    if (a->tools)
+        good = good && speech_tools_make(&j->tools, a->tools, &j->arena);
     return good || refuse(&j->why, 503, NULL, NULL, "out of memory");
 }
 
@@ -222,7 +240,7 @@ static bool make_fingerprint(struct job *j)
 static bool make(struct job *j, struct arena *parsed)
 {
     struct gateway *g = j->g;
-    if (!protocol_parse(&j->ask, j->protocol, buf_str(&j->body), g->bundle, parsed, &j->why))
+    if (!protocol_parse(&j->ask, j->protocol, buf_str(&j->body), g->bundle, &g->voice, parsed, &j->why))
         return false;
     if (j->ask.priority && !g->options.by_priority)
         return refuse(&j->why, 400, "invalid_value", "priority",
@@ -240,6 +258,8 @@ static bool make(struct job *j, struct arena *parsed)
     for (int i = 0; i < j->n_prompt; i++)
         if (!check_length(j, &j->prompts[i]))
             return false;
+    if (j->kind == ASK_CHAT && !find_thinking(j))
+        return false;
     return make_echo(j) && keep(j) && make_fingerprint(j);
 }
 
@@ -254,7 +274,8 @@ void content_make(struct job *j)
     if (good && j->answer.failed)
         good = refuse(&j->why, 503, NULL, NULL, "out of memory");
     j->ask.model = (struct str){NULL, 0};
-    j->ask.messages = j->ask.template_vars = NULL;
+    j->ask.messages = j->ask.template_vars = j->ask.tools = NULL;
+    j->ask.tool_name = j->ask.effort = (struct str){NULL, 0};
     j->ask.prompts = NULL;
     arena_free(&parsed); /* here: giving back hundreds of megabytes takes milliseconds that the loop does not have */
     if (good && j->ask.return_replay) {

@@ -14,6 +14,7 @@
 struct parse {
     struct ask *out;
     const struct bundle *bundle;
+    const struct voice *voice;
     struct arena *arena;
     struct refusal *why;
     const struct json *body;
@@ -73,6 +74,12 @@ bool field_no_memory(struct parse *p);                                          
 read_fn read_stop, read_seed, read_template_kwargs, read_generation_prompt;
 read_fn read_logit_bias, read_logprobs, read_top_logprobs, read_prompt, read_tokens;
 bool read_check_model(struct parse *p);
+/* tools.c */
+read_fn read_tools, read_tool_choice, read_parallel;
+bool tools_check(struct parse *p);
+/* thinking.c: reasoning_effort, and the variables that templates know for it */
+read_fn read_effort;
+bool thinking_apply(struct parse *p);
 
 /* messages.c: OpenAI's messages, and the one form templates read that all protocols' become */
 read_fn read_messages;

@@ -327,6 +327,8 @@ enum status gateway_create(struct gateway **out, struct engine *engine, const st
     g->id_key = rng_entropy();
     g->drain_task = (struct loop_task){.fn = drain, .ctx = g};
     enum status st = telemetry_create(g, err);
+    if (st == ST_OK && !voice_make(&g->voice, g->bundle, options->tool_format))
+        st = fail(err, ST_INVALID, "--tool-format %s: expected auto, %s", options->tool_format, speech_names());
     if (st == ST_OK)
         st = loop_create(&g->loop, err);
     if (st == ST_OK)

@@ -134,6 +134,8 @@ static void fill_request(struct job *j, struct choice *c, int n_ctx)
                           .n_prompt = (int)prompt->count,
                           .sampling = j->ask.sampling,
                           .n_stop = j->ask.n_stop,
+                          .shown = j->g->voice.shown,
+                          .n_shown = c->speech ? j->g->voice.n_shown : 0,
                           .choice = c->index % j->ask.n,
                           .echo_logprobs =
                               j->ask.echo && (j->ask.sampling.n_logprobs >= 0 || j->ask.sampling.max_tokens < 0),
@@ -168,6 +170,7 @@ void generate_start(struct job *j)
             say(j, &j->choices[i], BLOCK_TEXT, job_echo(j, &j->choices[i]));
         if (j->ask.echo && j->ask.sampling.n_logprobs >= 0)
             j->choices[i].n_char = text_chars(job_echo(j, &j->choices[i]));
+        say_begin(j, &j->choices[i]);
         fill_request(j, &j->choices[i], s.n_ctx);
         enum status st = engine_submit(j->g->engine, &j->choices[i].request, &err);
         if (st != ST_OK) {
@@ -223,9 +226,9 @@ static void write_next(struct job *j, struct choice *c)
     if (m.is_prompt)
         return;
     if (text.len > 0)
-        say(j, c, BLOCK_TEXT, text);
-    else if (logprobs && j->ask.stream)
-        j->protocol->delta(j, c, NULL, text);
+        say_words(j, c, text);
+    if (c->logprobs.len && j->ask.stream)
+        j->protocol->delta(j, c, NULL, STR(""));
 }
 
 /* Writes what choice c has; stops when the client must be waited for. */
@@ -252,10 +255,12 @@ static void pump_choice(struct job *j, struct choice *c)
     if (!last || c->said_end)
         return;
     c->said_end = true;
+    if (c->enough && c->end.finish == FINISH_CANCELED)
+        c->end.finish = FINISH_STOP; /* by us */
     if (c->end.finish == FINISH_ERROR || c->end.finish == FINISH_CANCELED)
         return;
     send_echo(j, c);
-    say_close(j, c);
+    say_end(j, c);
     if (j->ask.stream && j->protocol->end_choice)
         j->protocol->end_choice(j, c);
 }

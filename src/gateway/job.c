@@ -74,13 +74,11 @@ static void on_writable(void *user)
 }
 
 /* Ids tell nothing about other users' requests: a counter under a random key. */
-static void make_id(struct job *j)
+void make_id(struct gateway *g, char *out, size_t size, const char *prefix)
 {
-    struct gateway *g = j->g;
     uint64_t n = g->id_next++;
     uint64_t a = str_hash(str_n(&n, sizeof n), g->id_key), b = str_hash(str_n(&n, sizeof n), ~g->id_key);
-    const char *prefix = j->protocol->id_prefix;
-    snprintf(j->id, sizeof j->id, "%s%016llx%08llx", prefix ? prefix : "", (unsigned long long)a,
+    snprintf(out, size, "%s%016llx%08llx", prefix ? prefix : "", (unsigned long long)a,
              (unsigned long long)(b & 0xffffffffu));
 }
 
@@ -102,7 +100,7 @@ void job_start(struct gateway *g, struct http_exchange *x, const struct protocol
     arena_init(&j->arena, 0);
     j->arena.budget = &g->memory;
     j->arena.budget_limit = g->memory.max;
-    make_id(j);
+    make_id(g, j->id, sizeof j->id, protocol->id_prefix);
     x->user = j;
     x->on_gone = on_gone;
     x->on_writable = on_writable;

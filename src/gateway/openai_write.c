@@ -53,20 +53,22 @@ static void put_null(struct json_writer *w, const char *key)
 
 static const char *finish_word(const struct choice *c)
 {
-    return c->end.finish == FINISH_LENGTH ? "length" : "stop";
+    return c->end.finish == FINISH_LENGTH ? "length" : c->n_call ? "tool_calls" : "stop";
 }
 
 /* ---- usage ---- */
 
 static void write_usage(struct json_writer *w, const struct job *j)
 {
-    int64_t n_prompt = 0, n_output = 0, n_cached = 0;
+    int64_t n_prompt = 0, n_output = 0, n_cached = 0, n_reason = 0;
     for (int i = 0; i < j->n_prompt; i++) { /* a prompt counts once, however many choices continue it */
         n_prompt += (int64_t)j->prompts[i].count;
         n_cached += j->choices[i * j->ask.n].end.n_cached;
     }
-    for (int i = 0; i < j->n_choice; i++)
+    for (int i = 0; i < j->n_choice; i++) {
         n_output += j->choices[i].end.n_output;
+        n_reason += j->choices[i].n_reason;
+    }
     json_begin_object(w);
     json_put_int(w, "prompt_tokens", n_prompt);
     json_put_int(w, "completion_tokens", n_output);
@@ -77,27 +79,62 @@ static void write_usage(struct json_writer *w, const struct job *j)
     json_end_object(w);
     json_key(w, "completion_tokens_details");
     json_begin_object(w);
-    json_put_int(w, "reasoning_tokens", 0);
+    json_put_int(w, "reasoning_tokens", n_reason);
     json_end_object(w);
     json_end_object(w);
 }
 
 /* ---- chunks ---- */
 
-enum chunk { CHUNK_ROLE, CHUNK_TEXT, CHUNK_END };
+/* One element of "choices": its "delta" or "text" is what put writes. */
+typedef void put_fn(struct json_writer *w, const struct block *b, struct str text);
 
-static void put_delta(struct json_writer *w, enum chunk what, struct str text)
+static void put_role(struct json_writer *w, const struct block *b, struct str text)
 {
-    json_key(w, "delta");
+    (void)b;
+    json_put_str(w, "role", STR("assistant"));
+    json_put_str(w, "content", text);
+}
+
+static void put_nothing(struct json_writer *w, const struct block *b, struct str text)
+{
+    (void)w, (void)b, (void)text;
+}
+
+static void put_call(struct json_writer *w, const struct block *b, bool head, struct str arguments)
+{
     json_begin_object(w);
-    if (what == CHUNK_ROLE)
-        json_put_str(w, "role", STR("assistant"));
-    if (what != CHUNK_END)
-        json_put_str(w, "content", text);
+    json_put_int(w, "index", b->call);
+    if (head) {
+        json_put_str(w, "id", str_of(b->id));
+        json_put_str(w, "type", STR("function"));
+    }
+    json_key(w, "function");
+    json_begin_object(w);
+    if (head)
+        json_put_str(w, "name", b->name);
+    json_put_str(w, "arguments", arguments);
+    json_end_object(w);
     json_end_object(w);
 }
 
-static void write_chunk(struct job *j, struct choice *c, enum chunk what, struct str text)
+static void put_words(struct json_writer *w, const struct block *b, struct str text)
+{
+    if (b && b->kind == BLOCK_REASON) {
+        json_put_str(w, "reasoning_content", text); /* the name DeepSeek and vLLM chose, and the one vLLM moves to */
+        json_put_str(w, "reasoning", text);
+    } else if (b && b->kind == BLOCK_CALL) {
+        json_key(w, "tool_calls");
+        json_begin_array(w);
+        put_call(w, b, text.ptr == NULL, text.ptr ? text : STR(""));
+        json_end_array(w);
+    } else {
+        json_put_str(w, "content", text);
+    }
+}
+
+static void write_chunk(struct job *j, struct choice *c, put_fn *put, const struct block *b, struct str text,
+                        const char *finish)
 {
     struct json_writer *w = event_begin(j, NULL);
     begin(w, j, chunk_object(j));
@@ -105,16 +142,20 @@ static void write_chunk(struct job *j, struct choice *c, enum chunk what, struct
     json_begin_array(w);
     json_begin_object(w);
     json_put_int(w, "index", c->index);
-    if (j->kind == ASK_CHAT)
-        put_delta(w, what, text);
-    else
+    if (j->kind == ASK_CHAT) {
+        json_key(w, "delta");
+        json_begin_object(w);
+        put(w, b, text);
+        json_end_object(w);
+    } else {
         json_put_str(w, "text", text);
-    if (what == CHUNK_TEXT)
+    }
+    if (put == put_words)
         logprobs_put(w, j, c);
     else
         put_null(w, "logprobs");
-    if (what == CHUNK_END)
-        json_put_str(w, "finish_reason", str_of(finish_word(c)));
+    if (finish)
+        json_put_str(w, "finish_reason", str_of(finish));
     else
         put_null(w, "finish_reason");
     json_end_object(w);
@@ -127,20 +168,25 @@ static void write_chunk(struct job *j, struct choice *c, enum chunk what, struct
 
 void openai_chunk_role(struct job *j, struct choice *c)
 {
-    write_chunk(j, c, CHUNK_ROLE, STR(""));
+    write_chunk(j, c, put_role, NULL, STR(""), NULL);
+}
+
+void openai_chunk_open(struct job *j, struct choice *c, const struct block *b)
+{
+    if (b->kind == BLOCK_CALL)
+        openai_chunk_text(j, c, b, (struct str){NULL, 0});
 }
 
 void openai_chunk_text(struct job *j, struct choice *c, const struct block *b, struct str text)
 {
-    (void)b;
-    write_chunk(j, c, CHUNK_TEXT, text);
+    write_chunk(j, c, put_words, b, text, NULL);
     j->out.failed |= c->failed;
     logprobs_clear(c);
 }
 
 void openai_chunk_end(struct job *j, struct choice *c)
 {
-    write_chunk(j, c, CHUNK_END, STR(""));
+    write_chunk(j, c, put_nothing, NULL, STR(""), finish_word(c));
 }
 
 static void write_done(struct job *j)
@@ -187,17 +233,45 @@ static void put_joined(struct json_writer *w, const char *key, const struct choi
     buf_free(&text);
 }
 
+static bool has_block(const struct choice *c, enum block_kind kind)
+{
+    for (size_t i = 0; i < c->n_block; i++)
+        if (c->blocks[i].kind == kind)
+            return true;
+    return false;
+}
+
+static void write_message(struct json_writer *w, const struct choice *c)
+{
+    json_begin_object(w);
+    json_put_str(w, "role", STR("assistant"));
+    if (c->n_call && !has_block(c, BLOCK_TEXT))
+        put_null(w, "content");
+    else
+        put_joined(w, "content", c, BLOCK_TEXT);
+    put_null(w, "refusal");
+    if (has_block(c, BLOCK_REASON)) {
+        put_joined(w, "reasoning_content", c, BLOCK_REASON);
+        put_joined(w, "reasoning", c, BLOCK_REASON);
+    }
+    if (c->n_call) {
+        json_key(w, "tool_calls");
+        json_begin_array(w);
+        for (size_t i = 0; i < c->n_block; i++)
+            if (c->blocks[i].kind == BLOCK_CALL)
+                put_call(w, &c->blocks[i], true, buf_str(&c->blocks[i].text));
+        json_end_array(w);
+    }
+    json_end_object(w);
+}
+
 static void write_choice(struct json_writer *w, const struct job *j, const struct choice *c)
 {
     json_begin_object(w);
     json_put_int(w, "index", c->index);
     if (j->kind == ASK_CHAT) {
         json_key(w, "message");
-        json_begin_object(w);
-        json_put_str(w, "role", STR("assistant"));
-        put_joined(w, "content", c, BLOCK_TEXT);
-        put_null(w, "refusal");
-        json_end_object(w);
+        write_message(w, c);
     } else {
         put_joined(w, "text", c, BLOCK_TEXT);
     }

@@ -25,6 +25,7 @@ struct gateway {
     struct gateway_options options;
     struct engine *engine;
     const struct bundle *bundle;
+    struct voice voice; /* the bundle's */
     struct loop *loop;
     struct tls *tls;
     struct http_server *server;
@@ -61,6 +62,9 @@ struct block { /* a stretch of one choice's answer */
     enum block_kind kind;
     int index; /* among its choice's */
     bool open;
+    int call; /* BLOCK_CALL: its number among the calls, id and function */
+    char id[40];
+    struct str name;
     struct buf text; /* so far, where the protocol or the whole answer needs it */
 };
 
@@ -80,9 +84,12 @@ struct choice { /* one sequence */
     size_t at;
     struct block *blocks;
     size_t n_block, block_capacity;
-    bool failed;         /* out of memory */
-    struct buf logprobs; /* not written yet: JSON objects separated by commas */
-    struct buf tops;     /* completions keep four arrays: these are token_logprobs, top_logprobs, text_offset */
+    int n_call, n_reason;  /* calls; tokens of reasoning */
+    struct speech *speech; /* of chats: tells reasoning and calls from words */
+    bool enough;           /* one call was wanted, and is said */
+    bool failed;           /* out of memory */
+    struct buf logprobs;   /* not written yet: JSON objects separated by commas */
+    struct buf tops;       /* completions keep four arrays: these are token_logprobs, top_logprobs, text_offset */
     struct buf values, offsets;
     size_t n_char; /* characters of text before the next token (text_offset) */
     int n_echoed;  /* prompt tokens whose log-probabilities are kept */
@@ -110,9 +117,11 @@ struct job {
     struct buf out; /* a stream's events not sent yet; the newest begins at event_at */
     size_t event_at;
     struct json_writer writer;
-    struct buf answer;   /* of tokenize and detokenize */
-    struct ids *prompts; /* [n_prompt] tokenized */
-    struct buf echo;     /* text of the prompts, ends in echo_end */
+    struct speech_tools tools; /* count 0: none */
+    bool thinking;             /* the prompt opens reasoning */
+    struct buf answer;         /* of tokenize and detokenize */
+    struct ids *prompts;       /* [n_prompt] tokenized */
+    struct buf echo;           /* text of the prompts, ends in echo_end */
     size_t *echo_end;
     int32_t **echo_offsets; /* [n_prompt][its tokens] characters of echo before a token; with logprobs only */
     int n_prompt, n_choice, n_submitted;
@@ -141,6 +150,8 @@ void generate_pump(struct job *j);
 void generate_cancel(struct job *j);
 void generate_ping(struct job *j, uint64_t now_ns);
 bool generate_over(struct job *j); /* the engine will not call back any more */
+/* job.c */
+void make_id(struct gateway *g, char *out, size_t size, const char *prefix); /* hard to guess, hex */
 /* worker.c */
 MUST_USE enum status workers_create(struct worker_queue **out, int n_thread, struct error *err);
 bool workers_put(struct worker_queue *w, struct job *j); /* false when full */
@@ -164,15 +175,18 @@ void replay_keep(struct choice *c, int32_t id, struct str text);
 void replay_put(struct json_writer *w, const struct job *j);
 /* say.c */
 void say(struct job *j, struct choice *c, enum block_kind kind, struct str text);
-void say_close(struct job *j, struct choice *c);
+void say_begin(struct job *j, struct choice *c); /* before the first word */
+void say_words(struct job *j, struct choice *c, struct str text);
+void say_end(struct job *j, struct choice *c);
 void say_join(struct buf *out, const struct choice *c, enum block_kind kind);
 size_t say_bytes(const struct choice *c);
 void say_free(struct choice *c);
 /* openai_write.c */
 #define OPENAI_WRITES                                                                                                  \
-    .delta = openai_chunk_text, .end_choice = openai_chunk_end, .end = openai_chunk_usage, .fail = openai_chunk_fail,  \
-    .answer = openai_write_answer
+    .open = openai_chunk_open, .delta = openai_chunk_text, .end_choice = openai_chunk_end, .end = openai_chunk_usage,  \
+    .fail = openai_chunk_fail, .answer = openai_write_answer
 void openai_chunk_role(struct job *j, struct choice *c);
+void openai_chunk_open(struct job *j, struct choice *c, const struct block *b);
 void openai_chunk_text(struct job *j, struct choice *c, const struct block *b, struct str text);
 void openai_chunk_end(struct job *j, struct choice *c);
 void openai_chunk_usage(struct job *j);

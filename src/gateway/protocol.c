@@ -31,13 +31,13 @@ static bool check(struct parse *p)
         a->sampling.top_k = 0;
     if ((a->kind & (ASK_CHAT | ASK_COMPLETION)) && sampling_check(&a->sampling, &param, &err) != ST_OK)
         return refuse(p->why, 400, "invalid_value", param, "%s", err.text);
-    return true;
+    return tools_check(p) && thinking_apply(p);
 }
 
 bool protocol_parse(struct ask *out, const struct protocol *protocol, struct str body, const struct bundle *bundle,
-                    struct arena *arena, struct refusal *why)
+                    const struct voice *voice, struct arena *arena, struct refusal *why)
 {
-    struct parse p = {.out = out, .bundle = bundle, .arena = arena, .why = why};
+    struct parse p = {.out = out, .bundle = bundle, .voice = voice, .arena = arena, .why = why};
     struct error err;
     set_defaults(out, protocol->kind, bundle);
     if (protocol->defaults)

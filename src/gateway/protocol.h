@@ -41,7 +41,7 @@ extern const struct protocol openai_chat, openai_completion, openai_tokenize, op
 
 /* Fills *out from a request's body; arena keeps what out points to, and body must live as long. */
 bool protocol_parse(struct ask *out, const struct protocol *protocol, struct str body, const struct bundle *bundle,
-                    struct arena *arena, struct refusal *why);
+                    const struct voice *voice, struct arena *arena, struct refusal *why);
 
 /* How each family of routes writes an error; by the request's path. */
 typedef void refusal_fn(struct buf *out, const struct refusal *why, struct str request_id);

@@ -24,7 +24,7 @@ static struct block *open_block(struct choice *c, enum block_kind kind)
     return b;
 }
 
-void say_close(struct job *j, struct choice *c)
+static void close_block(struct job *j, struct choice *c)
 {
     struct block *b = last_block(c);
     if (!b || !b->open)
@@ -34,15 +34,28 @@ void say_close(struct job *j, struct choice *c)
         j->protocol->close(j, c, b);
 }
 
+static struct block *begin_block(struct job *j, struct choice *c, enum block_kind kind, struct str name)
+{
+    close_block(j, c);
+    struct block *b = open_block(c, kind);
+    if (b && kind == BLOCK_CALL) {
+        int chars = j->g->voice.format->id_chars;
+        b->call = c->n_call++;
+        b->name = name;
+        make_id(j->g, b->id, sizeof b->id, chars ? "" : "call_");
+        if (chars)
+            b->id[chars] = 0;
+    }
+    if (b && j->ask.stream && j->protocol->open)
+        j->protocol->open(j, c, b);
+    return b;
+}
+
 void say(struct job *j, struct choice *c, enum block_kind kind, struct str text)
 {
     struct block *b = last_block(c);
-    if (!b || !b->open || b->kind != kind) {
-        say_close(j, c);
-        b = open_block(c, kind);
-        if (b && j->ask.stream && j->protocol->open)
-            j->protocol->open(j, c, b);
-    }
+    if (!b || !b->open || b->kind != kind)
+        b = begin_block(j, c, kind, (struct str){NULL, 0});
     if (!b)
         return;
     if (keeps(j)) {
@@ -51,6 +64,76 @@ void say(struct job *j, struct choice *c, enum block_kind kind, struct str text)
     }
     if (j->ask.stream)
         j->protocol->delta(j, c, b, text);
+}
+
+/* ---- chats: what the model's text means ---- */
+
+static void on_speech(void *ctx, enum speech_what what, struct str text)
+{
+    struct choice *c = ctx;
+    struct job *j = c->job;
+    if (c->enough)
+        return;
+    switch (what) {
+    case SPEECH_TEXT:
+        say(j, c, BLOCK_TEXT, text);
+        break;
+    case SPEECH_REASON:
+        say(j, c, BLOCK_REASON, text);
+        break;
+    case SPEECH_CALL:
+        begin_block(j, c, BLOCK_CALL, text);
+        break;
+    case SPEECH_ARGUMENTS:
+        say(j, c, BLOCK_CALL, text);
+        break;
+    case SPEECH_CALL_END:
+        close_block(j, c);
+        if (j->ask.one_call && !c->finished) {
+            c->enough = true;
+            engine_cancel(j->g->engine, c->request.id);
+        }
+        break;
+    }
+}
+
+void say_begin(struct job *j, struct choice *c)
+{
+    if (j->kind != ASK_CHAT)
+        return;
+    c->speech = arena_alloc_zero(&j->arena, 1, sizeof *c->speech);
+    if (!c->speech) {
+        c->failed = true;
+        return;
+    }
+    speech_init(c->speech,
+                &(struct speech_options){.format = j->g->voice.format,
+                                         .think = j->g->voice.think,
+                                         .tools = j->tools.count ? &j->tools : NULL,
+                                         .thinking = j->thinking,
+                                         .eager = j->ask.stream},
+                on_speech, c);
+}
+
+void say_words(struct job *j, struct choice *c, struct str text)
+{
+    if (!c->speech) {
+        say(j, c, BLOCK_TEXT, text);
+        return;
+    }
+    bool before = speech_is_reasoning(c->speech);
+    speech_feed(c->speech, text);
+    c->n_reason += before || speech_is_reasoning(c->speech);
+    c->failed |= c->speech->failed;
+}
+
+void say_end(struct job *j, struct choice *c)
+{
+    if (c->speech) {
+        speech_end(c->speech);
+        c->failed |= c->speech->failed;
+    }
+    close_block(j, c);
 }
 
 /* All blocks of a kind, joined. */
@@ -64,6 +147,8 @@ void say_join(struct buf *out, const struct choice *c, enum block_kind kind)
 size_t say_bytes(const struct choice *c)
 {
     size_t n = c->block_capacity * sizeof *c->blocks;
+    if (c->speech)
+        n += c->speech->held.capacity + c->speech->args.capacity;
     for (size_t i = 0; i < c->n_block; i++)
         n += c->blocks[i].text.capacity;
     return n;
@@ -71,6 +156,8 @@ size_t say_bytes(const struct choice *c)
 
 void say_free(struct choice *c)
 {
+    if (c->speech)
+        speech_free(c->speech);
     for (size_t i = 0; i < c->n_block; i++)
         buf_free(&c->blocks[i].text);
     mem_free(c->blocks);

@@ -4,6 +4,7 @@
  *   prompt holds "FAIL"   the third token is an engine error
  *   prompt holds "BIG"    every token is 4 KB of text
  *   prompt holds "END"    the answer ends before its first token
+ *   prompt holds "SAY x"  the answer is x, to the prompt's end, three bytes and the rest of a character a token
  *   fake.hold             tokens wait while it is set: what is in flight stays in flight
  */
 #ifndef TESTS_GATEWAY_FAKE_H
@@ -24,6 +25,8 @@ struct fake_seq {
     uint64_t id;
     bool canceled, fails, big, ends;
     int n, n_echoed;
+    char *script; /* "SAY ..." in the prompt: that is what it says */
+    size_t said;
     struct fake_seq *next;
 };
 struct engine {
@@ -74,12 +77,26 @@ static bool fake_step(struct fake_seq *s) /* false when it has ended */
         end = (struct finish_event){.finish = FINISH_ERROR, .status = ST_DEVICE, .message = "the device is on fire"};
     else if (s->ends)
         end.finish = FINISH_STOP;
-    else if (s->n == limit)
+    else if (s->script && !s->script[s->said])
+        end.finish = FINISH_STOP;
+    else if (s->n == limit && (!s->script || r->sampling.max_tokens))
         end.finish = r->sampling.max_tokens ? FINISH_LENGTH : FINISH_STOP;
     end.n_output = s->n;
     if (end.finish != FINISH_NONE) {
         r->on_finish(r->ctx, &end);
         return false;
+    }
+    if (s->script) {
+        size_t n = strlen(s->script + s->said) < 3 ? strlen(s->script + s->said) : 3;
+        while (((unsigned char)s->script[s->said + n] & 0xC0) == 0x80)
+            n++;
+        r->on_token(
+            r->ctx,
+            &(struct token_event){
+                .id = 'w', .text = str_n(s->script + s->said, n), .logprob = -0.5f, .top = top, .n_top = n_top});
+        s->said += n;
+        s->n++;
+        return true;
     }
     static char big[4096];
     char word[32];
@@ -118,10 +135,12 @@ static void *fake_run(void *arg)
             pthread_mutex_lock(&e->lock);
             batch[i]->n = view.n;
             batch[i]->n_echoed = view.n_echoed;
+            batch[i]->said = view.said;
             e->output_tokens += alive;
             for (struct fake_seq **p = &e->seqs; !alive && *p; p = &(*p)->next)
                 if (*p == batch[i]) {
                     *p = batch[i]->next;
+                    free(batch[i]->script);
                     free(batch[i]);
                     break;
                 }
@@ -152,22 +171,28 @@ void engine_destroy(struct engine *e)
     free(e);
 }
 
-static bool fake_prompt_has(const struct request *r, const char *word)
+static bool fake_prompt_has(const struct request *r, const char *word, char **rest)
 {
-    char text[4096];
+    static _Thread_local char text[4097];
     int n = 0;
     for (; n < r->n_prompt && n < 4096; n++)
         text[n] = r->prompt[n] < 256 ? (char)r->prompt[n] : '?';
-    return str_find(str_n(text, (size_t)n), str_of(word), 0) != SIZE_MAX;
+    text[n] = 0;
+    size_t at = str_find(str_n(text, (size_t)n), str_of(word), 0);
+    if (at != SIZE_MAX && rest)
+        *rest = strdup(text + at + strlen(word));
+    return at != SIZE_MAX;
 }
 
 enum status engine_submit(struct engine *e, struct request *r, struct error *err)
 {
     struct fake_seq *s = calloc(1, sizeof *s);
     int n = 0;
-    s->fails = fake_prompt_has(r, "FAIL");
-    s->big = fake_prompt_has(r, "BIG");
-    s->ends = fake_prompt_has(r, "END");
+    if (!fake_prompt_has(r, "SAY ", &s->script)) {
+        s->fails = fake_prompt_has(r, "FAIL", NULL);
+        s->big = fake_prompt_has(r, "BIG", NULL);
+        s->ends = fake_prompt_has(r, "END", NULL);
+    }
     s->r = r;
     pthread_mutex_lock(&e->lock);
     fake.priority = r->priority;
@@ -181,8 +206,10 @@ enum status engine_submit(struct engine *e, struct request *r, struct error *err
         e->prompt_tokens += (uint64_t)r->n_prompt;
     }
     pthread_mutex_unlock(&e->lock);
-    if (full)
+    if (full) {
+        free(s->script);
         free(s);
+    }
     return full ? fail(err, ST_LIMIT, "engine: the queue is full") : ST_OK;
 }
 
@@ -311,6 +338,18 @@ int32_t tokenizer_eos(const struct tokenizer *tok)
 {
     (void)tok;
     return -1;
+}
+
+int32_t tokenizer_find(const struct tokenizer *tok, struct str text)
+{
+    (void)tok, (void)text;
+    return -1;
+}
+
+bool tokenizer_is_special(const struct tokenizer *tok, int32_t id)
+{
+    (void)tok;
+    return id >= FAKE_SPECIAL;
 }
 
 struct str tokenizer_token(const struct tokenizer *tok, int32_t id)

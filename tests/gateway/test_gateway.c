@@ -2,83 +2,8 @@
 #include "test.h"
 
 #include "base/fault.h"
-#include "base/json.h"
-#include "base/log.h"
-#include "gateway/gateway.h"
-#include "net/client.h"
 
-#include "gateway/fake.h"
-
-static struct gateway *gateway;
-static struct engine *engine;
-static pthread_t thread;
-static struct arena arena;
-
-static void *run(void *arg)
-{
-    struct error err;
-    (void)arg;
-    assert_int_equal(gateway_run(gateway, &err), ST_OK);
-    return NULL;
-}
-
-static void start_with(const struct gateway_options *o)
-{
-    struct error err;
-    log_set_level(LOG_OFF);
-    fake.hold = fake.delay_us = fake.frozen = 0;
-    fake.queue_max = 1000;
-    arena_init(&arena, 0);
-    OK(engine_create(&engine, &fake_bundle, NULL, &err));
-    OK(gateway_create(&gateway, engine, o, &err));
-    pthread_create(&thread, NULL, run, NULL);
-}
-
-static int start(void **state)
-{
-    (void)state;
-    start_with(&(struct gateway_options){.host = "127.0.0.1"});
-    return 0;
-}
-
-static int stop(void **state)
-{
-    (void)state;
-    gateway_drain(gateway);
-    pthread_join(thread, NULL);
-    engine_destroy(engine);
-    gateway_destroy(gateway);
-    arena_free(&arena);
-    return 0;
-}
-
-/* One call; the answer's JSON, or NULL when it is none. The caller frees *a. */
-static const struct json *ask(struct http1 *a, const char *method, const char *path, const char *body,
-                              const char *headers)
-{
-    struct error err;
-    const struct json *doc = NULL;
-    OK(http_call(a,
-                 &(struct http_call){.host = "127.0.0.1",
-                                     .port = gateway_port(gateway),
-                                     .method = method,
-                                     .path = path,
-                                     .headers = headers,
-                                     .body = str_of(body),
-                                     .timeout_ms = 20000},
-                 &err));
-    char *kept = arena_copy(&arena, buf_str(&a->body));
-    if (json_parse(&doc, &arena, str_n(kept, a->body.len), 0, &err) != ST_OK)
-        return NULL;
-    return doc;
-}
-
-static struct str text_at(const struct json *v, const char *key)
-{
-    return json_str(json_get(v, key));
-}
-
-#define CHAT(fields) "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]" fields "}"
+#include "gateway/harness.h"
 
 static void test_gateway_chat(void **state)
 {
@@ -107,14 +32,6 @@ static void test_gateway_chat(void **state)
     assert_int_equal(json_int(json_at(json_get(json_at(content, 0), "bytes"), 0), -1), 'w');
     assert_int_equal(json_int(json_get(json_get(doc, "usage"), "completion_tokens"), -1), 15);
     http1_free(&a);
-}
-
-static int count(struct str s, const char *what)
-{
-    int n = 0;
-    for (size_t at = 0; (at = str_find(s, str_of(what), at)) != SIZE_MAX; at++)
-        n++;
-    return n;
 }
 
 static void test_gateway_streams(void **state)
@@ -262,7 +179,7 @@ static void test_gateway_refuses_by_name(void **state)
          "unknown_parameter", 400},
         {"chat/completions", CHAT(",\"logit_bias\":{\"300\":1}"), "logit_bias", "invalid_value", 400},
         {"chat/completions", CHAT(",\"logit_bias\":{\"1\":101}"), "logit_bias", "invalid_value", 400},
-        {"chat/completions", CHAT(",\"tools\":[{}]"), "tools", "unsupported_parameter", 400},
+        {"chat/completions", CHAT(",\"tools\":[{}]"), "tools[0]", "unsupported_value", 400},
         {"chat/completions", CHAT(",\"response_format\":{\"type\":\"json_object\"}"), "response_format",
          "unsupported_parameter", 400},
         {"chat/completions", CHAT(",\"chat_template_kwargs\":{\"messages\":[]}"), "chat_template_kwargs",
