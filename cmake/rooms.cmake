@@ -2,7 +2,7 @@
 
 execute_process(COMMAND git -C ${CMAKE_SOURCE_DIR} describe --always --dirty OUTPUT_VARIABLE GIT_VERSION
   OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-set(ROOMS base observe tensor net kernels formats tokenizer chat speech data model load engine eval replay train gateway)
+set(ROOMS base observe tensor net kernels formats tokenizer chat speech data model load engine eval replay train gateway sdk)
 foreach(room ${ROOMS})
   file(GLOB_RECURSE src_${room} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${room}/*.c)
   list(APPEND CORE_SRC ${src_${room}})
@@ -15,6 +15,14 @@ set_property(SOURCE ${CMAKE_SOURCE_DIR}/src/cli/cmd_version.c APPEND PROPERTY CO
 # Rooms that read bytes from outside: every narrowing is written out.
 foreach(room base formats tokenizer chat speech net load replay gateway)
   set_property(SOURCE ${src_${room}} APPEND PROPERTY COMPILE_OPTIONS -Wconversion -Wno-sign-conversion)
+endforeach()
+
+# Every room may become part of libingot.so, and is no part of what it exports. Kernels stay as they are in a program:
+# they read no variables of other libraries and have none of a thread, so that -fPIE is enough there.
+foreach(room ${ROOMS})
+  if(NOT room STREQUAL "kernels")
+    set_property(SOURCE ${src_${room}} APPEND PROPERTY COMPILE_OPTIONS -fPIC -fvisibility=hidden)
+  endif()
 endforeach()
 
 # Instruction sets: the file name's ending says which flags a kernel file needs. Nothing else is compiled beyond
@@ -60,7 +68,7 @@ endif()
 set(LIBS PkgConfig::EVENT PkgConfig::SSL PkgConfig::YAML PkgConfig::ZLIB Threads::Threads m)
 function(core_library name)
   add_library(${name} STATIC ${ARGN})
-  target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR}/src ${CMAKE_BINARY_DIR}/generated)
+  target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR}/include ${CMAKE_BINARY_DIR}/generated)
   target_link_libraries(${name} PUBLIC ${LIBS})
 endfunction()
 set(SCALAR_SRC ${CORE_SRC})
@@ -96,6 +104,8 @@ if(CLI_SRC)
       COMMAND ${CMAKE_OBJCOPY} --strip-all --add-gnu-debuglink=$<TARGET_FILE:ingot>.debug $<TARGET_FILE:ingot>)
   endif()
 endif()
+
+include(cmake/libingot.cmake)
 
 file(GLOB BENCH_SRC CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/bench/bench_*.c)
 foreach(f ${BENCH_SRC})
@@ -145,6 +155,10 @@ if(INGOT_TESTS)
     set_tests_properties(${room}.${n} PROPERTIES TIMEOUT ${TEST_TIMEOUT} SKIP_RETURN_CODE 77
       ENVIRONMENT INGOT_CACHE=${CMAKE_BINARY_DIR}/test-cache) # never the user's
   endforeach()
+endif()
+
+if(INGOT_TESTS AND TARGET ingot_shared)
+  add_custom_target(sdk_test_examples DEPENDS ingot_shared ingot_static) # what tests/sdk/test_examples.py looks at
 endif()
 
 # ---- fuzzers: fuzz/fuzz_*.c, libFuzzer ----

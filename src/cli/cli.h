@@ -114,11 +114,6 @@ struct cli_sampling {
 void cli_sampling_init(struct cli_sampling *s); /* everything "not given" */
 MUST_USE enum status cli_sampling_fill(struct request *out, const struct cli_sampling *s, const struct bundle *b,
                                        struct error *err);
-/* Prompt ids: as they stand (raw), or as one user message through the chat template when the model has one. */
-MUST_USE enum status cli_prompt_ids(struct ids *out, const struct bundle *b, struct str prompt, bool raw,
-                                    struct error *err);
-/* A conversation, as JSON text [{"role": ..., "content": ...}, ...], through the model's template. */
-MUST_USE enum status cli_chat_ids(struct ids *out, const struct bundle *b, struct str messages, struct error *err);
 /* The tokenizer of MODEL: a folder, a model file, or a tokenizer file alone. */
 MUST_USE enum status cli_tokenizer_open(struct tokenizer **out, const char *path, struct error *err);
 /* Each line of `file` through the tokenizer of MODEL (lines.c): `convert` appends a line's result to *out; *ids is

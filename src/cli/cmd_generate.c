@@ -144,7 +144,7 @@ static enum status generate_run(struct bundle *bundle, struct pool *pool, const 
         bundle_fingerprint_begin(bundle);
     options.max_sequences = 1;
     TRY(engine_create(&g.engine, bundle, &options, err));
-    enum status st = cli_prompt_ids(&ids, bundle, how->prompt, how->raw, err);
+    enum status st = bundle_prompt_ids(&ids, bundle, how->prompt, how->raw, err);
     if (st == ST_OK) {
         request->prompt = ids.ids;
         request->n_prompt = (int)ids.count;

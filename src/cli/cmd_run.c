@@ -48,7 +48,7 @@ static void put_message(struct buf *out, const char *role, struct str content)
 static enum status turn_ids(struct chat_run *r, struct ids *ids, struct str text, struct error *err)
 {
     if (!r->bundle->template)
-        return cli_prompt_ids(ids, r->bundle, text, true, err);
+        return bundle_prompt_ids(ids, r->bundle, text, true, err);
     struct buf all = {0}, system = {0};
     buf_append_char(&all, '[');
     if (r->system.len) {
@@ -60,7 +60,7 @@ static enum status turn_ids(struct chat_run *r, struct ids *ids, struct str text
     buf_append_char(&all, ']');
     enum status st = all.failed || system.failed || r->messages.failed
                          ? fail_nomem(err, "the conversation")
-                         : cli_chat_ids(ids, r->bundle, buf_str(&all), err);
+                         : bundle_messages_ids(ids, r->bundle, buf_str(&all), err);
     buf_free(&all);
     buf_free(&system);
     return st;

@@ -167,6 +167,12 @@ bool bundle_is_eos(const struct bundle *b, int32_t id);
  * eos_token are filled in. ST_UNSUPPORTED or ST_CORRUPT, saying what the template needs, when it cannot be used. */
 MUST_USE enum status bundle_chat_ids(struct ids *out, const struct bundle *b, struct chat_options *options,
                                      struct error *err);
+/* A conversation, as JSON text [{"role": ..., "content": ...}, ...], through the template. */
+MUST_USE enum status bundle_messages_ids(struct ids *out, const struct bundle *b, struct str messages,
+                                         struct error *err);
+/* Text: as it stands (raw, or when there is no template), or as one user message through the template. */
+MUST_USE enum status bundle_prompt_ids(struct ids *out, const struct bundle *b, struct str prompt, bool raw,
+                                       struct error *err);
 
 #include "model/fingerprint.h" /* what decides the bits of an answer */
 #include "model/quantize.h"    /* the rest of this door: imatrix, recipes, a model with fewer bits */
