@@ -152,6 +152,14 @@ void file_unmap(struct mapping *m)
     *m = (struct mapping){nothing, 0};
 }
 
+void file_forget(const struct mapping *m, const void *data, size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), from = (size_t)((const uint8_t *)data - m->data) / page * page;
+    size_t to = (size_t)((const uint8_t *)data - m->data) + bytes;
+    if (to <= m->size && from < to)
+        madvise((void *)(m->data + from), to - from, MADV_DONTNEED);
+}
+
 enum status file_check(const struct mapping *m, const char *path, struct error *err)
 {
     if (!m->size || !guard_lost(m->data))
@@ -173,11 +181,11 @@ bool file_id_equal(const struct file_id *a, const struct file_id *b)
 /* Their change times come from another machine's clock, or are made up. */
 static bool is_remote(int fd)
 {
-    static const unsigned long remote[] = {0x6969 /* nfs */,        0x517b /* smb */,       0xff534d42 /* cifs */,
-                                           0xfe534d42 /* smb2 */,   0x65735546 /* fuse */,  0x01021997 /* 9p */,
-                                           0x00c36400 /* ceph */,   0x5346414f /* afs */,   0x73757245 /* coda */,
-                                           0x0bd00bd0 /* lustre */, 0x01161970 /* gfs2 */,  0x7461636f /* ocfs2 */,
-                                           0x4d44 /* fat */,        0x2011bab0 /* exfat */, 0x47504653 /* gpfs */};
+    static const unsigned long remote[] = {
+        0x6969 /* nfs */,      0x517b /* smb */,        0xff534d42 /* cifs */, 0xfe534d42 /* smb2 */,
+        0x65735546 /* fuse */, 0x01021997 /* 9p */,     0x00c36400 /* ceph */, 0x5346414f /* afs */,
+        0x73757245 /* coda */, 0x0bd00bd0 /* lustre */, 0x01161970 /* gfs2 */, 0x7461636f /* ocfs2 */,
+        0x4d44 /* fat */,      0x2011bab0 /* exfat */,  0x47504653 /* gpfs */, 0x2fc12fc1 /* zfs */};
     struct statfs fs;
     if (fstatfs(fd, &fs) != 0)
         return true;

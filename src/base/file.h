@@ -31,6 +31,8 @@ MUST_USE enum status file_map(struct mapping *out, const char *path, struct erro
  * else owns it or may write into it. */
 MUST_USE enum status file_map_own(struct mapping *out, const char *path, struct error *err);
 void file_unmap(struct mapping *m);
+/* What was read of a mapping need not stay in memory; read again it comes from the file again. */
+void file_forget(const struct mapping *m, const void *data, size_t bytes);
 /* ST_IO when it lost bytes since it was mapped and zeros were read instead (base/guard.h). */
 MUST_USE enum status file_check(const struct mapping *m, const char *path, struct error *err);
 /* Checksum of pages spread over it, the first and the last among them: for file systems whose change times lie. */

@@ -80,8 +80,8 @@ enum status cmd_convert(int argc, char **argv, struct error *err)
     struct cli_model common = {.exact = true};
     struct model_options load;
     TRY(cli_model_options(&load, &pool, &common, err));
-    load.cache = NULL; /* read once */
     load.any_task = true;
+    load.stream = true;
     struct checkpoint *ck = NULL;
     struct model *model = NULL;
     enum status st = checkpoint_open(&ck, in, err);

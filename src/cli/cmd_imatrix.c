@@ -6,37 +6,21 @@
 
 #include "base/mem.h"
 
-static enum status seen(void *ctx, const struct model_run *run, double done, struct error *err)
+static void add_run(void *ctx, const struct model_run *run)
 {
-    char phase[] = "imatrix";
     imatrix_sums_add(ctx, run);
-    return cli_evaluate_seen(phase, run, done, err);
 }
 
 static enum status collect(struct evaluation *e, const struct bundle *b, const struct cli_text *text, const char *out,
                            struct pool *pool, struct error *err)
 {
-    struct ids ids = {0};
-    struct imatrix_sums *sums = NULL;
-    enum status st = cli_text_ids(&ids, b->tokenizer, text->file, err);
+    struct imatrix_sums *sums;
+    TRY(imatrix_sums_create(&sums, b->model, err));
+    const struct cli_evaluate how = {"imatrix", b->model, b->tokenizer, text, pool, add_run, sums};
+    enum status st = cli_evaluate(e, &how, err);
     if (st == ST_OK)
-        st = imatrix_sums_create(&sums, b->model, err);
-    struct evaluate how = {.model = b->model,
-                           .ids = ids.ids,
-                           .n = ids.count,
-                           .n_ctx = (int)text->ctx,
-                           .max_chunks = (int)text->chunks,
-                           .bos = b->tokenizer && tokenizer_adds_bos(b->tokenizer) ? tokenizer_bos(b->tokenizer) : -1,
-                           .pool = pool,
-                           .seen = seen,
-                           .ctx = sums};
-    if (st == ST_OK)
-        st = evaluate_text(e, &how, err);
-    progress_end();
-    if (st == ST_OK)
-        st = imatrix_sums_write(sums, out, text->file, e->n_chunk, how.n_ctx, err);
+        st = imatrix_sums_write(sums, out, text->file, e->n_chunk, (int)text->ctx, err);
     imatrix_sums_free(sums);
-    ids_free(&ids);
     return st;
 }
 

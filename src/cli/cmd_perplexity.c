@@ -7,7 +7,7 @@
 
 enum { TEXT_MAX = 1 << 30 };
 
-enum status cli_text_ids(struct ids *out, const struct tokenizer *tok, const char *file, struct error *err)
+static enum status text_ids(struct ids *out, const struct tokenizer *tok, const char *file, struct error *err)
 {
     struct buf text = {0};
     if (!tok)
@@ -21,28 +21,36 @@ enum status cli_text_ids(struct ids *out, const struct tokenizer *tok, const cha
     return st;
 }
 
-enum status cli_evaluate_seen(void *ctx, const struct model_run *run, double done, struct error *err)
+struct watched {
+    const char *phase;
+    void (*each)(void *ctx, const struct model_run *run);
+    void *ctx;
+};
+
+static enum status on_chunk(void *ctx, const struct model_run *run, double done, struct error *err)
 {
-    (void)run;
-    progress_show(ctx, done, NULL);
+    const struct watched *w = ctx;
+    if (w->each)
+        w->each(w->ctx, run);
+    progress_show(w->phase, done, NULL);
     return cli_interrupted ? fail(err, ST_CANCELED, "interrupted") : ST_OK;
 }
 
-enum status cli_perplexity(struct evaluation *out, const struct model *m, const struct tokenizer *tok,
-                           const struct cli_text *text, struct pool *pool, struct error *err)
+enum status cli_evaluate(struct evaluation *out, const struct cli_evaluate *e, struct error *err)
 {
     struct ids ids = {0};
-    char phase[] = "perplexity";
-    enum status st = cli_text_ids(&ids, tok, text->file, err);
-    struct evaluate how = {.model = m,
+    const struct tokenizer *tok = e->tokenizer;
+    struct watched watched = {e->phase, e->each, e->ctx};
+    enum status st = text_ids(&ids, tok, e->text->file, err);
+    struct evaluate how = {.model = e->model,
                            .ids = ids.ids,
                            .n = ids.count,
-                           .n_ctx = (int)text->ctx,
-                           .max_chunks = (int)text->chunks,
+                           .n_ctx = (int)e->text->ctx,
+                           .max_chunks = (int)e->text->chunks,
                            .bos = tok && tokenizer_adds_bos(tok) ? tokenizer_bos(tok) : -1,
-                           .pool = pool,
-                           .seen = cli_evaluate_seen,
-                           .ctx = phase};
+                           .pool = e->pool,
+                           .seen = on_chunk,
+                           .ctx = &watched};
     if (st == ST_OK)
         st = evaluate_text(out, &how, err);
     progress_end();
@@ -107,7 +115,8 @@ enum status cmd_perplexity(int argc, char **argv, struct error *err)
     TRY(cli_bundle_open(&bundle, &pool, args.positional[0], &m, err));
     cli_catch_interrupt();
     struct evaluation e;
-    enum status st = cli_perplexity(&e, bundle->model, bundle->tokenizer, &text, pool, err);
+    const struct cli_evaluate how = {"perplexity", bundle->model, bundle->tokenizer, &text, pool, NULL, NULL};
+    enum status st = cli_evaluate(&e, &how, err);
     struct buf out = {0};
     if (st == ST_OK && json) {
         struct json_writer w;

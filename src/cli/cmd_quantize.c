@@ -131,6 +131,17 @@ static void print_json(struct buf *out, const struct job *j)
 }
 
 /* ---- the work ---- */
+static enum status evaluate_model(struct evaluation *out, struct job *j, const struct checkpoint *ck, struct error *err)
+{
+    struct model *m;
+    TRY(model_load(&m, ck, &j->load, err));
+    progress_end();
+    const struct cli_evaluate how = {"perplexity", m, j->tokenizer, &j->text, j->pool, NULL, NULL};
+    enum status st = cli_evaluate(out, &how, err);
+    model_free(m);
+    return st;
+}
+
 static enum status open_all(struct job *j, bool gguf, struct error *err)
 {
     TRY(checkpoint_open(&j->ck, j->in, err));
@@ -139,11 +150,8 @@ static enum status open_all(struct job *j, bool gguf, struct error *err)
         TRY(imatrix_open(&j->imatrix, j->imatrix_path, err));
     if (j->text.file)
         TRY(tokenizer_from_checkpoint(&j->tokenizer, j->ck, err));
-    TRY(model_load(&j->model, j->ck, &j->load, err));
-    progress_end();
     j->bytes_in = j->ck->file_bytes;
-    j->report.n_matrix = model_matrix_count(j->model);
-    return j->text.file ? cli_perplexity(&j->before, j->model, j->tokenizer, &j->text, j->pool, err) : ST_OK;
+    return j->text.file ? evaluate_model(&j->before, j, j->ck, err) : ST_OK;
 }
 
 static enum status write_out(struct job *j, bool gguf, struct error *err)
@@ -154,6 +162,10 @@ static enum status write_out(struct job *j, bool gguf, struct error *err)
                                  .pool = j->pool,
                                  .done = on_tensor,
                                  .ctx = &j->report};
+    struct model_options stream = j->load;
+    stream.stream = true;
+    TRY(model_load(&j->model, j->ck, &stream, err));
+    j->report.n_matrix = model_matrix_count(j->model);
     if (gguf)
         return model_quantize_gguf(j->model, j->out, &how, j->ck->gguf ? j->ck->path : j->ck->folder, err);
     TRY(model_write_hf(j->model, j->out, (enum dtype)dtype_find(str_of(j->type)), err));
@@ -164,16 +176,9 @@ static enum status write_out(struct job *j, bool gguf, struct error *err)
 static enum status read_back(struct job *j, struct error *err)
 {
     struct checkpoint *ck;
-    model_free(j->model);
-    j->model = NULL;
     TRY(checkpoint_open(&ck, j->out, err));
     j->bytes_out = ck->file_bytes;
-    enum status st = ST_OK;
-    if (j->text.file)
-        st = model_load(&j->model, ck, &j->load, err);
-    progress_end();
-    if (st == ST_OK && j->text.file)
-        st = cli_perplexity(&j->after, j->model, j->tokenizer, &j->text, j->pool, err);
+    enum status st = j->text.file ? evaluate_model(&j->after, j, ck, err) : ST_OK;
     checkpoint_close(ck);
     return st;
 }

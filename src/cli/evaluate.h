@@ -11,11 +11,18 @@ struct cli_text {
     int64_t ctx, chunks; /* tokens a chunk; at most so many chunks, 0: all */
 };
 MUST_USE enum status cli_text_check(struct cli_text *t, struct error *err); /* fills in what was not given */
-MUST_USE enum status cli_text_ids(struct ids *out, const struct tokenizer *tok, const char *file, struct error *err);
-/* For struct evaluate: a bar named by ctx, and the end when interrupted. */
-enum status cli_evaluate_seen(void *ctx, const struct model_run *run, double done, struct error *err);
-MUST_USE enum status cli_perplexity(struct evaluation *out, const struct model *m, const struct tokenizer *tok,
-                                    const struct cli_text *text, struct pool *pool, struct error *err);
+
+/* A text through a model, with a bar; ends when interrupted. */
+struct cli_evaluate {
+    const char *phase; /* of the bar */
+    const struct model *model;
+    const struct tokenizer *tokenizer; /* NULL is refused */
+    const struct cli_text *text;
+    struct pool *pool;
+    void (*each)(void *ctx, const struct model_run *run); /* after each forward; or NULL */
+    void *ctx;
+};
+MUST_USE enum status cli_evaluate(struct evaluation *out, const struct cli_evaluate *e, struct error *err);
 void cli_put_evaluation(struct json_writer *w, const struct evaluation *e);
 
 #endif

@@ -380,6 +380,15 @@ enum status checkpoint_check(const struct checkpoint *ck, struct error *err)
     return ST_OK;
 }
 
+void checkpoint_forget(const struct checkpoint *ck, const void *data, size_t bytes)
+{
+    for (size_t i = 0; i < ck->n_file; i++) {
+        const struct mapping *map = &ck->files[i].map;
+        if ((uintptr_t)data - (uintptr_t)map->data < map->size) /* others were made by their reader */
+            file_forget(map, data, bytes);
+    }
+}
+
 enum status checkpoint_open(struct checkpoint **out, const char *path, struct error *err)
 {
     struct loading *l;

@@ -47,9 +47,13 @@ struct checkpoint {
 };
 
 MUST_USE enum status checkpoint_open(struct checkpoint **out, const char *path, struct error *err);
+/* The same for one file's bytes, which must outlive the checkpoint. */
+MUST_USE enum status checkpoint_open_memory(struct checkpoint **out, const void *data, size_t size, struct error *err);
 void checkpoint_close(struct checkpoint *ck);
 /* After everything was read from the tensors: ST_IO when a file lost bytes meanwhile, so that zeros were read. */
 MUST_USE enum status checkpoint_check(const struct checkpoint *ck, struct error *err);
+/* Numbers of a tensor, or a part of them, that were read and will not be soon: their pages may go. */
+void checkpoint_forget(const struct checkpoint *ck, const void *data, size_t bytes);
 const struct tensor *checkpoint_find(const struct checkpoint *ck, struct str name); /* NULL when absent */
 
 /* ---- GGUF metadata: typed values read in place ---- */

@@ -50,9 +50,7 @@ MUST_USE enum status torch_read(struct loading *l, const uint8_t *data, size_t s
 /* AWQ and GPTQ (config's quantization_config): adds X.weight for each X.qweight. */
 MUST_USE enum status packed_read(struct loading *l, const struct json *config, struct error *err);
 
-/* The same as checkpoint_open for one file's bytes, which must outlive the checkpoint (tests and fuzzers). */
-MUST_USE enum status checkpoint_open_memory(struct checkpoint **out, const void *data, size_t size, struct error *err);
-/* Likewise, with the text of the config.json beside it; it must outlive the checkpoint, too. */
+/* checkpoint_open_memory with the text of the config.json beside the file; it must outlive the checkpoint, too. */
 MUST_USE enum status checkpoint_open_memory_with(struct checkpoint **out, const void *data, size_t size,
                                                  struct str config, struct error *err);
 

@@ -109,7 +109,7 @@ enum status model_run_create(struct model_run **out, const struct model *m, int 
     *out = NULL;
     if (!r)
         return fail_nomem(err, "run");
-    assert(max_rows > 0 && max_logits > 0);
+    assert(max_rows > 0 && max_logits > 0 && !m->stream);
     r->m = m;
     r->pool = pool;
     r->kv = kv;

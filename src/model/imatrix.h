@@ -1,7 +1,7 @@
 /* imatrix - how much each input of each matrix matters: the mean square of what flows into its columns
  *
  * Files    llama.cpp's, in GGUF: NAME.in_sum2 [n_expert, n_in] and NAME.counts [n_expert, 1], f32; NAME as in a GGUF
- *          model ("blk.0.attn_q.weight"). Older .dat files are not read
+ *          model ("blk.0.attn_q.weight"). The .dat files of before are read, too; both are recognised by their bytes
  */
 #ifndef MODEL_IMATRIX_H
 #define MODEL_IMATRIX_H
@@ -10,6 +10,8 @@
 
 struct imatrix;
 MUST_USE enum status imatrix_open(struct imatrix **out, const char *path, struct error *err);
+/* The same of a file's bytes, which need not outlive the call. */
+MUST_USE enum status imatrix_open_memory(struct imatrix **out, const void *data, size_t size, struct error *err);
 void imatrix_close(struct imatrix *m);
 /* Mean squares of the columns of `name`'s matrix (of an expert's), or NULL; ST_INVALID when n_in or n_expert is not the
  * file's. */

@@ -36,14 +36,9 @@ const struct model_config *model_config(const struct model *m)
 }
 
 /* ---- memory ---- */
-static bool is_vector(const struct param *p)
-{
-    return p->bias || role_rows[p->role].in == DIM_1;
-}
-
 static size_t param_bytes(const struct param *p)
 {
-    return is_vector(p) ? (size_t)p->count * sizeof(real) : p->weight.bytes;
+    return param_is_vector(p) ? (size_t)p->count * sizeof(real) : p->weight.bytes;
 }
 
 enum { LINE = 64 };
@@ -57,18 +52,24 @@ bool model_block_bytes(size_t *out, const struct model *m)
     return true;
 }
 
+static void param_use(struct param *p, const void *memory)
+{
+    if (param_is_vector(p)) {
+        p->vector = (real *)(uintptr_t)memory;
+    } else {
+        p->weight.panels = (void *)(uintptr_t)memory;
+        p->weight.panel_bytes = p->weight.bytes / (size_t)((p->n_out + 15) / 16);
+    }
+}
+
 void model_block_use(struct model *m, const void *block)
 {
     const char *at = block;
+    m->weight_bytes = 0;
     for (int i = 0; i < m->plan.n_param; i++) {
         struct param *p = &m->plan.params[i];
         size_t bytes = param_bytes(p);
-        if (is_vector(p)) {
-            p->vector = (real *)at;
-        } else {
-            p->weight.panels = (void *)at;
-            p->weight.panel_bytes = p->weight.bytes / (size_t)((p->n_out + 15) / 16);
-        }
+        param_use(p, at);
         at += (bytes + LINE - 1) / LINE * LINE;
         m->weight_bytes += bytes;
     }
@@ -164,24 +165,50 @@ static enum status load_transposed(struct param *p, const struct tensor *t, cons
     return ST_OK;
 }
 
-static enum status load_param(struct model *m, struct param *p, const struct checkpoint *ck, struct error *err)
+static enum status load_param(const struct model *m, struct param *p, const struct checkpoint *ck, struct error *err)
 {
     const struct name_row *row;
     const struct tensor *t = param_tensor(&row, &m->arch, ck, p);
     int32_t *row_of;
     TRY(param_row_map(&row_of, &m->arch, row, p, err));
     enum status st = ST_OK;
-    const char *data = t->data;
-    if (row->flags & NAME_STACKED)
-        data += t->bytes / (size_t)m->arch.config.n_expert * (size_t)p->expert;
-    if (is_vector(p))
+    size_t bytes = row->flags & NAME_STACKED ? t->bytes / (size_t)m->arch.config.n_expert : t->bytes;
+    const char *data = (const char *)t->data + (row->flags & NAME_STACKED ? bytes * (size_t)p->expert : 0);
+    if (param_is_vector(p))
         st = load_vector(p, t, row_of, err);
     else if (row->flags & NAME_TRANSPOSED)
         st = load_transposed(p, t, row_of, m->options.pool, err);
     else
         weight_pack(&p->weight, data, t->type, row_of, m->options.pool);
+    if (m->stream)
+        checkpoint_forget(ck, data, bytes);
     mem_free(row_of);
     return st;
+}
+
+enum status param_hold(const struct model *m, struct param *p, struct error *err)
+{
+    if (!m->stream)
+        return ST_OK;
+    void *memory = mem_alloc_aligned(param_bytes(p));
+    if (!memory)
+        return fail(err, ST_NOMEM, "model: out of memory for %.1f MB of weights", (double)param_bytes(p) / (1 << 20));
+    param_use(p, memory);
+    enum status st = load_param(m, p, m->stream, err);
+    if (st == ST_OK) /* nobody asks again later */
+        st = checkpoint_check(m->stream, err);
+    if (st != ST_OK)
+        param_release(m, p);
+    return st;
+}
+
+void param_release(const struct model *m, struct param *p)
+{
+    if (!m->stream)
+        return;
+    mem_free(param_is_vector(p) ? (void *)p->vector : (void *)p->weight.panels);
+    p->vector = NULL;
+    p->weight.panels = NULL;
 }
 
 static enum status pack_params(struct model *m, const struct checkpoint *ck, struct error *err)
@@ -199,6 +226,10 @@ static enum status pack_params(struct model *m, const struct checkpoint *ck, str
 static enum status load_params(struct model *m, const struct checkpoint *ck, struct error *err)
 {
     struct cache cache;
+    if (m->options.stream) {
+        m->stream = ck;
+        return ST_OK;
+    }
     cache_begin(&cache, m, ck);
     enum status st = cache.hit ? ST_OK : pack_params(m, ck, err);
     if (st == ST_OK)
@@ -298,8 +329,8 @@ void model_plan_of(struct model_plan *out, const struct model *m, int max_rows)
         .kv_bytes_per_token = model_kv_block_bytes(m) / KV_BLOCK, .run_bytes = run_bytes(m, max_rows), .config = *c};
     for (int i = 0; i < m->plan.n_param; i++) {
         const struct param *p = &m->plan.params[i];
-        out->weight_bytes += is_vector(p) ? (uint64_t)p->count * sizeof(real) : p->weight.bytes;
-        bool met = !is_vector(p) && p->role != W_POSITION && (p->role != W_EMBED || c->tied);
+        out->weight_bytes += param_is_vector(p) ? (uint64_t)p->count * sizeof(real) : p->weight.bytes;
+        bool met = !param_is_vector(p) && p->role != W_POSITION && (p->role != W_EMBED || c->tied);
         bool expert = role_rows[p->role].expert; /* a token meets n_expert_used of n_expert */
         bool head = p->role == W_HEAD || p->role == W_EMBED;
         if (!met || (expert && p->expert >= c->n_expert_used))
@@ -385,7 +416,7 @@ static enum status random_params(struct model *m, uint64_t seed, struct error *e
 {
     for (int i = 0; i < m->plan.n_param; i++) {
         struct param *p = &m->plan.params[i];
-        if (is_vector(p)) {
+        if (param_is_vector(p)) {
             for (int64_t k = 0; k < p->count; k++)
                 p->vector[k] = p->bias ? 0 : 1;
             continue;

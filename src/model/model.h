@@ -51,6 +51,7 @@ struct model_options {
     enum pooling pooling; /* POOL_NONE: as the model says; else a generating model becomes an embedding one */
     bool train;           /* F32 parameters, gradients and saved activations */
     bool keep;            /* no value's memory is reused: all can be read by model_run_value after a forward */
+    bool stream;          /* only to be written: parameters are packed one by one, and the checkpoint must stay open */
     struct pool *pool;    /* used for packing; may be NULL */
     /* Folder for packed panels, made when it is missing; NULL: none. Not used in training. */
     const char *cache;
@@ -59,7 +60,7 @@ struct model_options {
     void *ctx;
 };
 
-/* ck may be closed after load: weights are packed copies, or mapped from the cache. */
+/* ck may be closed after load (without `stream`): weights are packed copies, or mapped from the cache. */
 MUST_USE enum status model_load(struct model **out, const struct checkpoint *ck, const struct model_options *options,
                                 struct error *err);
 /* Random weights from a configuration (config.json's object): benches, tests, and the start of pretraining.

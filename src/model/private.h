@@ -20,7 +20,8 @@ struct model {
     struct model_param *params; /* training: the public list */
     struct arena names;
     uint64_t weight_bytes;
-    struct mapping cached; /* the panels, when they come from the cache; else empty */
+    struct mapping cached;           /* the panels, when they come from the cache; else empty */
+    const struct checkpoint *stream; /* options.stream: where parameters come from while they are held */
 };
 
 /* Where a mixture's rows go: written by OP_ROUTE. */
@@ -100,6 +101,13 @@ enum status model_alloc_params(struct model *m, struct error *err);
 /* The parameters' block: its size; and pointing every parameter into one. */
 bool model_block_bytes(size_t *out, const struct model *m);
 void model_block_use(struct model *m, const void *block);
+static inline bool param_is_vector(const struct param *p)
+{
+    return p->bias || role_rows[p->role].in == DIM_1;
+}
+/* Between the two the parameter's numbers are there; of a model that streams at no other time. */
+MUST_USE enum status param_hold(const struct model *m, struct param *p, struct error *err);
+void param_release(const struct model *m, struct param *p);
 /* Source rows of the parameter's rows; NULL: as they stand. Freed by the caller. */
 enum status param_row_map(int32_t **out, const struct arch *a, const struct name_row *row, const struct param *p,
                           struct error *err);

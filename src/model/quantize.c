@@ -9,7 +9,7 @@ int model_matrix_count(const struct model *m)
 {
     int n = 0;
     for (int i = 0; i < m->plan.n_param; i++)
-        n += m->plan.params[i].vector == NULL;
+        n += !param_is_vector(&m->plan.params[i]);
     return n;
 }
 
@@ -19,24 +19,20 @@ struct gather {
     const int32_t *from; /* [all]: part * n_out + row that is stored there */
     int64_t row0;
     float *out; /* [rows, n_in] */
+    real *wide; /* [threads, n_in], where a real is no float */
 };
 
 static void gather_row(void *ctx, int item, int thread)
 {
-    (void)thread;
     const struct gather *g = ctx;
     const struct param *first = &g->s->m->plan.params[g->s->first[0]];
     int32_t from = g->from[g->row0 + item];
     const struct param *p = &g->s->m->plan.params[g->s->first[from / first->n_out] + g->expert];
     float *out = g->out + (int64_t)item * p->n_in;
-#ifdef INGOT_REAL_DOUBLE
-    real wide[1 << 14]; /* gradient checks have small models only */
+    real *wide = g->wide ? g->wide + thread * p->n_in : (real *)(void *)out;
     weight_get_row(wide, &p->weight, from % first->n_out);
-    for (int64_t k = 0; k < p->n_in; k++)
+    for (int64_t k = 0; g->wide && k < p->n_in; k++)
         out[k] = (float)wide[k];
-#else
-    weight_get_row(out, &p->weight, from % first->n_out);
-#endif
 }
 
 /* One matrix (of one expert), a slab of rows at a time. */
@@ -49,10 +45,10 @@ static enum status quantize_matrix(struct quantized *q, const struct gather *who
     int64_t n_in = q->n_in, slab = SLAB / n_in + 1;
     size_t row_bytes = (size_t)(n_in / dtype_row(s->type)->block * dtype_row(s->type)->bytes);
     slab = slab < q->n_out ? slab : q->n_out;
+    bool narrow = sizeof(real) != sizeof(float);
     g.out = mem_alloc((size_t)(slab * n_in) * sizeof *g.out);
-    if (!g.out)
-        return fail_nomem(err, "quantize");
-    enum status st = ST_OK;
+    g.wide = narrow ? mem_alloc((size_t)(pool_threads(s->how->pool) * n_in) * sizeof *g.wide) : NULL;
+    enum status st = g.out && (g.wide || !narrow) ? ST_OK : fail_nomem(err, "quantize");
     for (g.row0 = 0; g.row0 < q->n_out && st == ST_OK; g.row0 += slab) {
         int64_t n = q->n_out - g.row0 < slab ? q->n_out - g.row0 : slab;
         pool_run(s->how->pool, gather_row, &g, (int)n);
@@ -67,6 +63,7 @@ static enum status quantize_matrix(struct quantized *q, const struct gather *who
             st = fail_context(err, "rows from %lld on", (long long)g.row0);
     }
     mem_free(g.out);
+    mem_free(g.wide);
     return st;
 }
 
@@ -83,6 +80,26 @@ static enum status stored_order(int32_t **out, const struct tensor_source *s, st
             (*out)[param_stored_row(&s->m->arch, &s->row[part], p, s->pairs, i)] = part * n_out + i;
         }
     return ST_OK;
+}
+
+/* All parts of one expert's matrix. */
+static enum status hold_parts(const struct tensor_source *s, int expert, struct error *err)
+{
+    for (int part = 0; part < s->n_part; part++) {
+        enum status st = param_hold(s->m, &s->m->plan.params[s->first[part] + expert], err);
+        if (st == ST_OK)
+            continue;
+        while (part--)
+            param_release(s->m, &s->m->plan.params[s->first[part] + expert]);
+        return st;
+    }
+    return ST_OK;
+}
+
+static void release_parts(const struct tensor_source *s, int expert)
+{
+    for (int part = 0; part < s->n_part; part++)
+        param_release(s->m, &s->m->plan.params[s->first[part] + expert]);
 }
 
 enum status quantize_tensor(void *ctx, void *out, struct error *err)
@@ -109,7 +126,11 @@ enum status quantize_tensor(void *ctx, void *out, struct error *err)
             st = imatrix_find(&importance, s->how->imatrix, q.name, q.n_in, s->n_expert, g.expert, err);
         q.importance |= importance != NULL;
         if (st == ST_OK)
-            st = quantize_matrix(&q, &g, importance, (char *)out + (size_t)g.expert * matrix, &sums, err);
+            st = hold_parts(s, g.expert, err);
+        if (st != ST_OK)
+            break;
+        st = quantize_matrix(&q, &g, importance, (char *)out + (size_t)g.expert * matrix, &sums, err);
+        release_parts(s, g.expert);
     }
     mem_free(from);
     if (st != ST_OK)

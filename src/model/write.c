@@ -7,11 +7,6 @@
 #include <stdio.h>
 
 /* ---- one tensor, made on demand ---- */
-static bool param_is_vector(const struct param *p)
-{
-    return p->vector != NULL;
-}
-
 static void param_row(float *out, real *wide, const struct param *p, int64_t i)
 {
     weight_get_row(wide, &p->weight, i);
@@ -24,35 +19,41 @@ struct row_buffers {
     real *wide;
 };
 
-static enum status fill_vector(const struct tensor_source *s, float *whole)
+/* One part of the tensor, of one expert: of a vector, of a matrix. */
+static enum status fill_vector(const struct tensor_source *s, int part, const struct param *p, float *whole)
 {
-    const struct arch *a = &s->m->arch;
-    for (int part = 0; part < s->n_part; part++) {
-        const struct param *p = &s->m->plan.params[s->first[part]];
-        for (int32_t i = 0; i < p->n_out; i++)
-            whole[param_stored_row(a, &s->row[part], p, s->pairs, i)] = (float)p->vector[i];
+    for (int32_t i = 0; i < p->n_out; i++)
+        whole[param_stored_row(&s->m->arch, &s->row[part], p, s->pairs, i)] = (float)p->vector[i];
+    return ST_OK;
+}
+
+static enum status fill_matrix(const struct tensor_source *s, int part, int expert, const struct param *p,
+                               struct row_buffers *b, char *out, struct error *err)
+{
+    int64_t all = p->n_out * s->n_part, n_in = p->n_in;
+    size_t row_bytes = (size_t)(n_in / dtype_row(s->type)->block * dtype_row(s->type)->bytes);
+    for (int32_t i = 0; i < p->n_out; i++) {
+        int64_t to = (int64_t)expert * all + param_stored_row(&s->m->arch, &s->row[part], p, s->pairs, i);
+        param_row(b->row, b->wide, p, i);
+        if (s->row->flags & NAME_TRANSPOSED)
+            for (int64_t k = 0; k < n_in; k++)
+                b->whole[k * all + to] = b->row[k];
+        else
+            TRY(dtype_from_f32(out + (size_t)to * row_bytes, s->type, b->row, (size_t)n_in, err));
     }
     return ST_OK;
 }
 
-static enum status fill_matrix(const struct tensor_source *s, struct row_buffers *b, char *out, struct error *err)
+static enum status fill_parts(const struct tensor_source *s, struct row_buffers *b, char *out, struct error *err)
 {
-    const struct arch *a = &s->m->arch;
-    const struct param *first = &s->m->plan.params[s->first[0]];
-    int64_t all = first->n_out * s->n_part, n_in = first->n_in;
-    size_t row_bytes = (size_t)(n_in / dtype_row(s->type)->block * dtype_row(s->type)->bytes);
     for (int e = 0; e < s->n_expert; e++)
         for (int part = 0; part < s->n_part; part++) {
-            const struct param *p = &s->m->plan.params[s->first[part] + e];
-            for (int32_t i = 0; i < p->n_out; i++) {
-                int64_t to = (int64_t)e * all + param_stored_row(a, &s->row[part], p, s->pairs, i);
-                param_row(b->row, b->wide, p, i);
-                if (s->row->flags & NAME_TRANSPOSED)
-                    for (int64_t k = 0; k < n_in; k++)
-                        b->whole[k * all + to] = b->row[k];
-                else
-                    TRY(dtype_from_f32(out + (size_t)to * row_bytes, s->type, b->row, (size_t)n_in, err));
-            }
+            struct param *p = &s->m->plan.params[s->first[part] + e];
+            TRY(param_hold(s->m, p, err));
+            enum status st =
+                param_is_vector(p) ? fill_vector(s, part, p, b->whole) : fill_matrix(s, part, e, p, b, out, err);
+            param_release(s->m, p);
+            TRY(st);
         }
     return ST_OK;
 }
@@ -70,7 +71,7 @@ static enum status fill_tensor(void *ctx, void *out, struct error *err)
     if (!b.row || !b.wide || !b.whole)
         st = fail_nomem(err, "write");
     else
-        st = vector ? fill_vector(s, b.whole) : fill_matrix(s, &b, out, err);
+        st = fill_parts(s, &b, out, err);
     if (st == ST_OK && whole)
         st = dtype_from_f32(out, s->type, b.whole, count, err);
     mem_free(b.row);

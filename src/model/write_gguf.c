@@ -48,7 +48,8 @@ static void put_config(struct gguf_out *g, const char *name)
     const struct arch *a = &g->m->arch;
     const struct model_config *c = &a->config;
     gguf_put_string(g->w, "general.architecture", str_of(a->family->gguf));
-    gguf_put_string(g->w, "general.name", str_of(name));
+    if (name)
+        gguf_put_string(g->w, "general.name", str_of(name));
     put_int(g, "block_count", c->n_layer);
     put_int(g, "context_length", c->n_ctx_train);
     put_int(g, "embedding_length", c->n_embd);
@@ -107,7 +108,7 @@ static enum status check_expressible(const struct arch *a, struct error *err)
                : ST_OK;
 }
 
-/* ---- the tokenizer, copied from a GGUF ---- */
+/* ---- the tokenizer and what is said of the model, copied from a GGUF ---- */
 static enum status copy_array(struct gguf_writer *w, const char *key, const struct gguf_value *v, struct error *err)
 {
     if (v->strings) {
@@ -131,12 +132,23 @@ static enum status copy_array(struct gguf_writer *w, const char *key, const stru
     return ST_OK;
 }
 
-static enum status copy_tokenizer(struct gguf_writer *w, const struct gguf *g, struct error *err)
+/* All but what is said of this file's own bytes. */
+static bool key_is_copied(struct str key)
+{
+    static const char *const own[] = {"general.architecture", "general.alignment", "general.file_type",
+                                      "general.quantization_version"};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        if (str_is(key, own[i]))
+            return false;
+    return str_starts(key, STR("tokenizer.")) || str_starts(key, STR("general."));
+}
+
+static enum status copy_keys(struct gguf_writer *w, const struct gguf *g, struct error *err)
 {
     char key[256];
     for (size_t i = 0; i < g->n_value; i++) {
         const struct gguf_value *v = &g->values[i];
-        if (!str_starts(v->key, STR("tokenizer.")) || v->key.len >= sizeof key)
+        if (!key_is_copied(v->key) || v->key.len >= sizeof key)
             continue;
         memcpy(key, v->key.ptr, v->key.len);
         key[v->key.len] = 0;
@@ -168,17 +180,11 @@ static enum status put_tokenizer_of(struct gguf_out *g, const char *folder, stru
     return st;
 }
 
-static enum status put_tokenizer(struct gguf_out *g, const char *from, struct error *err)
+static enum status put_source(struct gguf_out *g, const struct checkpoint *ck, const char *from, struct error *err)
 {
     if (!from)
         return ST_OK;
-    if (file_kind(from) != FILE_REGULAR)
-        return put_tokenizer_of(g, from, err);
-    struct checkpoint *ck;
-    TRY(checkpoint_open(&ck, from, err));
-    enum status st = ck->gguf ? copy_tokenizer(g->w, ck->gguf, err) : put_tokenizer_of(g, ck->folder, err);
-    checkpoint_close(ck);
-    return st;
+    return ck && ck->gguf ? copy_keys(g->w, ck->gguf, err) : put_tokenizer_of(g, ck ? ck->folder : from, err);
 }
 
 static enum status write_gguf(const struct model *m, const char *path, const struct write_want *plain,
@@ -189,11 +195,18 @@ static enum status write_gguf(const struct model *m, const char *path, const str
         return fail(err, ST_UNSUPPORTED, "write: GGUF knows no architecture for family %s; write a Hugging Face folder",
                     m->arch.config.family);
     TRY(check_expressible(&m->arch, err));
-    TRY(gguf_writer_create(&g.w, err));
-    struct str name = path_stem(str_of(path));
-    char text[128];
-    snprintf(text, sizeof text, "%.*s", STR_ARG(name));
-    put_config(&g, text);
+    struct checkpoint *ck = NULL;
+    if (tokenizer_from && file_kind(tokenizer_from) == FILE_REGULAR)
+        TRY(checkpoint_open(&ck, tokenizer_from, err));
+    enum status st = gguf_writer_create(&g.w, err);
+    if (st != ST_OK) {
+        checkpoint_close(ck);
+        return st;
+    }
+    bool named = ck && ck->gguf && gguf_find(ck->gguf, "general.name");
+    char name[128];
+    snprintf(name, sizeof name, "%.*s", STR_ARG(path_stem(str_of(path))));
+    put_config(&g, named ? NULL : name);
     struct write_want want = *plain;
     want.names = gguf_names;
     want.pairs = m->arch.family->gguf_pairs;
@@ -203,13 +216,14 @@ static enum status write_gguf(const struct model *m, const char *path, const str
         gguf_put_int(g.w, "general.quantization_version", GGUF_U32, 2);
     }
     struct tensor_list list = {0};
-    enum status st = put_tokenizer(&g, tokenizer_from, err);
+    st = put_source(&g, ck, tokenizer_from, err);
     if (st == ST_OK)
         st = tensor_list_make(&list, m, &want, err);
     if (st == ST_OK)
         st = gguf_writer_commit(g.w, path, list.tensors, list.n, err);
     tensor_list_free(&list);
     gguf_writer_destroy(g.w);
+    checkpoint_close(ck);
     return st;
 }
 

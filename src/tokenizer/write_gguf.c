@@ -213,19 +213,44 @@ static bool spaces_known(struct gguf_vocab *g)
 
 /* A user-defined piece is cut out of a text before the model sees it, and what follows begins with a blank again, if
  * texts do; inside longer pieces SentencePiece's unigram does not cut. For one that looks like markup that is right. */
-static bool any_symbol_matters(const struct gguf_vocab *g)
+static bool is_open_symbol(const struct vocab *v, int32_t id)
+{
+    return id >= 0 && v->flags[id] & TOKEN_USER && !(v->flags[id] & TOKEN_GUARDED);
+}
+
+/* One of the symbols stands inside of the piece: substrings of the lengths they have, looked up. */
+static bool holds_symbol(const struct vocab *v, struct str piece, const uint8_t *lengths, size_t longest)
+{
+    for (size_t n = 1; n <= longest && n <= piece.len; n++)
+        for (size_t at = 0; lengths[n] && at + n <= piece.len; at++)
+            if (is_open_symbol(v, vocab_find(v, str_n(piece.ptr + at, n))))
+                return true;
+    return false;
+}
+
+static enum status any_symbol_matters(bool *out, struct gguf_vocab *g, struct error *err)
 {
     const struct vocab *v = &g->tok->vocab;
-    for (size_t i = 0; i < v->size; i++) {
-        if (!(v->flags[i] & TOKEN_USER) || v->flags[i] & TOKEN_GUARDED)
-            continue;
-        if (g->dummy_prefix)
-            return true;
-        for (size_t k = 0; g->tok->model == MODEL_UNIGRAM && k < g->n; k++)
-            if (g->types[k] == PIECE_NORMAL && str_find(g->tokens[k], g->tokens[i], 0) != SIZE_MAX)
-                return true;
-    }
-    return false;
+    size_t longest = 0;
+    bool any = false, unigram = g->tok->model == MODEL_UNIGRAM;
+    *out = false;
+    for (size_t i = 0; i < v->size; i++)
+        if (is_open_symbol(v, (int32_t)i)) {
+            any = true;
+            longest = g->tokens[i].len > longest ? g->tokens[i].len : longest;
+        }
+    *out = any && g->dummy_prefix;
+    if (*out || !any || !unigram)
+        return ST_OK;
+    uint8_t *lengths = arena_alloc_zero(&g->arena, longest + 1, 1);
+    if (!lengths)
+        return fail_nomem(err, "write");
+    for (size_t i = 0; i < v->size; i++)
+        if (is_open_symbol(v, (int32_t)i))
+            lengths[g->tokens[i].len] = 1;
+    for (size_t k = 0; k < g->n && !*out; k++)
+        *out = g->types[k] == PIECE_NORMAL && holds_symbol(v, g->tokens[k], lengths, longest);
+    return ST_OK;
 }
 
 /* Scores for a vocabulary of merges: the sooner a token is made, the higher. They say the same only when each token's
@@ -268,7 +293,9 @@ static enum status put_sentencepiece(struct gguf_vocab *g, struct error *err)
     bool unigram = tok->model == MODEL_UNIGRAM, any_byte = false;
     if (!spaces_known(g))
         return refuse(err, "what this one does to the blanks of a text");
-    if (any_symbol_matters(g))
+    bool cuts;
+    TRY(any_symbol_matters(&cuts, g, err));
+    if (cuts)
         return refuse(err, "user-defined pieces that are part of ordinary text");
     for (size_t i = 0; i < g->n; i++)
         any_byte = any_byte || g->types[i] == PIECE_BYTE;

@@ -100,6 +100,42 @@ class Quantize(Case):
         self.bad("not_found", "nowhere", *args, "nowhere")
         self.assertFalse(os.path.exists(self.path("x.gguf")))
 
+    def test_what_a_gguf_says_of_itself_goes_along(self):
+        first, second = self.path("first.gguf"), self.path("second.gguf")
+        self.good("quantize", MODEL, first, "--type", "q8_0")
+        with open(first, "rb") as f:
+            whole = f.read()
+        key = lambda k, v: struct.pack("<Q", len(k)) + k.encode() + struct.pack("<IQ", 8, len(v)) + v.encode()
+        count = struct.unpack_from("<Q", whole, 16)[0]
+        named = struct.pack("<Q", 12) + b"general.name"
+        self.assertEqual(whole.count(named), 1)
+        more = whole[:16] + struct.pack("<Q", count + 2) + key("general.author", "Someone") + key("general.license", "mit") + whole[24:]
+        at = more.index(struct.pack("<Q", 12) + b"general.name")
+        start = 24 + len(key("general.author", "Someone") + key("general.license", "mit"))
+        self.assertGreaterEqual(at, start)
+        # the tensors' numbers lie at multiples of 32 from the end of the head on: the two keys are made to fill some
+        added = len(more) - len(whole)
+        more = more[:16] + struct.pack("<Q", count + 3) + more[24:start] + self.filler(-added % 32) + more[start:]
+        self.good("quantize", self.path("named.gguf", more), second, "--type", "q4_0")
+        with open(second, "rb") as f:
+            got = f.read()
+        for k, v in (("author", "Someone"), ("license", "mit"), ("name", "storyteller")):  # its own name, not the file's
+            self.assertTrue(key("general." + k, v) in got, k)
+        self.assertEqual(got.count(b"general.name"), 1)
+        self.assertEqual(got.count(b"general.file_type"), 1)
+
+    def filler(self, n):
+        """A key and a value of n bytes, or n + 32."""
+        fixed = 8 + len("general.url") + 4 + 8
+        return struct.pack("<Q", 11) + b"general.url" + struct.pack("<IQ", 8, (n - fixed) % 32) + b"x" * ((n - fixed) % 32)
+
+    def test_importance_of_before_is_read(self):
+        entry = lambda name, n: struct.pack("<i", len(name)) + name + struct.pack("<ii", 3, n) + struct.pack(f"<{n}f", *range(1, n + 1))
+        shapes = {t["name"]: t["shape"] for t in self.good_json("quantize", MODEL, self.path("d.gguf"), "--type", "q4_0", "--json")["tensors"]}
+        dat = struct.pack("<i", 1) + entry(b"blk.0.attn_q.weight", shapes["blk.0.attn_q.weight"][-1])
+        r = self.good_json("quantize", MODEL, self.path("e.gguf"), "--type", "q4_0", "--imatrix", self.path("old.dat", dat), "--json")
+        self.assertEqual([t["name"] for t in r["tensors"] if t["importance"]], ["blk.0.attn_q.weight"])
+
     def test_what_is_asked_wrongly(self):
         out = self.path("never.gguf")
         self.bad("invalid", "q4_k_m", "quantize", MODEL, out, "--type", "q9")

@@ -121,6 +121,51 @@ static void test_out_of_memory_leaves_nothing(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* Parameters packed one by one while they are written: the same file, and nothing is left when memory runs out. */
+static void test_streaming_writes_the_same_file(void **state)
+{
+    (void)state;
+    static const char *const models[] = {TEST_DIR "/../models/storyteller.gguf", GOLDEN("formats/packed/awq")};
+    struct error err;
+    char folder[] = "/tmp/ingot-stream-XXXXXX", held[64], streamed[64], command[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(held, sizeof held, "%s/held.gguf", folder);
+    snprintf(streamed, sizeof streamed, "%s/streamed.gguf", folder);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    struct model_quantize how = {.recipe = recipe_find(STR("q5_1"))};
+    const struct model_options ways[] = {{.exact = true}, {.exact = true, .stream = true}};
+    for (int i = 0; i < 2; i++) {
+        struct buf files[2] = {{0}};
+        for (int w = 0; w < 2; w++) {
+            struct checkpoint *ck;
+            struct model *m;
+            OK(checkpoint_open(&ck, models[i], &err));
+            OK(model_load(&m, ck, &ways[w], &err));
+            OK(model_quantize_gguf(m, w ? streamed : held, &how, NULL, &err));
+            for (uint64_t n = 1; w && n < 60; n += 3) {
+                assert_int_equal(remove(streamed), 0);
+                fault_arm(FAULT_ALLOC, n);
+                enum status st = model_quantize_gguf(m, streamed, &how, NULL, &err);
+                bool done = !fault_fired();
+                fault_disarm();
+                assert_int_equal(st, done ? ST_OK : ST_NOMEM);
+                OK(model_quantize_gguf(m, streamed, &how, NULL, &err)); /* whoever failed can go on */
+            }
+            OK(file_read_all(&files[w], w ? streamed : held, 1 << 24, &err));
+            model_free(m);
+            checkpoint_close(ck);
+        }
+        /* the name of the file is one of its keys: from the first tensor's numbers on they are the same */
+        size_t differ = str_find(buf_str(&files[0]), STR("held"), 0);
+        assert_true(differ != SIZE_MAX && files[0].len > 4096);
+        size_t tail = (files[0].len < files[1].len ? files[0].len : files[1].len) / 2;
+        assert_memory_equal(files[0].ptr + files[0].len - tail, files[1].ptr + files[1].len - tail, tail);
+        buf_free(&files[0]);
+        buf_free(&files[1]);
+    }
+    assert_int_equal(system(command), 0);
+}
+
 /* The same levels, zeros and scales in three packings: the same logits, to the bit. */
 static void test_packed_folders_load(void **state)
 {
@@ -152,9 +197,8 @@ int main(void)
     if (kernels_init(NULL, &err) != ST_OK)
         return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mixes_are_llama_cpps),
-        cmocka_unit_test(test_small_tensors_and_odd_rows),
-        cmocka_unit_test(test_out_of_memory_leaves_nothing),
+        cmocka_unit_test(test_mixes_are_llama_cpps),         cmocka_unit_test(test_small_tensors_and_odd_rows),
+        cmocka_unit_test(test_out_of_memory_leaves_nothing), cmocka_unit_test(test_streaming_writes_the_same_file),
         cmocka_unit_test(test_packed_folders_load),
     };
     return RUN(tests);
