@@ -6,7 +6,20 @@ static const struct {
     refusal_fn *write;
 } families[] = {
     {"", openai_write_refusal},
+    {"/v1/messages", anthropic_write_refusal},
+    {"/api/", ollama_write_refusal},
 };
+
+void request_id(char out[REQUEST_ID_MAX], const struct http_exchange *x)
+{
+    struct str headers = buf_str(&x->headers), mark = STR("\nrequest-id: ");
+    size_t at = str_find(headers, mark, 0), n = 0;
+    struct str rest = at == SIZE_MAX ? STR("") : str_from(headers, at + mark.len);
+    while (n < rest.len && n + 1 < REQUEST_ID_MAX && rest.ptr[n] != '\r')
+        n++;
+    memcpy(out, rest.ptr, n);
+    out[n] = 0;
+}
 
 void answer_refusal(struct gateway *g, struct http_exchange *x, const struct refusal *why)
 {
@@ -14,15 +27,17 @@ void answer_refusal(struct gateway *g, struct http_exchange *x, const struct ref
     struct str path = http_request(x)->path;
     refusal_fn *write = openai_write_refusal;
     (void)g;
-    for (size_t i = sizeof families / sizeof *families; i-- > 0;)
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) /* the last that fits */
         if (path.ptr && str_starts(path, str_of(families[i].prefix)))
             write = families[i].write;
-    write(&body, why, STR(""));
+    char id[REQUEST_ID_MAX];
+    request_id(id, x);
+    int status = write(&body, why, str_of(id));
     if (why->http == 503)
         http1_write_header(&x->headers, "retry-after", STR("1"));
     if (why->http == 401)
         http1_write_header(&x->headers, "www-authenticate", STR("Bearer"));
-    http_respond(x, why->http, "application/json", buf_str(&body));
+    http_respond(x, status, "application/json", buf_str(&body));
     buf_free(&body);
 }
 

@@ -55,6 +55,8 @@ struct ask {
     struct str cache_salt; /* shares KV blocks only with requests that have the same */
     /* how to answer */
     bool stream, include_usage, echo;
+    bool raw, unload;   /* Ollama: no template; keep_alive 0 */
+    bool immediate;     /* nothing is to be generated */
     bool return_replay; /* with all that proves the answer: docs/replay.md */
 };
 

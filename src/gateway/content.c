@@ -157,14 +157,14 @@ static bool make_echo(struct job *j)
     return true;
 }
 
-static bool answer_tokenize(struct job *j)
+void openai_answer_tokenize(struct job *j, struct buf *out)
 {
     const struct tokenizer *tok = j->g->bundle->tokenizer;
     const struct ids *ids = &j->prompts[0];
     struct engine_stats s;
     struct json_writer w;
     engine_stats(j->g->engine, &s);
-    json_writer_init(&w, &j->answer);
+    json_writer_init(&w, out);
     json_begin_object(&w);
     json_put_int(&w, "count", (int64_t)ids->count);
     json_put_int(&w, "max_model_len", s.n_ctx);
@@ -183,10 +183,9 @@ static bool answer_tokenize(struct job *j)
         json_write_null(&w);
     }
     json_end_object(&w);
-    return true;
 }
 
-static bool answer_detokenize(struct job *j)
+void openai_answer_detokenize(struct job *j, struct buf *out)
 {
     struct buf text = {0};
     struct json_writer w;
@@ -194,14 +193,15 @@ static bool answer_detokenize(struct job *j)
     const struct ask_prompt *p = &j->ask.prompts[0];
     enum status st = tokenizer_decode(j->g->bundle->tokenizer, &text, p->ids, p->n_id, 0, &err);
     if (st == ST_OK) {
-        json_writer_init(&w, &j->answer);
+        json_writer_init(&w, out);
         json_begin_object(&w);
         json_put_str(&w, "prompt", buf_str(&text));
         json_end_object(&w);
     }
-    j->answer.failed |= text.failed;
+    out->failed |= text.failed;
     buf_free(&text);
-    return st == ST_OK || refuse_status(&j->why, &err, "tokens");
+    if (st != ST_OK)
+        refuse_status(&j->why, &err, "tokens");
 }
 
 /* Of what the request said, only what the engine reads later stays; the rest may be a hundred times as much. */
@@ -242,6 +242,8 @@ static bool make(struct job *j, struct arena *parsed)
     struct gateway *g = j->g;
     if (!protocol_parse(&j->ask, j->protocol, buf_str(&j->body), g->bundle, &g->voice, parsed, &j->why))
         return false;
+    j->kind = j->ask.kind;
+    j->model = str_n(arena_copy(&j->arena, j->ask.model), j->ask.model.len);
     if (j->ask.priority && !g->options.by_priority)
         return refuse(&j->why, 400, "invalid_value", "priority",
                       "priority: only 0, because this server takes requests as they come; --scheduling-policy priority "
@@ -249,12 +251,13 @@ static bool make(struct job *j, struct arena *parsed)
     if (!g->bundle->tokenizer)
         return refuse(&j->why, 400, "unsupported_value", NULL,
                       "this model has no tokenizer: it cannot be asked in text");
-    if (j->kind == ASK_DETOKENIZE)
-        return answer_detokenize(j);
-    if (!make_prompts(j))
+    if (j->kind != ASK_DETOKENIZE && !j->ask.immediate && !make_prompts(j))
         return false;
-    if (j->kind == ASK_TOKENIZE)
-        return answer_tokenize(j);
+    if (j->kind == ASK_DETOKENIZE || j->kind == ASK_TOKENIZE || j->ask.immediate) {
+        j->protocol->answer(j, &j->answer);
+        j->answered = true;
+        return j->why.http == 0;
+    }
     for (int i = 0; i < j->n_prompt; i++)
         if (!check_length(j, &j->prompts[i]))
             return false;

@@ -74,8 +74,18 @@ bool field_no_memory(struct parse *p);                                          
 read_fn read_stop, read_seed, read_template_kwargs, read_generation_prompt;
 read_fn read_logit_bias, read_logprobs, read_top_logprobs, read_prompt, read_tokens;
 bool read_check_model(struct parse *p);
+bool is_model_name(const struct bundle *b, struct str name);
 /* tools.c */
 read_fn read_tools, read_tool_choice, read_parallel;
+/* Others' tools, {"name", "description", SCHEMA_KEY}, in OpenAI's form. */
+struct tools_writer {
+    struct buf text;
+    struct json_writer w;
+    struct str bad_type; /* a type that is not offered was met */
+};
+void tools_begin(struct tools_writer *t);
+void tools_put(struct tools_writer *t, const struct json *tool, const char *schema_key);
+bool tools_take(struct tools_writer *t, struct parse *p, const char *name); /* as read_tools */
 bool tools_check(struct parse *p);
 /* thinking.c: reasoning_effort, and the variables that templates know for it */
 read_fn read_effort;

@@ -100,6 +100,26 @@ static void route_health(struct gateway *g, struct http_exchange *x)
     answer_state(g, x, !stalled, stalled ? "stalled" : "ok");
 }
 
+static void route_tags(struct gateway *g, struct http_exchange *x)
+{
+    ollama_answer_tags(g, x);
+}
+
+static void route_ps(struct gateway *g, struct http_exchange *x)
+{
+    ollama_answer_ps(g, x);
+}
+
+static void route_show(struct gateway *g, struct http_exchange *x)
+{
+    ollama_answer_show(g, x);
+}
+
+static void route_version(struct gateway *g, struct http_exchange *x)
+{
+    ollama_answer_version(g, x);
+}
+
 static void route_page(struct gateway *g, struct http_exchange *x)
 {
     page_answer(g, x);

@@ -53,7 +53,7 @@ static void on_task(void *ctx)
     if (j->phase == JOB_CONTENT) {
         if (!j->x) /* the client left meanwhile */
             j->phase = JOB_DONE;
-        else if (j->why.http || j->kind == ASK_TOKENIZE || j->kind == ASK_DETOKENIZE)
+        else if (j->why.http || j->answered)
             answer_content(j);
         else
             generate_start(j);
@@ -93,6 +93,7 @@ void job_start(struct gateway *g, struct http_exchange *x, const struct protocol
     }
     *j = (struct job){.g = g, .x = x, .protocol = protocol, .wire = protocol->wire, .kind = protocol->kind};
     j->begin_ns = x->begin_ns;
+    request_id(j->request_id, x);
     j->task = (struct loop_task){.fn = on_task, .ctx = j};
     j->body = http_take_body(x);
     j->created = (int64_t)(clock_wall_ns() / 1000000000);

@@ -157,5 +157,7 @@ const struct protocol openai_completion = {
     .defaults = completion_defaults,
     OPENAI_WRITES,
 };
-const struct protocol openai_tokenize = {OPENAI_READS(ASK_TOKENIZE), .path = "/v1/tokenize"};
-const struct protocol openai_detokenize = {OPENAI_READS(ASK_DETOKENIZE), .path = "/v1/detokenize"};
+const struct protocol openai_tokenize = {OPENAI_READS(ASK_TOKENIZE), .path = "/v1/tokenize",
+                                         .answer = openai_answer_tokenize};
+const struct protocol openai_detokenize = {OPENAI_READS(ASK_DETOKENIZE), .path = "/v1/detokenize",
+                                           .answer = openai_answer_detokenize};

@@ -1,7 +1,7 @@
 /* OpenAI's answers: whole objects, stream chunks, logprobs, usage, errors. */
 #include "gateway/private.h"
 
-void openai_write_refusal(struct buf *out, const struct refusal *why, struct str request_id)
+int openai_write_refusal(struct buf *out, const struct refusal *why, struct str request_id)
 {
     (void)request_id;
     struct json_writer w;
@@ -23,6 +23,7 @@ void openai_write_refusal(struct buf *out, const struct refusal *why, struct str
         json_write_null(&w);
     json_end_object(&w);
     json_end_object(&w);
+    return why->http;
 }
 
 static void begin(struct json_writer *w, const struct job *j, const char *object)
@@ -311,6 +312,9 @@ void openai_write_model(const struct gateway *g, struct json_writer *w)
     json_put_str(w, "root", str_of(g->bundle->id));
     put_null(w, "parent");
     json_put_int(w, "max_model_len", s.n_ctx);
+    json_put_str(w, "type", STR("model")); /* from here on: as Anthropic's clients read it */
+    json_put_str(w, "display_name", str_of(g->bundle->id));
+    ollama_put_time(w, "created_at", (uint64_t)g->created * 1000000000);
     json_key(w, "fingerprint");
     if (bundle_fingerprint_known(&f, g->bundle, NULL))
         json_write_str(w, str_of(f.text));
@@ -329,5 +333,8 @@ void openai_write_models(const struct gateway *g, struct buf *out)
     json_begin_array(&w);
     openai_write_model(g, &w);
     json_end_array(&w);
+    json_put_bool(&w, "has_more", false);
+    json_put_str(&w, "first_id", str_of(g->bundle->id));
+    json_put_str(&w, "last_id", str_of(g->bundle->id));
     json_end_object(&w);
 }

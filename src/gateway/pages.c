@@ -14,9 +14,20 @@ static const struct page pages[] = {
     {"/chat.js", "text/javascript; charset=utf-8", web_chat_js, sizeof web_chat_js},
 };
 
+/* Ollama's own clients look here to see whether a server runs. */
+static bool is_ollama(const struct http_exchange *x)
+{
+    struct str agent = http1_header(http_request(x), "user-agent");
+    return agent.len >= 6 && str_eq_nocase(str_n(agent.ptr, 6), STR("ollama"));
+}
+
 void page_answer(struct gateway *g, struct http_exchange *x)
 {
     struct str path = http_request(x)->path;
+    if (str_is(path, "/") && is_ollama(x)) {
+        http_respond(x, 200, "text/plain; charset=utf-8", STR("Ollama is running"));
+        return;
+    }
     const struct page *p = pages;
     (void)g;
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)

@@ -17,7 +17,7 @@
 
 #include <pthread.h>
 
-enum { GATEWAY_HISTOGRAM_LABELS = 2 };
+enum { GATEWAY_HISTOGRAM_LABELS = 2, REQUEST_ID_MAX = 132 };
 struct worker_queue;
 struct job;
 
@@ -119,6 +119,7 @@ struct job {
     struct json_writer writer;
     struct speech_tools tools; /* count 0: none */
     bool thinking;             /* the prompt opens reasoning */
+    bool answered;             /* by the worker: in answer */
     struct buf answer;         /* of tokenize and detokenize */
     struct ids *prompts;       /* [n_prompt] tokenized */
     struct buf echo;           /* text of the prompts, ends in echo_end */
@@ -128,12 +129,14 @@ struct job {
     struct choice *choices;        /* prompt-major: choice i continues prompt i / n */
     char fingerprint[SHA256_TEXT]; /* empty: the model has none */
     struct buf request;            /* the body as it came; ask.return_replay */
-    char id[48];
+    char id[48], request_id[REQUEST_ID_MAX];
+    struct str model; /* as the client named it */
     int64_t created;
     uint64_t parse_ns; /* clock when content was ready */
 };
 
 /* answer.c */
+void request_id(char out[REQUEST_ID_MAX], const struct http_exchange *x); /* as the answer's headers tell it */
 void answer_refusal(struct gateway *g, struct http_exchange *x, const struct refusal *why);
 /* These free body; one that failed is answered with 503. */
 void answer_body(struct gateway *g, struct http_exchange *x, int status, const char *type, struct buf *body);
@@ -195,6 +198,32 @@ void openai_write_answer(struct job *j, struct buf *out);
 void openai_write_models(const struct gateway *g, struct buf *out);
 void openai_write_model(const struct gateway *g, struct json_writer *w);
 struct str job_echo(const struct job *j, const struct choice *c);
+/* content.c */
+void openai_answer_tokenize(struct job *j, struct buf *out);
+void openai_answer_detokenize(struct job *j, struct buf *out);
+/* anthropic_write.c */
+void anthropic_begin(struct job *j);
+void anthropic_open(struct job *j, struct choice *c, const struct block *b);
+void anthropic_delta(struct job *j, struct choice *c, const struct block *b, struct str text);
+void anthropic_close(struct job *j, struct choice *c, const struct block *b);
+void anthropic_end(struct job *j);
+void anthropic_fail(struct job *j, const struct refusal *why);
+void anthropic_ping(struct job *j);
+void anthropic_answer(struct job *j, struct buf *out);
+void anthropic_answer_count(struct job *j, struct buf *out);
+/* ollama_write.c */
+void ollama_delta(struct job *j, struct choice *c, const struct block *b, struct str text);
+void ollama_close(struct job *j, struct choice *c, const struct block *b);
+void ollama_end(struct job *j);
+void ollama_fail(struct job *j, const struct refusal *why);
+void ollama_ping(struct job *j);
+void ollama_answer(struct job *j, struct buf *out);
+void ollama_put_time(struct json_writer *w, const char *key, uint64_t wall_ns);
+/* ollama_models.c */
+void ollama_answer_tags(struct gateway *g, struct http_exchange *x);
+void ollama_answer_ps(struct gateway *g, struct http_exchange *x);
+void ollama_answer_show(struct gateway *g, struct http_exchange *x);
+void ollama_answer_version(struct gateway *g, struct http_exchange *x);
 /* logprobs.c: those of a choice that are not written yet */
 void logprobs_keep(struct job *j, struct choice *c, const struct mail *m, struct str text, const struct candidate *top);
 void logprobs_put(struct json_writer *w, const struct job *j, const struct choice *c); /* the member "logprobs" */

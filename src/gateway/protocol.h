@@ -13,11 +13,14 @@ struct job;
 struct choice;
 struct block;
 
-enum { PROTOCOL_KEEPS = 1 }; /* blocks are kept when streamed, too: the last event repeats them */
+enum protocol_flag {
+    PROTOCOL_KEEPS = 1, /* blocks are kept when streamed, too: the last event repeats them */
+    PROTOCOL_LATE = 2   /* a call is told when it is whole, in close */
+};
 
 struct protocol {
-    const char *path; /* metrics' handler */
-    const char *id_prefix;
+    const char *path;                    /* metrics' handler */
+    const char *id_prefix, *call_prefix; /* of ids; of calls' ids [call_] */
     enum ask_kind kind;
     unsigned flags;
     const struct wire *wire; /* of its streams */
@@ -35,16 +38,17 @@ struct protocol {
     void (*end)(struct job *j);
     void (*fail)(struct job *j, const struct refusal *why); /* after the stream began */
     void (*ping)(struct job *j);
-    void (*answer)(struct job *j, struct buf *out); /* the whole */
+    void (*answer)(struct job *j, struct buf *out); /* the whole; on the worker, when nothing is generated */
 };
 extern const struct protocol openai_chat, openai_completion, openai_tokenize, openai_detokenize;
+extern const struct protocol anthropic_messages, anthropic_count, ollama_chat, ollama_generate;
 
 /* Fills *out from a request's body; arena keeps what out points to, and body must live as long. */
 bool protocol_parse(struct ask *out, const struct protocol *protocol, struct str body, const struct bundle *bundle,
                     const struct voice *voice, struct arena *arena, struct refusal *why);
 
 /* How each family of routes writes an error; by the request's path. */
-typedef void refusal_fn(struct buf *out, const struct refusal *why, struct str request_id);
-refusal_fn openai_write_refusal;
+typedef int refusal_fn(struct buf *out, const struct refusal *why, struct str request_id); /* the HTTP status */
+refusal_fn openai_write_refusal, anthropic_write_refusal, ollama_write_refusal;
 
 #endif

@@ -176,10 +176,19 @@ bool read_tokens(struct parse *p, const char *name, const struct json *v)
     return json_is(v, JSON_ARRAY) ? read_prompt(p, name, v) : field_wrong_type(p, name, "an array of token ids");
 }
 
+/* Its id, also with the tag that Ollama's clients add. */
+bool is_model_name(const struct bundle *b, struct str name)
+{
+    struct str tag = STR(":latest");
+    if (str_ends(name, tag))
+        name.len -= tag.len;
+    return str_is(name, b->id);
+}
+
 bool read_check_model(struct parse *p)
 {
     const struct ask *a = p->out;
-    return !a->model.len || str_is(a->model, p->bundle->id) ||
+    return !a->model.len || is_model_name(p->bundle, a->model) ||
            refuse(p->why, 404, "model_not_found", "model", "the model %.*s does not exist; this server has %s",
                   STR_ARG(a->model), p->bundle->id);
 }

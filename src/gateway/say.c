@@ -3,9 +3,10 @@
 
 #include "base/mem.h"
 
-static bool keeps(const struct job *j)
+static bool keeps(const struct job *j, enum block_kind kind)
 {
-    return !j->ask.stream || j->protocol->flags & PROTOCOL_KEEPS;
+    return !j->ask.stream || j->protocol->flags & PROTOCOL_KEEPS ||
+           (kind == BLOCK_CALL && j->protocol->flags & PROTOCOL_LATE);
 }
 
 static struct block *last_block(struct choice *c)
@@ -42,7 +43,8 @@ static struct block *begin_block(struct job *j, struct choice *c, enum block_kin
         int chars = j->g->voice.format->id_chars;
         b->call = c->n_call++;
         b->name = name;
-        make_id(j->g, b->id, sizeof b->id, chars ? "" : "call_");
+        const char *prefix = j->protocol->call_prefix ? j->protocol->call_prefix : "call_";
+        make_id(j->g, b->id, sizeof b->id, chars ? "" : prefix);
         if (chars)
             b->id[chars] = 0;
     }
@@ -58,7 +60,7 @@ void say(struct job *j, struct choice *c, enum block_kind kind, struct str text)
         b = begin_block(j, c, kind, (struct str){NULL, 0});
     if (!b)
         return;
-    if (keeps(j)) {
+    if (keeps(j, kind)) {
         buf_append_str(&b->text, text);
         c->failed |= b->text.failed;
     }
@@ -111,7 +113,7 @@ void say_begin(struct job *j, struct choice *c)
                                          .think = j->g->voice.think,
                                          .tools = j->tools.count ? &j->tools : NULL,
                                          .thinking = j->thinking,
-                                         .eager = j->ask.stream},
+                                         .eager = j->ask.stream && !(j->protocol->flags & PROTOCOL_LATE)},
                 on_speech, c);
 }
 

@@ -106,3 +106,51 @@ bool tools_check(struct parse *p)
                       p->bundle->id);
     return true;
 }
+
+/* ---- tools of other protocols ---- */
+
+void tools_begin(struct tools_writer *t)
+{
+    t->text = (struct buf){0};
+    t->bad_type = (struct str){NULL, 0};
+    json_writer_init(&t->w, &t->text);
+    json_begin_array(&t->w);
+}
+
+static void put_member(struct json_writer *w, const char *key, const struct json *v)
+{
+    if (json_type(v) == JSON_NULL)
+        return;
+    json_key(w, key);
+    json_write_value(w, v);
+}
+
+void tools_put(struct tools_writer *t, const struct json *tool, const char *schema_key)
+{
+    json_begin_object(&t->w);
+    json_put_str(&t->w, "type", STR("function"));
+    json_key(&t->w, "function");
+    json_begin_object(&t->w);
+    put_member(&t->w, "name", json_get(tool, "name"));
+    put_member(&t->w, "description", json_get(tool, "description"));
+    put_member(&t->w, "parameters", json_get(tool, schema_key));
+    put_member(&t->w, "strict", json_get(tool, "strict"));
+    json_end_object(&t->w);
+    json_end_object(&t->w);
+}
+
+bool tools_take(struct tools_writer *t, struct parse *p, const char *name)
+{
+    const struct json *doc;
+    struct error err;
+    json_end_array(&t->w);
+    size_t n = t->text.len;
+    char *kept = t->text.failed ? NULL : arena_copy(p->arena, buf_str(&t->text));
+    buf_free(&t->text);
+    if (t->bad_type.ptr)
+        return refuse(p->why, 400, "unsupported_value", name, "%s: tools of type \"%.*s\" are not offered", name,
+                      STR_ARG(t->bad_type));
+    if (!kept || json_parse(&doc, p->arena, str_n(kept, n), 0, &err) != ST_OK)
+        return field_no_memory(p);
+    return read_tools(p, name, doc);
+}

@@ -1,0 +1,172 @@
+/* Ollama's routes about models: what is here, what runs, what one is. */
+#include "gateway/private.h"
+
+#include "base/clock.h"
+
+#include <stdio.h>
+
+/* Clients compare it with the release that brought a feature: the API level spoken here, not our own version. */
+#define OLLAMA_API_LEVEL "0.13.0"
+enum { SHOW_BODY_MAX = 4096 };
+
+static void put_name(struct json_writer *w, const struct gateway *g)
+{
+    char name[160];
+    snprintf(name, sizeof name, "%s:latest", g->bundle->id);
+    json_put_str(w, "name", str_of(name));
+    json_put_str(w, "model", str_of(name));
+}
+
+static void put_details(struct json_writer *w, const struct gateway *g)
+{
+    const struct model_config *c = model_config(g->bundle->model);
+    char size[32];
+    if (c->n_param >= 1000000000)
+        snprintf(size, sizeof size, "%.1fB", (double)c->n_param * 1e-9);
+    else
+        snprintf(size, sizeof size, "%.1fM", (double)c->n_param * 1e-6);
+    json_key(w, "details");
+    json_begin_object(w);
+    json_put_str(w, "parent_model", STR(""));
+    json_put_str(w, "format", STR("gguf"));
+    json_put_str(w, "family", str_of(c->family));
+    json_key(w, "families");
+    json_begin_array(w);
+    json_write_str(w, str_of(c->family));
+    json_end_array(w);
+    json_put_str(w, "parameter_size", str_of(size));
+    json_put_str(w, "quantization_level", str_of(dtype_row(c->type)->name));
+    json_end_object(w);
+}
+
+static void put_digest(struct json_writer *w, const struct gateway *g)
+{
+    struct fingerprint f;
+    bool known = bundle_fingerprint_known(&f, g->bundle, NULL);
+    json_put_str(w, "digest", known ? str_of(f.text) : STR(""));
+}
+
+static int64_t stored_bytes(const struct model_config *c)
+{
+    size_t bytes = 0;
+    bool good = dtype_bytes(&bytes, c->type, (uint64_t)c->n_param / 256 * 256); /* whole blocks of any type */
+    return good ? (int64_t)bytes : 0;
+}
+
+static void put_model(struct json_writer *w, const struct gateway *g, bool running)
+{
+    struct engine_stats s;
+    engine_stats(g->engine, &s);
+    json_begin_object(w);
+    put_name(w, g);
+    json_put_int(w, "size", stored_bytes(model_config(g->bundle->model)));
+    put_digest(w, g);
+    put_details(w, g);
+    if (running) {
+        ollama_put_time(w, "expires_at", clock_wall_ns() + 86400ull * 365 * 1000000000);
+        json_put_int(w, "size_vram", 0);
+        json_put_int(w, "context_length", s.n_ctx);
+    } else {
+        ollama_put_time(w, "modified_at", (uint64_t)g->created * 1000000000);
+    }
+    json_end_object(w);
+}
+
+static void answer_models(struct gateway *g, struct http_exchange *x, bool running)
+{
+    struct buf body = {0};
+    struct json_writer w;
+    json_writer_init(&w, &body);
+    json_begin_object(&w);
+    json_key(&w, "models");
+    json_begin_array(&w);
+    put_model(&w, g, running);
+    json_end_array(&w);
+    json_end_object(&w);
+    answer_json(g, x, 200, &body);
+}
+
+void ollama_answer_tags(struct gateway *g, struct http_exchange *x)
+{
+    answer_models(g, x, false);
+}
+
+void ollama_answer_ps(struct gateway *g, struct http_exchange *x)
+{
+    answer_models(g, x, true);
+}
+
+void ollama_answer_version(struct gateway *g, struct http_exchange *x)
+{
+    (void)g;
+    http_respond(x, 200, "application/json", STR("{\"version\":\"" OLLAMA_API_LEVEL "\"}"));
+}
+
+static void put_info(struct json_writer *w, const struct gateway *g)
+{
+    const struct model_config *c = model_config(g->bundle->model);
+    const struct {
+        const char *key;
+        int64_t value;
+    } rows[] = {{"context_length", c->n_ctx},
+                {"embedding_length", c->n_embd},
+                {"block_count", c->n_layer},
+                {"attention.head_count", c->n_head},
+                {"attention.head_count_kv", c->n_kv_head}};
+    char key[80];
+    json_key(w, "model_info");
+    json_begin_object(w);
+    json_put_str(w, "general.architecture", str_of(c->family));
+    json_put_int(w, "general.parameter_count", c->n_param);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        snprintf(key, sizeof key, "%s.%s", c->family, rows[i].key);
+        json_put_int(w, key, rows[i].value);
+    }
+    json_end_object(w);
+}
+
+static void put_capabilities(struct json_writer *w, const struct gateway *g)
+{
+    json_key(w, "capabilities");
+    json_begin_array(w);
+    json_write_str(w, STR("completion"));
+    if (g->voice.takes_tools && g->voice.format != &speech_plain)
+        json_write_str(w, STR("tools"));
+    if (g->voice.think || g->voice.format->flags & SPEECH_CHANNELS)
+        json_write_str(w, STR("thinking"));
+    json_end_array(w);
+}
+
+void ollama_answer_show(struct gateway *g, struct http_exchange *x)
+{
+    struct str text = buf_str(&http_request(x)->body);
+    const struct json *doc = NULL;
+    struct arena arena;
+    struct refusal why = {0};
+    struct error err;
+    struct buf body = {0};
+    struct json_writer w;
+    arena_init(&arena, 1 << 20);
+    if (text.len > SHOW_BODY_MAX || json_parse(&doc, &arena, text, JSON_UNIQUE, &err) != ST_OK)
+        refuse(&why, 400, "invalid_json", NULL, "expected a small JSON object with the name of a model");
+    struct str name = json_str(json_get(doc, "model"));
+    name = name.len ? name : json_str(json_get(doc, "name"));
+    if (!why.http && !is_model_name(g->bundle, name))
+        refuse(&why, 404, "model_not_found", "model", "model '%.*s' not found", STR_ARG(name.ptr ? name : STR("")));
+    arena_free(&arena);
+    if (why.http) {
+        answer_refusal(g, x, &why);
+        return;
+    }
+    json_writer_init(&w, &body);
+    json_begin_object(&w);
+    json_put_str(&w, "modelfile", STR(""));
+    json_put_str(&w, "parameters", STR(""));
+    json_put_str(&w, "template", g->bundle->template_source.ptr ? g->bundle->template_source : STR(""));
+    put_details(&w, g);
+    put_info(&w, g);
+    put_capabilities(&w, g);
+    ollama_put_time(&w, "modified_at", (uint64_t)g->created * 1000000000);
+    json_end_object(&w);
+    answer_json(g, x, 200, &body);
+}
