@@ -106,6 +106,7 @@ void json_key_str(struct json_writer *w, struct str key);
 void json_write_str(struct json_writer *w, struct str value); /* invalid UTF-8 becomes U+FFFD */
 void json_write_int(struct json_writer *w, int64_t value);
 void json_write_real(struct json_writer *w, double value); /* shortest that reads back; NaN and Inf become null */
+void json_write_float(struct json_writer *w, float value); /* likewise, as a float */
 void json_write_bool(struct json_writer *w, bool value);
 void json_write_null(struct json_writer *w);
 void json_write_raw(struct json_writer *w, struct str json);        /* one value, already JSON */

@@ -180,6 +180,20 @@ void json_write_real(struct json_writer *w, double value)
         buf_append_str(w->out, STR(".0"));
 }
 
+void json_write_float(struct json_writer *w, float value)
+{
+    char text[40] = "null";
+    begin_item(w);
+    for (int digits = 7; isfinite(value) && digits <= 9; digits++) { /* 9 always do */
+        snprintf(text, sizeof text, "%.*g", digits, (double)value);
+        if (digits == 9 || strtof(text, NULL) == value)
+            break;
+    }
+    buf_append_str(w->out, str_of(text));
+    if (!strpbrk(text, ".eu")) /* stays a real when read back */
+        buf_append_str(w->out, STR(".0"));
+}
+
 void json_write_bool(struct json_writer *w, bool value)
 {
     begin_item(w);

@@ -215,6 +215,15 @@ enum status cli_model_options(struct model_options *out, struct pool **pool, con
     TRY(range_check("threads", m->threads, 0, 1024, err));
     TRY(range_check("ctx", m->ctx, 0, 1 << 24, err));
     *out = (struct model_options){.n_ctx = (int)m->ctx, .exact = m->exact, .kv = m->exact ? KV_F32 : KV_F16};
+    out->any_task = m->any_task;
+    if (m->pooling) {
+        static const char *const poolings[] = {
+            [POOL_NONE] = "", [POOL_MEAN] = "mean", [POOL_FIRST] = "cls", [POOL_LAST] = "last"};
+        for (enum pooling p = POOL_MEAN; p <= POOL_LAST; p++)
+            out->pooling = strcmp(m->pooling, poolings[p]) == 0 ? p : out->pooling;
+        if (!out->pooling)
+            return fail(err, ST_INVALID, "--pooling %s: expected mean, cls or last", m->pooling);
+    }
     if (m->kv) {
         int found = -1;
         for (int i = 0; i < 3; i++)

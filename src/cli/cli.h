@@ -51,12 +51,19 @@ struct cli_model {
     const char *kv; /* f32, f16, int8; NULL: f32 under --exact, else f16 */
     uint64_t kv_bytes;
     int64_t prefill_chunk;
-    const char *cache; /* folder or "off"; NULL: the user's */
+    bool any_task;       /* set by commands that can use models which embed or score */
+    const char *pooling; /* mean, cls, last; NULL: as the model says */
+    const char *cache;   /* folder or "off"; NULL: the user's */
     uint64_t cache_bytes;
     int64_t max_sequences, queue_max; /* these are for many users at once: CLI_SERVING_OPTIONS */
     double itl_ms;
     bool no_prefix_cache;
 };
+#define CLI_POOLING_OPTION(m)                                                                                          \
+    {                                                                                                                  \
+        "pooling", 0, CLI_TEXT, &(m).pooling, "P",                                                                     \
+            "embed with any model: mean, cls (the first token) or last (default: as the model says)"                   \
+    }
 #define CLI_MODEL_OPTIONS(m)                                                                                            \
     {"threads", 't', CLI_INT, &(m).threads, "N", "threads (default: all CPUs)"},                                        \
         {"ctx", 'c', CLI_INT, &(m).ctx, "N", "context in tokens (default: the model's, at most 32768)"},                \

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 struct engine {
+    struct embedder *embedder; /* of a model that embeds or scores: then there is nothing else but the bundle */
     struct core core;
     struct bundle *bundle;
     struct model_run *run;
@@ -190,11 +191,28 @@ static void find_eos(struct executor *x, const struct bundle *b)
             x->eos[x->n_eos++] = id;
 }
 
+static enum status create_embedding(struct engine **out, struct bundle *bundle, const struct engine_options *options,
+                                    struct error *err)
+{
+    struct engine *e = mem_alloc_zero(1, sizeof *e);
+    if (!e)
+        return fail_nomem(err, "engine");
+    e->bundle = bundle;
+    enum status st = embedder_create(&e->embedder, bundle, options, err);
+    if (st == ST_OK)
+        *out = e;
+    else
+        mem_free(e);
+    return st;
+}
+
 enum status engine_create(struct engine **out, struct bundle *bundle, const struct engine_options *options,
                           struct error *err)
 {
     *out = NULL;
     const struct model_config *config = model_config(bundle->model);
+    if (config->task != TASK_GENERATE)
+        return create_embedding(out, bundle, options, err);
     struct executor x = {.forward = forward_model,
                          .copy_block = copy_model_block,
                          .n_vocab = config->n_vocab,
@@ -237,6 +255,10 @@ enum status engine_create(struct engine **out, struct bundle *bundle, const stru
 
 void engine_drain(struct engine *e)
 {
+    if (e->embedder) {
+        embedder_drain(e->embedder);
+        return;
+    }
     pthread_mutex_lock(&e->lock);
     e->draining = true;
     while (e->n_live)
@@ -248,6 +270,11 @@ void engine_destroy(struct engine *e)
 {
     if (!e)
         return;
+    if (e->embedder) {
+        embedder_destroy(e->embedder);
+        mem_free(e);
+        return;
+    }
     if (e->has_thread) {
         pthread_mutex_lock(&e->lock);
         e->stopping = true;
@@ -292,6 +319,9 @@ static enum status enqueue(struct engine *e, struct seq *s, struct error *err)
 enum status engine_submit(struct engine *e, struct request *r, struct error *err)
 {
     struct seq *s;
+    if (e->embedder)
+        return fail(err, ST_UNSUPPORTED, "this model gives %s and generates no text",
+                    model_config(e->bundle->model)->task == TASK_EMBED ? "embeddings" : "scores");
     TRY(seq_create(&s, r, &e->core.x, err));
     pthread_mutex_lock(&e->lock);
     enum status st = enqueue(e, s, err);
@@ -301,8 +331,20 @@ enum status engine_submit(struct engine *e, struct request *r, struct error *err
     return st;
 }
 
+enum status engine_embed(struct engine *e, struct embed_request *r, struct error *err)
+{
+    if (!e->embedder)
+        return fail(err, ST_UNSUPPORTED,
+                    "this model generates text: it embeds when it is loaded with --pooling mean, cls or last");
+    return embedder_submit(e->embedder, r, err);
+}
+
 void engine_cancel(struct engine *e, uint64_t id)
 {
+    if (e->embedder) {
+        embedder_cancel(e->embedder, id);
+        return;
+    }
     pthread_mutex_lock(&e->lock);
     struct seq *s = e->live;
     while (s && s->id != id)
@@ -317,6 +359,8 @@ void engine_cancel(struct engine *e, uint64_t id)
 
 void engine_weights_changed(struct engine *e)
 {
+    if (e->embedder) /* it keeps nothing */
+        return;
     pthread_mutex_lock(&e->lock);
     e->epoch++;
     pthread_mutex_unlock(&e->lock);
@@ -329,6 +373,10 @@ const struct bundle *engine_bundle(const struct engine *e)
 
 void engine_stats(const struct engine *e, struct engine_stats *out)
 {
+    if (e->embedder) {
+        embedder_stats(e->embedder, out);
+        return;
+    }
     pthread_mutex_t *lock = (pthread_mutex_t *)&e->lock; /* the engine itself is never a constant */
     pthread_mutex_lock(lock);
     *out = e->stats;

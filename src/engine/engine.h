@@ -124,4 +124,6 @@ void engine_stats(const struct engine *e, struct engine_stats *out);
  * on the engine thread; r->on_finish may be NULL. FINISH_ERROR becomes the returned status. */
 MUST_USE enum status engine_generate(struct engine *e, struct request *r, struct finish_event *end, struct error *err);
 
+#include "engine/embed.h" /* the rest of this door: models that embed or score */
+
 #endif

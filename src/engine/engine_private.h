@@ -192,6 +192,16 @@ void core_end(struct core *c, struct seq *s, enum finish finish, struct str stop
 /* Memory that is zero, 64-byte aligned and not touched yet: the KV pool must not cost start-up time. Free *base. */
 void *alloc_untouched(size_t size, void **base);
 
+/* ---- embed: what an engine is when its model does not generate ---- */
+struct embedder;
+MUST_USE enum status embedder_create(struct embedder **out, struct bundle *bundle, const struct engine_options *o,
+                                     struct error *err);
+void embedder_drain(struct embedder *e);
+void embedder_destroy(struct embedder *e);
+MUST_USE enum status embedder_submit(struct embedder *e, struct embed_request *r, struct error *err);
+void embedder_cancel(struct embedder *e, uint64_t id);
+void embedder_stats(struct embedder *e, struct engine_stats *out);
+
 /* An engine on any executor (tests); engine_create makes one of a model. */
 MUST_USE enum status engine_create_on(struct engine **out, const struct executor *x, const struct engine_options *o,
                                       struct error *err);

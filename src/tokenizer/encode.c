@@ -347,3 +347,50 @@ enum status tokenizer_encode_pieces(const struct tokenizer *tok, struct ids *out
     buf_free(&text);
     return st;
 }
+
+/* ---- two texts ---- */
+static bool push_all(struct ids *out, const int32_t *ids, int n)
+{
+    bool good = true;
+    for (int i = 0; i < n; i++)
+        good = good && ids_push(out, ids[i]);
+    return good;
+}
+
+enum status tokenizer_encode_pair(const struct tokenizer *tok, struct ids *out, size_t *first, struct str a,
+                                  struct str b, size_t max, struct error *err)
+{
+    size_t start = out->count;
+    const int32_t *end = tok->has_pair ? tok->pair_after : tok->after;
+    int n_end = tok->has_pair ? tok->n_pair_after : tok->n_after;
+    *first = 0;
+    enum status st = push_all(out, tok->before, tok->n_before) ? ST_OK : fail_nomem(err, "the ids of a text");
+    if (st == ST_OK)
+        st = encode(tok, out, a.ptr ? a : STR(""), NULL, 0, 0, err);
+    if (st == ST_OK && !push_all(out, tok->between, tok->n_between))
+        st = fail_nomem(err, "the ids of a text");
+    size_t second = out->count - start;
+    if (st == ST_OK && second + (size_t)n_end + (b.len > 0) > max)
+        st =
+            fail(err, ST_INVALID, "the first text has %zu tokens, which leaves the second no room in %zu", second, max);
+    if (st == ST_OK)
+        st = encode(tok, out, b.ptr ? b : STR(""), NULL, 0, 0, err);
+    if (st == ST_OK && out->count - start + (size_t)n_end > max)
+        out->count = start + max - (size_t)n_end;
+    if (st == ST_OK && !push_all(out, end, n_end))
+        st = fail_nomem(err, "the ids of a text");
+    if (st != ST_OK)
+        out->count = start;
+    else if (tok->second_type)
+        *first = second;
+    return st;
+}
+
+void tokenizer_shorten(const struct tokenizer *tok, struct ids *ids, size_t max)
+{
+    size_t n_after = (size_t)tok->n_after < max ? (size_t)tok->n_after : max;
+    if (ids->count <= max)
+        return;
+    memmove(ids->ids + max - n_after, ids->ids + ids->count - n_after, n_after * sizeof *ids->ids);
+    ids->count = max;
+}

@@ -168,6 +168,19 @@ static enum status gguf_wordpiece(struct tokenizer *tok, const struct gguf *g, s
     return pieces_finish(tok, err);
 }
 
+/* Encoders join two texts as BERT or, with other vocabularies, as RoBERTa does: no key says so. */
+static void gguf_pair(struct tokenizer *tok, const struct gguf *g)
+{
+    bool bert = tok->model == MODEL_WORDPIECE;
+    if (tok->n_after != 1 || (!bert && !str_is(gguf_string(g, "general.architecture"), "bert")))
+        return;
+    tok->has_pair = true;
+    tok->second_type = bert;
+    tok->pair_after[tok->n_pair_after++] = tok->after[0];
+    for (int i = 0; i < 2 - bert; i++)
+        tok->between[tok->n_between++] = tok->after[0];
+}
+
 enum status load_gguf(struct tokenizer *tok, const struct gguf *g, struct error *err)
 {
     struct str model = gguf_string(g, "tokenizer.ggml.model"), template = gguf_string(g, "tokenizer.chat_template");
@@ -196,6 +209,7 @@ enum status load_gguf(struct tokenizer *tok, const struct gguf *g, struct error 
         if (tok->eos >= 0 && gguf_bool(g, "tokenizer.ggml.add_eos_token", tok->model == MODEL_UNIGRAM))
             tok->after[tok->n_after++] = tok->eos;
     }
+    gguf_pair(tok, g);
     if (template.ptr) {
         tok->chat_template = tok_copy(tok, template);
         if (!tok->chat_template.ptr)

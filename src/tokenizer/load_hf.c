@@ -191,34 +191,58 @@ static enum status load_pretokenizer(struct tokenizer *tok, const struct json *v
 }
 
 /* ---- post-processor: what "single" puts before and after the text ---- */
-static enum status template_put(struct tokenizer *tok, bool before, int64_t id, struct error *err)
+enum template_part { BEFORE, AFTER, BETWEEN, PAIR_AFTER };
+static enum status template_put(struct tokenizer *tok, enum template_part part, int64_t id, struct error *err)
 {
-    int *n = before ? &tok->n_before : &tok->n_after;
+    int *counts[] = {&tok->n_before, &tok->n_after, &tok->n_between, &tok->n_pair_after}, *n = counts[part];
+    int32_t *ids[] = {tok->before, tok->after, tok->between, tok->pair_after};
     if (*n >= TEMPLATE_MAX || id < 0 || id > INT32_MAX)
         return fail(err, ST_CORRUPT,
                     "tokenizer.json: the post-processor adds id %lld as number %d; at most %d are allowed",
                     (long long)id, *n + 1, TEMPLATE_MAX);
-    (before ? tok->before : tok->after)[(*n)++] = (int32_t)id;
+    ids[part][(*n)++] = (int32_t)id;
+    return ST_OK;
+}
+
+static enum status load_special(struct tokenizer *tok, const struct json *v, const struct json *item,
+                                enum template_part part, struct error *err)
+{
+    struct str name = json_str(json_get(json_get(item, "SpecialToken"), "id"));
+    const struct json *token = name.ptr ? json_get_str(json_get(v, "special_tokens"), name) : NULL;
+    if (!token)
+        return fail(err, ST_CORRUPT, "tokenizer.json: the template names \"%.*s\", which \"special_tokens\" lacks",
+                    STR_ARG(name));
+    JSON_EACH (id, json_get(token, "ids"))
+        TRY(template_put(tok, part, json_int(id, -1), err));
+    return ST_OK;
+}
+
+/* What the template for two texts puts before the first is taken to be what the one for one text does. */
+static enum status load_pair(struct tokenizer *tok, const struct json *v, struct error *err)
+{
+    int n_sequence = 0;
+    JSON_EACH (item, json_get(v, "pair")) {
+        const struct json *sequence = json_get(item, "Sequence");
+        if (sequence) {
+            tok->second_type |= json_int(json_get(sequence, "type_id"), 0) == 1;
+            tok->has_pair |= ++n_sequence == 2;
+        } else if (n_sequence) {
+            TRY(load_special(tok, v, item, n_sequence == 1 ? BETWEEN : PAIR_AFTER, err));
+        }
+    }
     return ST_OK;
 }
 
 static enum status load_template(struct tokenizer *tok, const struct json *v, struct error *err)
 {
-    bool before = true;
+    enum template_part part = BEFORE;
     JSON_EACH (item, json_get(v, "single")) {
-        if (json_get(item, "Sequence")) {
-            before = false;
-            continue;
-        }
-        struct str name = json_str(json_get(json_get(item, "SpecialToken"), "id"));
-        const struct json *token = name.ptr ? json_get_str(json_get(v, "special_tokens"), name) : NULL;
-        if (!token)
-            return fail(err, ST_CORRUPT, "tokenizer.json: the template names \"%.*s\", which \"special_tokens\" lacks",
-                        STR_ARG(name));
-        JSON_EACH (id, json_get(token, "ids"))
-            TRY(template_put(tok, before, json_int(id, -1), err));
+        if (json_get(item, "Sequence"))
+            part = AFTER;
+        else
+            TRY(load_special(tok, v, item, part, err));
     }
-    return ST_OK;
+    return load_pair(tok, v, err);
 }
 
 static enum status load_post(struct tokenizer *tok, const struct json *v, int depth, struct error *err)
@@ -233,10 +257,18 @@ static enum status load_post(struct tokenizer *tok, const struct json *v, int de
     }
     if (str_is(type, "TemplateProcessing"))
         return load_template(tok, v, err);
-    if (!str_is(type, "RobertaProcessing") && !str_is(type, "BertProcessing"))
+    bool roberta = str_is(type, "RobertaProcessing");
+    if (!roberta && !str_is(type, "BertProcessing"))
         return refuse(err, "post-processor", type);
-    TRY(template_put(tok, true, json_int(json_at(json_get(v, "cls"), 1), -1), err));
-    return template_put(tok, false, json_int(json_at(json_get(v, "sep"), 1), -1), err);
+    int64_t sep = json_int(json_at(json_get(v, "sep"), 1), -1);
+    TRY(template_put(tok, BEFORE, json_int(json_at(json_get(v, "cls"), 1), -1), err));
+    TRY(template_put(tok, AFTER, sep, err));
+    TRY(template_put(tok, PAIR_AFTER, sep, err));
+    tok->has_pair = true;
+    tok->second_type = !roberta;
+    for (int i = 0; i < 1 + roberta; i++)
+        TRY(template_put(tok, BETWEEN, sep, err));
+    return ST_OK;
 }
 
 /* ---- decoder ---- */

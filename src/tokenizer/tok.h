@@ -204,6 +204,9 @@ struct tokenizer {
 
     int32_t before[TEMPLATE_MAX], after[TEMPLATE_MAX]; /* the post-processor's template */
     int n_before, n_after;
+    int32_t between[TEMPLATE_MAX], pair_after[TEMPLATE_MAX]; /* likewise for two texts: before A between B pair_after */
+    int n_between, n_pair_after;
+    bool has_pair, second_type; /* second_type: B and what follows it have type 1 */
 
     enum decode_type decode;
     bool decode_strip_first; /* metaspace, sentencepiece, fallback: one leading space of the text goes */

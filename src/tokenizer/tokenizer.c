@@ -115,18 +115,25 @@ static enum status index_added(struct tokenizer *tok, struct error *err)
     return st;
 }
 
+static enum status check_added_ids(const struct tokenizer *tok, const int32_t *ids, int n, struct error *err)
+{
+    for (int i = 0; i < n; i++)
+        if (ids[i] < 0 || (size_t)ids[i] >= tok->vocab.size)
+            return fail(err, ST_CORRUPT, "tokenizer: the post-processor adds id %d; ids are below %zu", ids[i],
+                        tok->vocab.size);
+    return ST_OK;
+}
+
 enum status tok_finish(struct tokenizer *tok, struct error *err)
 {
     static const char *const bos_names[] = {"<s>", "<|begin_of_text|>", "<bos>", "<|startoftext|>", "[CLS]"};
     static const char *const eos_names[] = {"</s>",  "<|im_end|>",    "<|eot_id|>", "<|end_of_text|>",
                                             "<eos>", "<|endoftext|>", "[SEP]"};
     TRY(index_added(tok, err));
-    for (int i = 0; i < tok->n_before + tok->n_after; i++) {
-        int32_t id = i < tok->n_before ? tok->before[i] : tok->after[i - tok->n_before];
-        if ((size_t)id >= tok->vocab.size)
-            return fail(err, ST_CORRUPT, "tokenizer: the post-processor adds id %d; ids are below %zu", id,
-                        tok->vocab.size);
-    }
+    TRY(check_added_ids(tok, tok->before, tok->n_before, err));
+    TRY(check_added_ids(tok, tok->after, tok->n_after, err));
+    TRY(check_added_ids(tok, tok->between, tok->n_between, err));
+    TRY(check_added_ids(tok, tok->pair_after, tok->n_pair_after, err));
     if (tok->unknown >= 0 && (size_t)tok->unknown >= tok->vocab.size)
         return fail(err, ST_CORRUPT, "tokenizer: the unknown token's id is %d; ids are below %zu", tok->unknown,
                     tok->vocab.size);

@@ -43,6 +43,14 @@ MUST_USE enum status tokenizer_encode_pieces(const struct tokenizer *tok, struct
                                              const struct text_piece *pieces, size_t n, unsigned flags,
                                              struct error *err);
 
+/* Two texts as the post-processor joins them for a model that compares (with none: one behind the other), appended to
+ * *out. From id *first on, counted from the first appended, the token type is 1; 0: there is only one type. At most
+ * `max` ids: the second text is cut at its end; ST_INVALID when the first leaves it no room. */
+MUST_USE enum status tokenizer_encode_pair(const struct tokenizer *tok, struct ids *out, size_t *first, struct str a,
+                                           struct str b, size_t max, struct error *err);
+/* Cuts ids made with TOKENIZE_ADD to at most `max`: the text loses its end, what the post-processor adds stays. */
+void tokenizer_shorten(const struct tokenizer *tok, struct ids *ids, size_t max);
+
 enum { DETOKENIZE_SKIP_SPECIAL = 1 };
 MUST_USE enum status tokenizer_decode(const struct tokenizer *tok, struct buf *out, const int32_t *ids, size_t n,
                                       unsigned flags, struct error *err); /* ST_INVALID names an id out of range */

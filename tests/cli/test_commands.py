@@ -5,7 +5,7 @@ import struct
 
 from support import INGOT, Case, ingot, main, tiny_model
 
-COMMANDS = ["run", "generate", "serve", "inspect", "tokenize", "detokenize", "tokenizer", "template", "bench", "logits", "train",
+COMMANDS = ["run", "generate", "serve", "embed", "inspect", "tokenize", "detokenize", "tokenizer", "template", "bench", "logits", "train",
             "convert", "quantize", "imatrix", "perplexity", "version"]
 
 

