@@ -270,6 +270,8 @@ enum status cli_engine_options(struct engine_options *out, const struct cli_mode
         .queue_max = (int)m->queue_max,
         .itl_ms = m->itl_ms,
         .no_prefix_cache = m->no_prefix_cache,
+        .kv_spill = m->kv_spill,
+        .kv_spill_bytes = m->kv_spill_bytes,
         .pool = pool,
     };
     return ST_OK;

@@ -58,6 +58,8 @@ struct cli_model {
     int64_t max_sequences, queue_max; /* these are for many users at once: CLI_SERVING_OPTIONS */
     double itl_ms;
     bool no_prefix_cache;
+    const char *kv_spill;
+    uint64_t kv_spill_bytes;
 };
 #define CLI_POOLING_OPTION(m)                                                                                          \
     {                                                                                                                  \

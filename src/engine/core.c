@@ -34,6 +34,7 @@ enum status core_init(struct core *c, const struct executor *x, const struct eng
     TRY(sched_init(&c->sched, o, x->n_block, err));
     c->sched.kv.copy_block = x->copy_block;
     c->sched.kv.copy_ctx = x->ctx;
+    c->sched.kv.n_ctx = x->n_ctx;
     size_t n = (size_t)sched_logits_max(&c->sched), size;
     c->n_scratch = pool_threads(x->pool);
     c->samples = mem_alloc_zero(n, sizeof *c->samples);
@@ -49,8 +50,27 @@ enum status core_init(struct core *c, const struct executor *x, const struct eng
     return st;
 }
 
+enum status core_keep_on_disk(struct core *c, const struct engine_options *o, void (*on_room)(void *ctx), void *ctx,
+                              struct error *err)
+{
+    struct kv_pool *kv = &c->sched.kv;
+    const struct spill_options how = {.folder = o->kv_spill,
+                                      .bytes_max = o->kv_spill_bytes,
+                                      .block_bytes = c->x.block_bytes,
+                                      .identify = c->x.identify,
+                                      .identify_ctx = c->x.identify_ctx,
+                                      .on_room = on_room,
+                                      .ctx = ctx};
+    kv->save_block = c->x.save_block;
+    kv->load_block = c->x.load_block;
+    kv->loading = mem_alloc(c->x.block_bytes);
+    return kv->loading ? spill_open(&kv->spill, &kv->secret, &how, err) : fail_nomem(err, "KV blocks on disk");
+}
+
 void core_free(struct core *c)
 {
+    spill_close(c->sched.kv.spill);
+    mem_free(c->sched.kv.loading);
     for (int i = 0; c->scratch && i < c->n_scratch; i++)
         sampler_scratch_free(&c->scratch[i]);
     mem_free(c->scratch);

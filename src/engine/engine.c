@@ -34,8 +34,8 @@ struct engine {
     struct seq *inbox_first, *inbox_last, *live;
     int n_live, n_inbox;
     uint64_t next_id;
-    uint64_t epoch; /* of the weights */
-    bool draining, stopping, cancel_asked;
+    uint64_t epoch;                                  /* of the weights */
+    bool draining, stopping, cancel_asked, has_room; /* has_room: on disk, or for what is on its way there */
     struct engine_stats stats;
 };
 
@@ -92,6 +92,13 @@ static void publish_stats(struct engine *e) /* under the lock */
     e->stats.output_tokens = c->output_tokens;
     e->stats.prefix_queries = c->sched.kv.stats.queries;
     e->stats.prefix_hits = c->sched.kv.stats.hits;
+    if (c->sched.kv.spill) {
+        struct spill_stats on_disk;
+        spill_stats(c->sched.kv.spill, &on_disk);
+        e->stats.spill_written = on_disk.written;
+        e->stats.spill_read = on_disk.read;
+        e->stats.spill_damaged = on_disk.damaged;
+    }
     e->stats.preemptions = c->sched.preemptions;
     e->stats.drafted = c->drafted;
     e->stats.accepted = c->accepted;
@@ -106,6 +113,15 @@ static void on_scheduled(void *ctx)
     pthread_mutex_unlock(&e->lock);
 }
 
+static void on_room(void *ctx) /* on the spill's thread */
+{
+    struct engine *e = ctx;
+    pthread_mutex_lock(&e->lock);
+    e->has_room = true;
+    pthread_cond_signal(&e->wake);
+    pthread_mutex_unlock(&e->lock);
+}
+
 static void *engine_main(void *arg)
 {
     struct engine *e = arg;
@@ -113,13 +129,15 @@ static void *engine_main(void *arg)
     pthread_mutex_lock(&e->lock);
     for (;;) {
         publish_stats(e);
-        while (!work && !e->inbox_first && !e->cancel_asked && !e->stopping)
+        while (!work && !e->inbox_first && !e->cancel_asked && !e->stopping && !e->has_room)
             pthread_cond_wait(&e->wake, &e->lock);
+        e->has_room = false;
         if (e->stopping && e->n_live == 0)
             break;
         take_inbox(e);
         pthread_mutex_unlock(&e->lock);
         work = core_step(&e->core);
+        work |= prefix_keep(&e->core.sched.kv);
         pthread_mutex_lock(&e->lock);
     }
     pthread_mutex_unlock(&e->lock);
@@ -131,6 +149,24 @@ static void *engine_main(void *arg)
 static void forward_model(void *ctx, const struct model_batch *b, real *logits)
 {
     model_forward(ctx, b, logits);
+}
+
+static void save_model_block(void *ctx, void *to, int32_t from)
+{
+    model_run_save_block(ctx, to, from);
+}
+
+static void load_model_block(void *ctx, int32_t to, const void *from)
+{
+    model_run_load_block(ctx, to, from);
+}
+
+static enum status identify_model(void *bundle, char text[SHA256_TEXT], struct error *err)
+{
+    struct fingerprint f;
+    TRY(bundle_fingerprint(&f, bundle, NULL, err));
+    memcpy(text, f.text, sizeof f.text);
+    return ST_OK;
 }
 
 static void copy_model_block(void *ctx, int32_t to, int32_t from)
@@ -160,6 +196,11 @@ enum status engine_create_on(struct engine **out, const struct executor *x, cons
     pthread_mutex_init(&e->lock, NULL);
     pthread_cond_init(&e->wake, NULL);
     pthread_cond_init(&e->idle, NULL);
+    st = o->kv_spill ? core_keep_on_disk(&e->core, o, on_room, e, err) : ST_OK;
+    if (st != ST_OK) {
+        engine_destroy(e);
+        return st;
+    }
     if (thread_start(&e->thread, engine_main, e) != 0) {
         engine_destroy(e);
         return fail(err, ST_LIMIT, "cannot start the engine's thread");
@@ -215,6 +256,11 @@ enum status engine_create(struct engine **out, struct bundle *bundle, const stru
         return create_embedding(out, bundle, options, err);
     struct executor x = {.forward = forward_model,
                          .copy_block = copy_model_block,
+                         .save_block = save_model_block,
+                         .load_block = load_model_block,
+                         .block_bytes = model_kv_block_bytes(bundle->model),
+                         .identify = identify_model,
+                         .identify_ctx = bundle,
                          .n_vocab = config->n_vocab,
                          .n_ctx = config->n_ctx,
                          .tokenizer = bundle->tokenizer,

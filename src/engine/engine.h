@@ -73,7 +73,7 @@ struct request { /* filled by the caller; ids, stops and callbacks must live unt
     uint64_t deadline_ns;          /* clock_ns() by which it must end, else FINISH_ERROR, ST_TIMEOUT; 0 = none */
     uint64_t tenant;               /* whose share it takes, when engine_options.weight is set */
     struct str cache_salt;         /* only requests with the same salt share KV blocks */
-    uint64_t adapter;              /* likewise; 0 = none */
+    uint64_t adapter;              /* likewise: a hash of what it holds; 0 = none */
     const volatile int *interrupt; /* NULL, or: not 0 = cancel, within one step. A signal handler may set it. */
     void *ctx;
     void (*on_token)(void *ctx, const struct token_event *event);
@@ -92,6 +92,8 @@ struct engine_options {
      * after so many milliseconds; 0 = 1.75 times what the step takes without, or 30, whichever is more. */
     double itl_ms;
     bool no_prefix_cache;
+    const char *kv_spill;    /* folder where full KV blocks are kept, also for the next start; NULL = none */
+    uint64_t kv_spill_bytes; /* of all files there; 0 = 8 GiB */
     /* Fair share: waiting requests go first whose tenant got the fewest tokens for its weight (> 0). NULL = no tenants.
      * Called on the engine thread. */
     double (*weight)(void *ctx, uint64_t tenant);
@@ -113,6 +115,7 @@ struct engine_stats {
     int n_ctx; /* tokens one request may have in all: --ctx, or what the KV blocks hold if fewer */
     uint64_t steps, prompt_tokens, output_tokens, finished[5]; /* by enum finish */
     uint64_t prefix_queries, prefix_hits;                      /* tokens of admitted requests; of these, cached */
+    uint64_t spill_written, spill_read, spill_damaged;         /* KV blocks on disk */
     uint64_t preemptions, drafted, accepted;                   /* drafted, accepted: tokens proposed and verified */
     /* clock_ns() when the engine last moved: a step began or ended, or work came to an idle engine. Its age while
      * something runs or waits is the engine's health: a step that hangs is seen, the first one of a request too. */

@@ -9,7 +9,7 @@
 
 #include "engine/cost.h"
 #include "engine/engine.h"
-#include "engine/kv.h"
+#include "engine/spill.h"
 
 /* ---- stop: text up to the first stop string, held back where one may have begun ---- */
 struct stopper {
@@ -63,6 +63,12 @@ struct executor {
     struct pool *pool;
     void (*copy_block)(void *ctx, int32_t to, int32_t from); /* all layers' pages of a KV block; see kv_pool */
     uint64_t (*clock)(void *ctx);                            /* NULL: clock_ns */
+    /* For blocks on disk: see kv_pool and spill_options. */
+    size_t block_bytes;
+    void (*save_block)(void *ctx, void *to, int32_t from);
+    void (*load_block)(void *ctx, int32_t to, const void *from);
+    enum status (*identify)(void *identify_ctx, char text[SHA256_TEXT], struct error *err);
+    void *identify_ctx;
 };
 uint64_t executor_now(const struct executor *x);
 
@@ -185,6 +191,9 @@ struct core {
 MUST_USE enum status core_init(struct core *c, const struct executor *x, const struct engine_options *o,
                                struct error *err);
 void core_free(struct core *c);
+/* Opens the folder that options.kv_spill names; on_room as in spill_options. */
+MUST_USE enum status core_keep_on_disk(struct core *c, const struct engine_options *o, void (*on_room)(void *ctx),
+                                       void *ctx, struct error *err);
 bool core_step(struct core *c); /* false: nothing to do */
 void core_end(struct core *c, struct seq *s, enum finish finish, struct str stop_text, enum status status,
               const char *message);

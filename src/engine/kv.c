@@ -37,7 +37,7 @@ static void list_remove(struct kv_pool *p, int32_t block)
     p->n_free--;
 }
 
-static int32_t kv_take(struct kv_pool *p)
+int32_t kv_take(struct kv_pool *p)
 {
     int32_t block = p->first_free;
     assert(block >= 0 && p->blocks[block].n_ref == 0);
@@ -50,7 +50,7 @@ static int32_t kv_take(struct kv_pool *p)
     return block;
 }
 
-static void kv_put(struct kv_pool *p, int32_t block)
+void kv_put(struct kv_pool *p, int32_t block)
 {
     assert(p->blocks[block].n_ref > 0);
     if (--p->blocks[block].n_ref == 0)

@@ -21,6 +21,7 @@ struct kv_block {
     int32_t n_ref;                              /* sequences that have it; 0: it is in the list of free ones */
     int32_t prev, next;                         /* in that list; -1 = none */
     int32_t next_key, next_parent, prev_parent; /* in the index's chains */
+    bool kept;                                  /* full, and on disk or on its way */
     int32_t n_token;            /* of `ids`: computed and committed. 0: the index does not know the block */
     struct hash128 parent, key; /* of all ids before the block; with its own, once it is full */
     int32_t ids[KV_BLOCK];
@@ -40,10 +41,20 @@ struct kv_pool {
     uint32_t mask;
     bool cache; /* false: nothing is found again */
     struct siphash_key secret;
-    uint64_t epoch;                                          /* of the weights: another one finds nothing of before */
+    int n_ctx;      /* some positions' rotations depend on it, and so does what is on disk */
+    uint64_t epoch; /* of the weights: another one finds nothing of before */
     void (*copy_block)(void *ctx, int32_t to, int32_t from); /* NULL: no partial tail is shared */
     void *copy_ctx;
     struct kv_stats stats;
+    /* What was computed is kept on disk; NULL = it is not. */
+    struct spill *spill;
+    void (*save_block)(void *ctx, void *to, int32_t from);
+    void (*load_block)(void *ctx, int32_t to, const void *from);
+    void *loading;   /* one block */
+    int n_unkept;    /* full blocks that are not on disk */
+    int32_t keep_at; /* where the search for one goes on */
+    int reads_left;  /* blocks that may be read now */
+    bool reads_open; /* prefix_match would have read more */
 };
 
 struct kv_blocks { /* one sequence's, in order of position */
@@ -70,6 +81,8 @@ void kv_truncate(struct kv_pool *p, struct kv_blocks *b, int n_token);
 void kv_fork(struct kv_pool *p, struct kv_blocks *to, const struct kv_blocks *from, int n_token);
 /* One more block at the end, which others may own too or nobody. */
 void kv_share(struct kv_pool *p, struct kv_blocks *b, int32_t block);
+int32_t kv_take(struct kv_pool *p); /* a free block, with one owner; there must be one */
+void kv_put(struct kv_pool *p, int32_t block);
 /* The sequence's own i-th block is given back for another that holds the same. */
 void kv_swap(struct kv_pool *p, struct kv_blocks *b, int i, int32_t block);
 
@@ -83,6 +96,8 @@ int prefix_tail(struct kv_pool *p, struct kv_blocks *b, const struct hash128 *ro
 /* Positions 0 .. n_done-1 are computed: others may find them. A full block that is known already is given back for the
  * known one. */
 void prefix_commit(struct kv_pool *p, struct kv_blocks *b, const struct hash128 *root, const int32_t *ids, int n_done);
+/* Hands a full block that is not on disk yet to the spill. False: there is none, or no room now. */
+bool prefix_keep(struct kv_pool *p);
 void prefix_forget(struct kv_pool *p, int32_t block);               /* out of the index */
 void prefix_shorten(struct kv_pool *p, int32_t block, int n_token); /* fewer positions of it are valid */
 void prefix_copied(struct kv_pool *p, int32_t to, int32_t from, int n_token);

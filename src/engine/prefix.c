@@ -1,7 +1,7 @@
 /* prefix - the index of blocks by what they hold
  *
  *   key(block) = SipHash-128(secret; key of the block before it, its 64 ids); before the first block stands the root:
- *   SipHash-128(secret; weight epoch, adapter, salt)
+ *   SipHash-128(secret; weight epoch, context, adapter, salt)
  *
  * The hash is keyed, so that nobody can make two prompts collide, and the salt keeps tenants from finding, by the time
  * an answer takes, what others asked.
@@ -12,7 +12,7 @@
  * 2. A known block's first n_token positions are computed, for the ids that it lists, behind its parent.
  * 3. With the cache on, every full block of a sequence's committed positions is known, and so are all before it.
  */
-#include "engine/kv.h"
+#include "engine/spill.h"
 
 #include <assert.h>
 #include <string.h>
@@ -34,6 +34,8 @@ static void key_add(struct kv_pool *p, int32_t block)
     int32_t *head = key_head(p, &p->blocks[block].key);
     p->blocks[block].next_key = *head;
     *head = block;
+    p->blocks[block].kept = false;
+    p->n_unkept++;
 }
 
 static void key_remove(struct kv_pool *p, int32_t block)
@@ -42,6 +44,7 @@ static void key_remove(struct kv_pool *p, int32_t block)
     while (*at != block)
         at = &p->blocks[*at].next_key;
     *at = p->blocks[block].next_key;
+    p->n_unkept -= !p->blocks[block].kept;
 }
 
 static void parent_add(struct kv_pool *p, int32_t block)
@@ -107,7 +110,7 @@ void prefix_copied(struct kv_pool *p, int32_t to, int32_t from, int n_token)
 struct hash128 prefix_root(const struct kv_pool *p, struct str salt, uint64_t adapter)
 {
     struct hash128 of_salt = siphash128(&p->secret, salt.ptr, salt.len);
-    uint64_t words[] = {p->epoch, adapter, of_salt.word[0], of_salt.word[1]};
+    uint64_t words[] = {p->epoch, (uint64_t)p->n_ctx, adapter, of_salt.word[0], of_salt.word[1]};
     return siphash128(&p->secret, words, sizeof words);
 }
 
@@ -129,18 +132,75 @@ static const struct hash128 *parent_of(const struct kv_pool *p, const struct kv_
     return i ? &p->blocks[b->ids[i - 1]].key : root;
 }
 
+/* ---- on disk ---- */
+
+static void mark_kept(struct kv_pool *p, int32_t block)
+{
+    p->blocks[block].kept = true;
+    p->n_unkept--;
+}
+
+bool prefix_keep(struct kv_pool *p)
+{
+    if (!p->spill || p->epoch) /* other weights than the files are named after */
+        return false;
+    for (int i = 0; i < p->n_block && p->n_unkept; i++, p->keep_at = (p->keep_at + 1) % p->n_block) {
+        struct kv_block *x = &p->blocks[p->keep_at];
+        if (x->n_token < KV_BLOCK || x->kept)
+            continue;
+        if (!spill_has(p->spill, &x->key)) {
+            void *to = spill_stage(p->spill);
+            if (!to)
+                return false;
+            struct spill_head head = {.key = x->key, .parent = x->parent};
+            memcpy(head.ids, x->ids, sizeof head.ids);
+            p->save_block(p->copy_ctx, to, p->keep_at);
+            spill_put(p->spill, &head);
+        }
+        mark_kept(p, p->keep_at);
+        return true;
+    }
+    return false;
+}
+
+/* A block with this key, read from disk: with one owner, and known. -1: there is none, or it must wait. */
+static int32_t read_back(struct kv_pool *p, const struct hash128 *parent, const struct hash128 *key)
+{
+    struct spill_head head;
+    if (!p->spill || p->n_free == 0 || !spill_has(p->spill, key))
+        return -1;
+    p->reads_open |= p->reads_left == 0;
+    if (p->reads_left == 0 || (p->reads_left--, !spill_get(p->spill, &head, p->loading, key)))
+        return -1;
+    int32_t block = kv_take(p);
+    struct kv_block *x = &p->blocks[block];
+    p->load_block(p->copy_ctx, block, p->loading);
+    memcpy(x->ids, head.ids, sizeof x->ids);
+    x->parent = *parent;
+    x->key = *key;
+    x->n_token = KV_BLOCK;
+    key_add(p, block);
+    parent_add(p, block);
+    mark_kept(p, block);
+    return block;
+}
+
 /* ---- finding ---- */
 
 int prefix_match(struct kv_pool *p, struct kv_blocks *b, const struct hash128 *root, const int32_t *ids, int most)
 {
-    struct hash128 key = *root;
+    struct hash128 parent = *root;
     assert(b->count == 0);
+    p->reads_open = false;
     while (p->cache && (b->count + 1) * KV_BLOCK <= most) {
-        key = key_of(p, &key, ids + b->count * KV_BLOCK);
-        int32_t block = find_full(p, &key);
-        if (block < 0)
+        struct hash128 key = key_of(p, &parent, ids + b->count * KV_BLOCK);
+        int32_t block = find_full(p, &key), read = block < 0 ? read_back(p, &parent, &key) : -1;
+        if (block < 0 && read < 0)
             break;
-        kv_share(p, b, block);
+        kv_share(p, b, block < 0 ? read : block);
+        if (read >= 0)
+            kv_put(p, read); /* the sequence is its owner now */
+        parent = key;
     }
     b->n_committed = b->count * KV_BLOCK;
     return b->n_committed;

@@ -350,7 +350,7 @@ enum admission { ADMITTED, HELD, NO_ROOM };
 static enum admission admit(struct sched *s, struct seq *q, uint64_t now_ns)
 {
     int n = prefix_match(&s->kv, &q->blocks, &q->root, q->ids, reusable(q));
-    bool held = is_computed_soon(s, q, n);
+    bool held = is_computed_soon(s, q, n) || s->kv.reads_open; /* the next step reads on */
     if (held || !take_blocks(s, q, n)) {
         kv_release(&s->kv, &q->blocks);
         q->n_done = 0;
@@ -392,6 +392,8 @@ static bool is_spent(const struct budget_left *left)
 
 static void add_waiting(struct sched *s, struct budget_left *left, uint64_t now_ns)
 {
+    enum { READS = 4 }; /* blocks a step, while others wait for its tokens */
+    s->kv.reads_left = s->running.count ? READS : INT32_MAX;
     while (!is_spent(left) && s->running.count < s->max_sequences) {
         struct seq *q = next_waiting(s);
         enum admission how = q ? admit(s, q, now_ns) : NO_ROOM;

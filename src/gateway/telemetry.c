@@ -12,6 +12,9 @@ enum metric {
     M_PREFIX_QUERIES,
     M_PREFIX_HITS,
     M_PREEMPTIONS,
+    M_SPILL_WRITTEN,
+    M_SPILL_READ,
+    M_SPILL_DAMAGED,
     M_DRAFTED,
     M_ACCEPTED,
     M_SUCCESS,
@@ -61,6 +64,10 @@ static const struct metric_row rows[M_COUNT] = {
     [M_PREFIX_HITS] = {METRIC_COUNTER, "vllm:prefix_cache_hits_total", "Of these, tokens that were found.", LABELS,
                        NULL, 0},
     [M_PREEMPTIONS] = {METRIC_COUNTER, "vllm:num_preemptions_total", "Sequences put back to waiting.", LABELS, NULL, 0},
+    [M_SPILL_WRITTEN] = {METRIC_COUNTER, "ingot:kv_spill_written_total", "KV blocks written to disk.", LABELS, NULL, 0},
+    [M_SPILL_READ] = {METRIC_COUNTER, "ingot:kv_spill_read_total", "KV blocks read from disk.", LABELS, NULL, 0},
+    [M_SPILL_DAMAGED] = {METRIC_COUNTER, "ingot:kv_spill_damaged_total", "Files of KV blocks that were damaged.",
+                         LABELS, NULL, 0},
     [M_DRAFTED] = {METRIC_COUNTER, "vllm:spec_decode_num_draft_tokens_total", "Tokens proposed by speculation.", LABELS,
                    NULL, 0},
     [M_ACCEPTED] = {METRIC_COUNTER, "vllm:spec_decode_num_accepted_tokens_total", "Of these, verified.", LABELS, NULL,
@@ -124,6 +131,9 @@ void telemetry_write(struct gateway *g, struct buf *out)
     series_add(of_model(g, M_PREFIX_QUERIES), (double)(s.prefix_queries - g->counted.prefix_queries));
     series_add(of_model(g, M_PREFIX_HITS), (double)(s.prefix_hits - g->counted.prefix_hits));
     series_add(of_model(g, M_PREEMPTIONS), (double)(s.preemptions - g->counted.preemptions));
+    series_add(of_model(g, M_SPILL_WRITTEN), (double)(s.spill_written - g->counted.spill_written));
+    series_add(of_model(g, M_SPILL_READ), (double)(s.spill_read - g->counted.spill_read));
+    series_add(of_model(g, M_SPILL_DAMAGED), (double)(s.spill_damaged - g->counted.spill_damaged));
     series_add(of_model(g, M_DRAFTED), (double)(s.drafted - g->counted.drafted));
     series_add(of_model(g, M_ACCEPTED), (double)(s.accepted - g->counted.accepted));
     series_add(of_model(g, M_STEPS), (double)(s.steps - g->counted.steps));

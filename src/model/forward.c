@@ -130,13 +130,30 @@ enum status model_run_create(struct model_run **out, const struct model *m, int 
     return ST_OK;
 }
 
+/* A block's page of one layer after the other. */
+static char *block_page(const struct model_run *r, int layer, int32_t block)
+{
+    return r->kv + (size_t)layer * r->kv_layer_bytes + (size_t)block * kv_page_bytes(&r->m->kv);
+}
+
 void model_run_copy_block(struct model_run *r, int32_t to, int32_t from)
 {
-    size_t page = kv_page_bytes(&r->m->kv), n = model_kv_block_bytes(r->m) / page;
-    for (size_t i = 0; i < n; i++) {
-        char *layer = r->kv + i * r->kv_layer_bytes;
-        memcpy(layer + (size_t)to * page, layer + (size_t)from * page, page);
-    }
+    for (int i = 0; i < r->m->plan.n_kv; i++)
+        memcpy(block_page(r, i, to), block_page(r, i, from), kv_page_bytes(&r->m->kv));
+}
+
+void model_run_save_block(const struct model_run *r, void *to, int32_t from)
+{
+    size_t page = kv_page_bytes(&r->m->kv);
+    for (int i = 0; i < r->m->plan.n_kv; i++)
+        memcpy((char *)to + (size_t)i * page, block_page(r, i, from), page);
+}
+
+void model_run_load_block(struct model_run *r, int32_t to, const void *from)
+{
+    size_t page = kv_page_bytes(&r->m->kv);
+    for (int i = 0; i < r->m->plan.n_kv; i++)
+        memcpy(block_page(r, i, to), (const char *)from + (size_t)i * page, page);
 }
 
 void model_run_free(struct model_run *r)

@@ -92,7 +92,10 @@ size_t model_kv_block_bytes(const struct model *m); /* one block (KV_BLOCK token
 MUST_USE enum status model_run_create(struct model_run **out, const struct model *m, int max_rows, int max_logits,
                                       void *kv, int n_block, struct pool *pool, struct error *err);
 void model_run_free(struct model_run *r);
-void model_run_copy_block(struct model_run *r, int32_t to, int32_t from); /* KV blocks, every layer's page */
+/* KV blocks, every layer's page: within the cache; to and from model_kv_block_bytes of memory. */
+void model_run_copy_block(struct model_run *r, int32_t to, int32_t from);
+void model_run_save_block(const struct model_run *r, void *to, int32_t from);
+void model_run_load_block(struct model_run *r, int32_t to, const void *from);
 
 struct model_batch {
     int n_row;

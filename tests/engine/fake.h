@@ -14,7 +14,7 @@
 #include <math.h>
 
 enum { FAKE_VOCAB = 24, FAKE_EOS = 3, FAKE_CTX = 320, FAKE_BLOCKS_MAX = 64 };
-enum fake_mutation { FAKE_HONEST, FAKE_READS_NEIGHBOUR, FAKE_SEES_BATCH, FAKE_FORGETS_COPIES };
+enum fake_mutation { FAKE_HONEST, FAKE_READS_NEIGHBOUR, FAKE_SEES_BATCH, FAKE_FORGETS_COPIES, FAKE_LOADS_WRONG };
 
 struct fake {
     uint64_t cells[FAKE_BLOCKS_MAX * KV_BLOCK];
@@ -122,6 +122,28 @@ static inline void fake_copy(void *ctx, int32_t to, int32_t from)
         memcpy(f->cells + to * KV_BLOCK, f->cells + from * KV_BLOCK, KV_BLOCK * sizeof *f->cells);
 }
 
+static inline void fake_save(void *ctx, void *to, int32_t from)
+{
+    memcpy(to, ((struct fake *)ctx)->cells + from * KV_BLOCK, KV_BLOCK * sizeof(uint64_t));
+}
+
+static inline void fake_load(void *ctx, int32_t to, const void *from)
+{
+    struct fake *f = ctx;
+    memcpy(f->cells + to * KV_BLOCK, from, KV_BLOCK * sizeof(uint64_t));
+    if (f->mutation == FAKE_LOADS_WRONG)
+        f->cells[to * KV_BLOCK + KV_BLOCK - 1]++;
+}
+
+static inline enum status fake_identify(void *ctx, char text[SHA256_TEXT], struct error *err)
+{
+    (void)ctx;
+    (void)err;
+    memset(text, 'a', SHA256_TEXT);
+    text[SHA256_TEXT - 1] = 0;
+    return ST_OK;
+}
+
 static inline uint64_t fake_clock(void *ctx)
 {
     return ((struct fake *)ctx)->now;
@@ -142,7 +164,11 @@ static inline struct executor fake_executor(struct fake *f, const struct engine_
                              .eos = {FAKE_EOS},
                              .n_eos = 1,
                              .pool = pool,
-                             .copy_block = fake_copy};
+                             .copy_block = fake_copy,
+                             .save_block = fake_save,
+                             .load_block = fake_load,
+                             .block_bytes = KV_BLOCK * sizeof(uint64_t),
+                             .identify = fake_identify};
 }
 
 /* ---- what a request reported, and what it must report ---- */
