@@ -21,7 +21,7 @@ typedef double real;
 typedef float real;
 #endif
 
-enum { NUMERICS_VERSION = 2 }; /* 2: K-quants meet int8; sampling orders by logits */
+enum { NUMERICS_VERSION = 3 }; /* 2: K-quants meet int8; sampling orders by logits. 3: scales of 32 k are f32 */
 
 /* ---- instruction set ---- */
 /* `name`: NULL reads INGOT_ISA or picks the best. ref | avx2 | avx512 | avx512-vnni (vnni) | avx512-vnni-bf16 | neon.

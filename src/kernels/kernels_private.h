@@ -130,6 +130,14 @@ static inline struct act_int8 act_int8_row(const struct act *a, int64_t row)
                              .halves = halves + 2 * (tile * n_block + in_tile),
                              .rows = a->n_row - tile < TILE_ROWS ? a->n_row - tile : TILE_ROWS};
 }
+static inline struct act_int8 act_int8_at(struct act_int8 a, int64_t block)
+{
+    a.q += block * a.rows * BLOCK;
+    a.scale += block * a.rows;
+    a.minus += block * a.rows;
+    a.halves += 2 * block * a.rows;
+    return a;
+}
 
 /* ---- function types: op_fn of every KERNEL_OP ---- */
 struct linear_job {

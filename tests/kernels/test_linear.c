@@ -118,7 +118,19 @@ static void test_cutting_changes_no_bit(void **unused)
 }
 
 /* ---- mutants: a scalar product with one rule broken ---- */
-enum mutation { FAITHFUL, UNFUSED, REORDERED, SCALES_APART };
+enum mutation { FAITHFUL, UNFUSED, REORDERED, SCALES_APART, MINIMA_APART };
+
+/* The f32 steps of a block. */
+static real mutant_scaled(real acc, int32_t sum, float d, float s, enum mutation mutation)
+{
+    if (mutation == UNFUSED)
+        return acc + (real)sum * (d * s);
+    return mutation == SCALES_APART ? FMA((real)sum * d, s, acc) : FMA((real)sum, d * s, acc);
+}
+static real mutant_min(real acc, int32_t sum, float m, float s, enum mutation mutation)
+{
+    return mutation == MINIMA_APART ? FMA(m * s, (real)sum, acc) : FMA(m, s * (float)sum, acc);
+}
 
 static void mutant_block(real *acc, const struct linear_job *job, int64_t row, int64_t n, int64_t b,
                          enum mutation mutation)
@@ -130,15 +142,10 @@ static void mutant_block(real *acc, const struct linear_job *job, int64_t row, i
     int32_t sum = 0;
     for (int k = 0; k < BLOCK; k++)
         sum += block32_level(w->type, base, b, lane, k) * a.q[b * a.rows * BLOCK + k];
-    float s = a.scale[b * a.rows], d = block32_scale(w->type, base, b, lane);
-    if (mutation == UNFUSED)
-        *acc = *acc + (real)sum * (d * s);
-    else if (mutation == SCALES_APART)
-        *acc = FMA((real)sum * d, s, *acc);
-    else
-        *acc = FMA((real)sum, d * s, *acc);
+    float s = a.scale[b * a.rows];
+    *acc = mutant_scaled(*acc, sum, block32_scale(w->type, base, b, lane), s, mutation);
     if (block32_has_min(w->type))
-        *acc = FMA(block32_min(w->type, base, b, lane) * s, (real)-a.minus[b * a.rows], *acc);
+        *acc = mutant_min(*acc, -a.minus[b * a.rows], block32_min(w->type, base, b, lane), s, mutation);
 }
 
 /* Superblocks; what the mutations change is the same. */
@@ -151,18 +158,20 @@ static void mutant_kquant(real *acc, const struct linear_job *job, int64_t row, 
     const uint8_t *panel = panel_at(job->w, n / LANES), *super = panel + b / SUPER_BLOCKS * kq_super_bytes(t);
     const int8_t *q = a.q + b * a.rows * BLOCK;
     int32_t sum = 0, min = 0;
+    struct kq_scale scale = {0, 0};
     for (int k = 0; k < BLOCK; k++) {
-        struct kq_scale s = kq_scale(t, super + kq_scales_at(t), lane, in_super, kq_has_halves(t) ? k / 16 : 0);
         int level = kq_value(t, super + kq_blocks_at(t) + in_super * kq_block_bytes(t), lane, k);
-        sum += s.scale * level * q[k];
-        min -= s.min * q[k];
+        scale = kq_scale(t, super + kq_scales_at(t), lane, in_super, kq_has_halves(t) ? k / 16 : 0);
+        sum += (kq_has_halves(t) ? scale.scale : 1) * level * q[k];
+        min -= (kq_has_halves(t) ? scale.min : 1) * q[k];
     }
     float s = a.scale[b * a.rows], d = half_at((const char *)super, lane);
-    *acc = mutation == UNFUSED        ? *acc + (real)sum * (d * s)
-           : mutation == SCALES_APART ? FMA((real)sum * d, s, *acc)
-                                      : FMA((real)sum, d * s, *acc);
-    if (kq_has_min(t))
-        *acc = FMA(half_at((const char *)super, LANES + lane) * s, (real)min, *acc);
+    float m = half_at((const char *)super, LANES + lane);
+    *acc = mutant_scaled(*acc, sum, kq_has_halves(t) ? d : d * (float)scale.scale, s, mutation);
+    if (t == DT_Q2_K)
+        *acc = mutant_min(*acc, min, m, s, mutation == MINIMA_APART ? FAITHFUL : MINIMA_APART);
+    else if (kq_has_min(t))
+        *acc = mutant_min(*acc, min, m * (float)scale.min, s, mutation);
 }
 
 static void mutant_step(real *acc, const struct linear_job *job, int64_t row, int64_t n, int64_t k,
@@ -221,6 +230,10 @@ static void scales_apart(const struct linear_job *job, int64_t row0, int64_t row
 {
     mutate_all(job, row0, row1, panel0, panel1, SCALES_APART);
 }
+static void minima_apart(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
+{
+    mutate_all(job, row0, row1, panel0, panel1, MINIMA_APART);
+}
 /* The steps depend on what shares the call: on rows, or on the panels of an item (and so on threads). */
 static void by_rows(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
 {
@@ -248,9 +261,10 @@ static void test_ref_comparison_catches_mutants(void **unused)
         bool exact = i % 2;
         OK(kernels_init("ref", &err));
         struct sink ref = product(t, exact, &cuts[0]);
-        linear_fn *const fns[] = {faithful, unfused, reordered, scales_apart};
+        linear_fn *const fns[] = {faithful, unfused, reordered, scales_apart, minima_apart};
         bool two_scales = dtype_is_block(t) && !exact && t != DT_MXFP4; /* a power of two may stand anywhere */
-        for (int m = 0; m < (two_scales ? 4 : 3); m++) {
+        bool minima = !exact && (block32_has_min(t) || kq_has_min(t));
+        for (int m = 0; m < (minima ? 5 : two_scales ? 4 : 3); m++) {
             put_everywhere(fns[m]);
             struct sink s = product(t, exact, &cuts[0]);
             if (sink_equal(&ref, &s) != (m == 0))

@@ -109,7 +109,7 @@ INLINE void tile(const struct format f, const struct linear_job *job, const int 
             UNROLL for (int j = 0; j < 4; j++) isum.q[j] = vcvtq_f32_s32(sum[r].q[j]);
             acc[r] = v16_fma(isum, v16_mul(d, s), acc[r]);
             if (f.has_min)
-                acc[r] = v16_fma(v16_mul(m, s), v16_set((float)-a.minus[r]), acc[r]);
+                acc[r] = v16_fma(m, v16_set(a.scale[r] * (float)-a.minus[r]), acc[r]);
         }
         a.q += a.rows * BLOCK;
         a.scale += a.rows;

@@ -88,8 +88,8 @@ static inline void block32_product(const struct linear_job *job, enum dtype t, i
             float ds = block32_scale(t, base, b, j) * s;
             acc[j] = FMA((real)sum, ds, acc[j]);
             if (block32_has_min(t)) {
-                float ms = block32_min(t, base, b, j) * s;
-                acc[j] = FMA(ms, (real)-a.minus[b * a.rows], acc[j]);
+                float sx = s * (float)-a.minus[b * a.rows];
+                acc[j] = FMA(block32_min(t, base, b, j), sx, acc[j]);
             }
         }
     }

@@ -55,6 +55,10 @@ INLINE vf vf_castsi(vi a)
 {
     return _mm512_castsi512_ps(a);
 }
+INLINE vi vi_castps(vf a)
+{
+    return _mm512_castps_si512(a);
+}
 INLINE __mmask16 vf_first(int64_t n)
 {
     return (__mmask16)(n >= VEC ? 0xffff : n <= 0 ? 0 : (1u << n) - 1);
@@ -112,6 +116,10 @@ INLINE vi vi_flip(vi x, vi sign)
 INLINE vf vf_castsi(vi a)
 {
     return _mm256_castsi256_ps(a);
+}
+INLINE vi vi_castps(vf a)
+{
+    return _mm256_castps_si256(a);
 }
 INLINE vi vf_first(int64_t n)
 {

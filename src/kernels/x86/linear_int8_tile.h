@@ -1,13 +1,17 @@
-/* linear_int8_tile - R rows x G groups of outputs against blocks of 32 k: weights of 4, 5 or 8 bits, int8 activations
+/* linear_int8_tile - R rows x G groups of outputs against blocks of 32 k: weights of 2 to 8 bits, int8 activations
  *
  * A block's weights come as eight vectors of (outputs x 4 k), each row brings eight words of four activations. Integer
  * sums are exact, so every set gives the bits of ref; the f32 steps are written in its order. How products are added
  * is the only difference between sets:
- *   VNNI      dpbusd on unsigned weights; the sum starts at the zero point times minus the activations' sum
- *   without   4 and 5 bits: maddubs chained in int16 (8 x 2 x 15 x 127 and 4 x 2 x 31 x 127 are below 32768)
+ *   VNNI      dpbusd on unsigned weights; the sum starts at the zero point times minus the activations' sum; whole-
+ *             numbered scales of 16 k are 32-bit multiplications
+ *   without   maddubs chained in int16 as long as it cannot overflow (in a lane 16 products of 4 bits, 8 of 2, 3 and
+ *             5 bits, 4 of 6 bits), then madd with ones, or with those scales as int16
  *             8 bits: unsigned weights would saturate maddubs, so |w| meets sign(x, w); 2 x 128 x 127 < 32768
+ * With VNNI on Zen 4 the multiplier bounds many rows: dpbusd, mulld, mul and fma share one 512-bit slot a cycle, all
+ * else is hidden. So of the int8 peak 8/10 can be reached, with minima
+ * 8/11, with two scales 8/12, with two minima 8/13.
  */
-#include "kernels/block32.h"
 #include "kernels/x86/int8_lanes.h"
 
 enum { WORDS = 8, G_MAX = 2 };
@@ -18,72 +22,90 @@ enum { R_FEW = 4, R_MANY = 4, G_MANY = 1 };
 #endif
 enum { PANEL_GROUPS = LANES / VEC };
 
-/* How a type is stored in its panel (block32.h). */
-struct format {
-    enum dtype type;
-    int bits; /* of the weights once unpacked, unsigned; 8 bits without VNNI: signed */
-    int zero; /* what stands for zero among them */
-    enum { Q_BYTES, Q_NIBBLES, Q_FIFTH, Q_TABLE } quants; /* nibbles; and a plane of fifth bits; or and a table */
-    const int8_t *table;
+/* What a block has beside the weights and one scale for each output. */
+enum extra {
+    NONE,
+    MINS,        /* an f32 minimum of 32 k */
+    ZEROS,       /* a zero point of its own for each output */
+    HALF_SCALES, /* whole-numbered scales of 16 k */
+    HALF_MINS    /* whole-numbered minima of 16 k */
 };
-/* Where a group of a panel's outputs begins within a line of quants, of scales. */
-enum { GROUP_QUANTS = 64 / PANEL_GROUPS };
-#define GROUP_SCALES(f) ((f).type == DT_MXFP4 ? VEC : 2 * VEC)
+enum { EXTRAS = 3 };
+struct side {
+    vf d;
+    vi x[EXTRAS];
+    /* MINS         f32, as they are to be added
+     * ZEROS        int32
+     * HALF_SCALES  of both halves: with VNNI int32; without twice the same int16, and the zero point times both as a
+     * pair HALF_MINS    a pair of int16; their scale, f32 */
+};
 
-/* A block's weights for one group; quants: at the group's first output. */
-INLINE void block_load(const struct format f, vi w[WORDS], const char *quants)
-{
-    if (f.quants == Q_BYTES) {
-        UNROLL for (int i = 0; i < WORDS; i++) w[i] = vi_load(quants + i * 64);
-#ifndef __AVX512VNNI__
-        UNROLL for (int i = 0; i < WORDS; i++) w[i] = vi_xor(w[i], V(set1_epi32)((int)0x80808080));
-#endif
-        return;
-    }
-    const vi low = V(set1_epi32)(0x0f0f0f0f);
-    UNROLL for (int i = 0; i < WORDS / 2; i++)
-    {
-        vi both = vi_load(quants + i * 64);
-        w[2 * i] = vi_and(both, low);
-        w[2 * i + 1] = vi_and(V(srli_epi16)(both, 4), low);
-    }
-    if (f.quants == Q_FIFTH) {
-        const vi fifth = V(set1_epi32)(0x10101010);
-        vi plane = vi_load(quants + WORDS / 2 * 64);
-        UNROLL for (int i = 0; i < WORDS; i++)
-        {
-            vi bit = i <= 4 ? V(slli_epi16)(plane, 4 - i) : V(srli_epi16)(plane, i - 4);
-            w[i] = vi_or(w[i], vi_and(bit, fifth));
-        }
-    }
-    if (f.quants == Q_TABLE) {
-        const vi table = vi_table(f.table);
-        UNROLL for (int i = 0; i < WORDS; i++) w[i] = V(shuffle_epi8)(table, w[i]);
-    }
-}
-
-INLINE vf scale_load(const struct format f, const char *scales)
-{
-    if (f.type != DT_MXFP4)
-        return vf_half(scales);
-    /* 2^(e-128); the two smallest are subnormal, which compute threads take as zero */
-    vi e = V(sub_epi32)(V(slli_epi32)(vi_widen8(scales), 23), V(set1_epi32)(0x00800000));
-    return vf_castsi(V(max_epi32)(e, V(set1_epi32)(0)));
-}
-
-/* sum += the exact integer sum of 32 products of unpacked weights, for G groups and one row. */
-INLINE void block_dot(const int bits, const int G, vi sum[G_MAX], vi w[G_MAX][WORDS], const int8_t *q)
-{
+/* What a row brings to a block beside q and scale: what its sum starts at; for MINS its scale times the sum of its
+ * activations; or the word of the negated sums of both halves. */
+union start {
+    int32_t zero, halves;
+    float sum;
+};
 #ifdef __AVX512VNNI__
+#define START_PARTS(extra) ((extra) == HALF_SCALES ? 2 : 1)
+#else
+#define START_PARTS(extra) 1
+#endif
+
+/* zero: of the weights as they come, 1 for ZEROS */
+INLINE void start_put(union start *out, const enum extra extra, const int zero, const struct act_int8 *a, int64_t i)
+{
+    switch (extra) {
+    case MINS:
+        out[0].sum = a->scale[i] * (float)-a->minus[i];
+        return;
+    case HALF_SCALES:
+#ifdef __AVX512VNNI__
+        out[0].zero = zero * a->halves[2 * i];
+        out[1].zero = zero * a->halves[2 * i + 1];
+        return;
+#endif
+    case HALF_MINS:
+        memcpy(&out->halves, &a->halves[2 * i], sizeof out->halves);
+        return;
+    default:
+        out[0].zero = zero * a->minus[i];
+    }
+}
+
+/* ---- the integers of a block for G groups and one row ---- */
+#ifdef __AVX512VNNI__
+INLINE void dot_words(const int bits, const int G, vi *sum, vi (*w)[WORDS], const int8_t *q, const int from,
+                      const int to)
+{
     (void)bits;
-    UNROLL for (int i = 0; i < WORDS; i++)
+    UNROLL for (int i = from; i < to; i++)
     {
         vi x = vi_word(q + 4 * i);
         UNROLL for (int g = 0; g < G; g++) sum[g] = V(dpbusd_epi32)(sum[g], w[g][i], x);
     }
+}
+INLINE void block_dot(const int bits, const int G, vi *sum, vi (*w)[WORDS], const int8_t *q)
+{
+    dot_words(bits, G, sum, w, q, 0, WORDS);
+}
+INLINE void halves_dot(const int bits, const int G, vi *sum, vi (*w)[WORDS], const struct side *side,
+                       const union start *start, const int8_t *q)
+{
+    vi last[G_MAX];
+    UNROLL for (int g = 0; g < G; g++) sum[g] = V(set1_epi32)(start[0].zero), last[g] = V(set1_epi32)(start[1].zero);
+    dot_words(bits, G, sum, w, q, 0, WORDS / 2);
+    dot_words(bits, G, last, w, q, WORDS / 2, WORDS);
+    UNROLL for (int g = 0; g < G; g++) sum[g] =
+        V(add_epi32)(V(mullo_epi32)(sum[g], side[g].x[0]), V(mullo_epi32)(last[g], side[g].x[1]));
+}
 #else
-    const int chain = bits == 4 ? 8 : bits == 5 ? 4 : 1;
-    UNROLL for (int i = 0; i < WORDS; i += chain)
+/* `chain` words of two products a lane before each madd; without `side` it meets ones. */
+INLINE void dot_words(const int bits, const int G, vi *sum, vi (*w)[WORDS], const struct side *side, const int half,
+                      const int8_t *q, const int from, const int to)
+{
+    const int chain = bits == 4 ? 8 : bits <= 5 ? 4 : bits == 6 ? 2 : 1;
+    UNROLL for (int i = from; i < to; i += chain)
     {
         vi pairs[G_MAX];
         UNROLL for (int j = i; j < i + chain; j++)
@@ -96,32 +118,60 @@ INLINE void block_dot(const int bits, const int G, vi sum[G_MAX], vi w[G_MAX][WO
                 pairs[g] = j == i ? product : V(add_epi16)(pairs[g], product);
             }
         }
-        UNROLL for (int g = 0; g < G; g++) sum[g] = V(add_epi32)(sum[g], V(madd_epi16)(pairs[g], V(set1_epi16)(1)));
+        UNROLL for (int g = 0; g < G; g++) sum[g] =
+            V(add_epi32)(sum[g], V(madd_epi16)(pairs[g], side ? side[g].x[half] : V(set1_epi16)(1)));
     }
+}
+INLINE void block_dot(const int bits, const int G, vi *sum, vi (*w)[WORDS], const int8_t *q)
+{
+    dot_words(bits, G, sum, w, NULL, 0, q, 0, WORDS);
+}
+INLINE void halves_dot(const int bits, const int G, vi *sum, vi (*w)[WORDS], const struct side *side,
+                       const union start *start, const int8_t *q)
+{
+    UNROLL for (int g = 0; g < G; g++) sum[g] = V(madd_epi16)(side[g].x[2], V(set1_epi32)(start->halves));
+    dot_words(bits, G, sum, w, side, 0, q, 0, WORDS / 2);
+    dot_words(bits, G, sum, w, side, 1, q, WORDS / 2, WORDS);
+}
 #endif
+
+/* What the sum of a block starts at. A zero of each output's own: times minus the activations' sum, which fits 16 bits:
+ * 32 * 127. */
+INLINE vi sum_start(const enum extra extra, const struct side *side, const union start *start)
+{
+    if (extra == ZEROS)
+        return V(madd_epi16)(side->x[0], V(set1_epi32)(start->zero));
+    return V(set1_epi32)(extra == NONE ? start->zero : 0);
 }
 
-/* What a row brings to a block beside q and scale, computed once for all panels: what its sum starts at, or for types
- * with minima the sum of its activations. */
-union start {
-    int32_t zero;
-    float sum;
-};
-#if defined __AVX512F__ && !defined __AVX512VNNI__
-enum { CHUNK = 8 }; /* with the signs */
-#else
-enum { CHUNK = 16 };
-#endif
+/* One row's f32 steps of a block. */
+INLINE void row_step(const enum extra extra, const int G, vf *acc, vi *sum, const struct side *side, float scale,
+                     const union start *start)
+{
+    const vf s = V(set1_ps)(scale);
+    UNROLL for (int g = 0; g < G; g++)
+    {
+        acc[g] = V(fmadd_ps)(V(cvtepi32_ps)(sum[g]), V(mul_ps)(side[g].d, s), acc[g]);
+        if (extra == MINS)
+            acc[g] = V(fmadd_ps)(vf_castsi(side[g].x[0]), V(set1_ps)(start->sum), acc[g]);
+        if (extra == HALF_MINS) {
+            vi minus = V(madd_epi16)(side[g].x[0], V(set1_epi32)(start->halves));
+            acc[g] = V(fmadd_ps)(V(mul_ps)(vf_castsi(side[g].x[1]), s), V(cvtepi32_ps)(minus), acc[g]);
+        }
+    }
+}
+
+/* ---- chunks: G_MANY groups unpacked for many rows: they and the rows of a tile stay in the first-level cache ---- */
+enum { CHUNK = 8 }; /* 16 are no faster (Zen 4, 2026-11) */
 enum { CHUNK_PANELS = (G_MANY + LANES / VEC - 1) / (LANES / VEC), NEXT_LINES = 2 };
-enum extra { NONE, MINS, ZEROS }; /* beside scales */
-/* G_MANY groups unpacked for many rows: they and the rows of a tile stay in the first-level cache. */
 struct chunk {
     _Alignas(64) char w[G_MANY][CHUNK][WORDS][VEC * 4];
 #ifndef __AVX512VNNI__
     _Alignas(64) char sign[G_MANY][CHUNK][WORDS][VEC * 4]; /* 8 bits: w holds sizes, this what vi_flip wants */
     _Alignas(64) int32_t flipped[G_MANY][CHUNK][VEC];      /* what their sums start at */
 #endif
-    _Alignas(64) float d[G_MANY][CHUNK][VEC], m[G_MANY][CHUNK][VEC]; /* m: minima, or zeros as int32 */
+    _Alignas(64) float d[G_MANY][CHUNK][VEC];
+    _Alignas(64) int32_t x[EXTRAS][G_MANY][CHUNK][VEC]; /* as in struct side */
 };
 
 struct int8_tile {
@@ -152,78 +202,18 @@ INLINE void tile_end(const struct int8_tile *t, int row, const int R, const int 
     }
 }
 
-/* One row's f32 step of a block. */
-INLINE void row_step(const bool has_min, const int G, vf acc[G_MAX], vi sum[G_MAX], vf d[G_MAX], vf m[G_MAX],
-                     float scale, float x_sum)
+INLINE void chunk_put_side(struct chunk *c, int g, int64_t b, const enum extra extra, const struct side *side)
 {
-    const vf s = V(set1_ps)(scale);
-    UNROLL for (int g = 0; g < G; g++)
-    {
-        acc[g] = V(fmadd_ps)(V(cvtepi32_ps)(sum[g]), V(mul_ps)(d[g], s), acc[g]);
-        if (has_min)
-            acc[g] = V(fmadd_ps)(V(mul_ps)(m[g], s), V(set1_ps)(x_sum), acc[g]);
-    }
-}
-
-/* Each output's own zero times minus the activations' sum, which fits 16 bits: 32 * 127. */
-INLINE vi zero_sum(vi zero, int32_t minus)
-{
-    return V(madd_epi16)(zero, V(set1_epi32)(minus));
-}
-
-/* A whole panel straight from memory past R rows. One and two rows need no prefetch: the panel is one stream, and
- * requests of our own only fill the queue of misses. More rows compute so long that the stream stalls without them, and
- * unpacking five bits fills the processor's window. GB/s with n_in 4864 on one thread of a Zen 4 EPYC that reads 30,
- * 2026-11; bytes ahead, for 1, 2, 4, 8 rows:
- *   Q8_0  none 31, 27, 23, 14   2048 27, 23, 20, 17   8192 25, 24, 21, 15
- *   Q4_0  none 32, 21, 14,  7   2048 23, 20, 17, 11   8192 26, 23, 17, 11
- *   Q5_0  none 20, 19, 16,  8    512 25, 21, 16,  9   8192 19, 19, 17, 12 */
-INLINE int prefetch_ahead(const struct format f, const int R)
-{
-    if (f.quants == Q_BYTES)
-        return R > 4 ? 2048 : 0;
-    return R > 2 ? 8192 : f.bits == 5 ? 512 : 0;
-}
-
-INLINE void tile_few(const struct int8_tile *t, const struct format f, const int R)
-{
-    const bool has_min = block32_has_min(f.type), has_zeros = block32_has_zeros(f.type);
-    struct act_int8 a = t->a;
-    vf acc[R_FEW][G_MAX];
-    UNROLL for (int r = 0; r < R; r++) UNROLL for (int g = 0; g < PANEL_GROUPS; g++) acc[r][g] = V(setzero_ps)();
-    for (int64_t b = 0; b < t->n_block; b++) {
-        vf d[G_MAX], m[G_MAX];
-        vi w[G_MAX][WORDS], zero[G_MAX];
-        const char *quants = block32_quants(f.type, t->panel, b), *scales = block32_scales(f.type, t->panel, b);
-        if (prefetch_ahead(f, R))
-            UNROLL for (int i = 0; i < block32_quant_bytes(f.type); i += 64)
-                _mm_prefetch(quants + prefetch_ahead(f, R) + i, _MM_HINT_T0);
-        UNROLL for (int g = 0; g < PANEL_GROUPS; g++)
-        {
-            block_load(f, w[g], quants + g * GROUP_QUANTS);
-            d[g] = scale_load(f, scales + g * GROUP_SCALES(f));
-            m[g] = has_min ? vf_half(scales + 2 * LANES + g * GROUP_SCALES(f)) : V(setzero_ps)();
-            zero[g] = has_zeros ? vi_widen16(scales + 2 * LANES + g * GROUP_SCALES(f)) : V(set1_epi32)(0);
-        }
-        UNROLL for (int r = 0; r < R; r++)
-        {
-            vi sum[G_MAX];
-            UNROLL for (int g = 0; g < PANEL_GROUPS; g++) sum[g] =
-                has_zeros ? zero_sum(zero[g], a.minus[r]) : V(set1_epi32)(f.zero * a.minus[r]);
-            block_dot(f.bits, PANEL_GROUPS, sum, w, a.q + r * BLOCK);
-            row_step(has_min, PANEL_GROUPS, acc[r], sum, d, m, a.scale[r], has_min ? (float)-a.minus[r] : 0);
-        }
-        a.q += a.rows * BLOCK;
-        a.scale += a.rows;
-        a.minus += a.rows;
-    }
-    tile_end(t, 0, R, PANEL_GROUPS, acc);
+    const int n = extra == NONE ? 0 : extra == HALF_SCALES ? EXTRAS : extra == HALF_MINS ? 2 : 1;
+    V(store_ps)(c->d[g][b], side->d);
+    for (int i = 0; i < n; i++)
+        vi_store(c->x[i][g][b], side->x[i]);
 }
 
 #ifndef __AVX512VNNI__
 /* Sizes times activations with the weights' signs: on AVX2 one instruction. On AVX-512 negative weights meet ~x, that
  * is -x - 1, so the sum comes out short by their sizes: `flipped`. */
-INLINE void chunk_dot_signed(vi sum[G_MAX], const struct chunk *c, int64_t b, vi w[G_MAX][WORDS], const int8_t *q)
+INLINE void chunk_dot_signed(vi *sum, const struct chunk *c, int64_t b, vi (*w)[WORDS], const int8_t *q)
 {
     UNROLL for (int g = 0; g < G_MANY; g++) sum[g] = vi_load(c->flipped[g][b]);
     UNROLL for (int i = 0; i < WORDS; i++)
@@ -236,11 +226,14 @@ INLINE void chunk_dot_signed(vi sum[G_MAX], const struct chunk *c, int64_t b, vi
         }
     }
 }
+#endif
 
-INLINE void chunk_put_signed(struct chunk *c, int g, int64_t b, const vi w[WORDS])
+/* Unpacked weights into the chunk. */
+INLINE void chunk_put(struct chunk *c, int g, int64_t b, const int bits, const vi w[WORDS])
 {
+#ifndef __AVX512VNNI__
     vi flipped = V(set1_epi32)(0);
-    UNROLL for (int i = 0; i < WORDS; i++)
+    UNROLL for (int i = 0; i < WORDS && bits == 8; i++)
     {
         vi size = V(abs_epi8)(w[i]), sign = vi_sign(w[i]);
         vi_store(c->w[g][b][i], size);
@@ -248,16 +241,21 @@ INLINE void chunk_put_signed(struct chunk *c, int g, int64_t b, const vi w[WORDS
         if (VEC == 16)
             flipped = V(sub_epi32)(flipped, V(madd_epi16)(V(maddubs_epi16)(size, sign), V(set1_epi16)(1)));
     }
-    vi_store(c->flipped[g][b], flipped);
-}
+    if (bits == 8) {
+        vi_store(c->flipped[g][b], flipped);
+        return;
+    }
 #endif
+    (void)bits;
+    UNROLL for (int i = 0; i < WORDS; i++) vi_store(c->w[g][b][i], w[i]);
+}
 
 /* A chunk of k past R rows, `row` and on of a tile of the activations; between chunks the sums wait. */
 INLINE void tile_many(const struct int8_tile *t, const int bits, const enum extra extra, int row, const int R)
 {
-    const int G = G_MANY;
+    const int G = G_MANY, parts = START_PARTS(extra);
     const struct chunk *c = t->chunk;
-    const union start *start = t->start + row;
+    const union start *start = t->start + row * parts;
     const int8_t *q = t->a.q + row * BLOCK;
     const float *scale = t->a.scale + row;
     const int64_t rows = t->a.rows;
@@ -274,34 +272,33 @@ INLINE void tile_many(const struct int8_tile *t, const int bits, const enum extr
         acc[r][g] = t->first ? V(setzero_ps)() : V(loadu_ps)(sums + (r * G_MANY + g) * VEC);
     }
     for (int64_t b = 0; b < t->n_block; b++) {
-        vf d[G_MAX], m[G_MAX];
-        vi w[G_MAX][WORDS], zero[G_MAX];
+        struct side side[G_MAX];
+        vi w[G_MAX][WORDS];
         UNROLL for (int g = 0; g < G; g++)
         {
             UNROLL for (int i = 0; i < WORDS; i++) w[g][i] = vi_load(c->w[g][b][i]);
-            d[g] = V(load_ps)(c->d[g][b]);
-            m[g] = extra == MINS ? V(load_ps)(c->m[g][b]) : V(setzero_ps)();
-            zero[g] = extra == ZEROS ? vi_load(c->m[g][b]) : V(set1_epi32)(0);
+            side[g].d = V(load_ps)(c->d[g][b]);
+            UNROLL for (int i = 0; i < EXTRAS; i++) side[g].x[i] = vi_load(c->x[i][g][b]); /* what is not used folds */
         }
         UNROLL for (int r = 0; r < R; r++)
         {
             vi sum[G_MAX];
+            if (extra == HALF_SCALES)
+                halves_dot(bits, G, sum, w, side, start + r * parts, q + r * BLOCK);
 #ifndef __AVX512VNNI__
-            if (bits == 8) {
+            else if (bits == 8)
                 chunk_dot_signed(sum, c, b, w, q + r * BLOCK);
-                row_step(false, G, acc[r], sum, d, m, scale[r], 0);
-                continue;
-            }
 #endif
-            UNROLL for (int g = 0; g < G; g++) sum[g] =
-                extra == ZEROS ? zero_sum(zero[g], start[r].zero) : V(set1_epi32)(extra == MINS ? 0 : start[r].zero);
-            block_dot(bits, G, sum, w, q + r * BLOCK);
-            row_step(extra == MINS, G, acc[r], sum, d, m, scale[r], start[r].sum);
+            else {
+                UNROLL for (int g = 0; g < G; g++) sum[g] = sum_start(extra, &side[g], start + r * parts);
+                block_dot(bits, G, sum, w, q + r * BLOCK);
+            }
+            row_step(extra, G, acc[r], sum, side, scale[r], start + r * parts);
         }
         UNROLL for (int i = 0; i < R * BLOCK; i += 64) _mm_prefetch(q + R * BLOCK + i, _MM_HINT_T0); /* next rows */
         q += rows * BLOCK;
         scale += rows;
-        start += rows;
+        start += rows * parts;
     }
     if (t->last) {
         tile_end(t, row, R, G_MANY, acc);
@@ -310,33 +307,5 @@ INLINE void tile_many(const struct int8_tile *t, const int bits, const enum extr
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int g = 0; g < G_MANY; g++)
     {
         V(storeu_ps)(sums + (r * G_MANY + g) * VEC, acc[r][g]);
-    }
-}
-
-/* n blocks of G_MANY groups, the first of them group `group` of the first panel. */
-INLINE void chunk_unpack(const struct format f, struct chunk *c, const struct int8_tile *t, int group, int64_t block,
-                         int64_t n)
-{
-    for (int g = 0; g < G_MANY; g++) {
-        const int in_panel = (group + g) % PANEL_GROUPS;
-        const char *panel = t->panel + (size_t)((group + g) / PANEL_GROUPS) * t->panel_bytes;
-        if (t->n_valid <= g * VEC) /* beyond the last panel: what the chunk holds is never stored */
-            return;
-        for (int64_t b = 0; b < n; b++) {
-            const char *scales = block32_scales(f.type, panel, block + b) + in_panel * GROUP_SCALES(f);
-            vi w[WORDS];
-            block_load(f, w, block32_quants(f.type, panel, block + b) + in_panel * GROUP_QUANTS);
-#ifndef __AVX512VNNI__
-            if (f.bits == 8)
-                chunk_put_signed(c, g, b, w);
-            else
-#endif
-                UNROLL for (int i = 0; i < WORDS; i++) vi_store(c->w[g][b][i], w[i]);
-            V(store_ps)(c->d[g][b], scale_load(f, scales));
-            if (block32_has_min(f.type))
-                V(store_ps)(c->m[g][b], vf_half(scales + 2 * LANES));
-            if (block32_has_zeros(f.type))
-                vi_store(c->m[g][b], vi_widen16(scales + 2 * LANES));
-        }
     }
 }

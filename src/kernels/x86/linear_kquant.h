@@ -1,19 +1,12 @@
 /* linear_kquant - forward products of Q2_K ... Q6_K and IQ4_XS panels with int8 activations; included once for each set
  *
- * A tile is R rows x 1 panel, as in linear_int8.h; a block's 32 k come as eight registers of 4 k for each output. Sums
- * are exact integers, so each set takes its cheapest way to the integers of docs/numerics.md section 1:
- *   VNNI      dpbusd, then a 32-bit multiplication for each scale; for many rows of 2 bits the scales are multiplied
- *             into the bytes of the weights, once for all (3 x 15 fits)
- *   without   maddubs chained in int16 as long as it cannot overflow (in a lane 16 products of 4 bits, 8 of 2, 3 and
- *             5 bits, 4 of 6 bits), then madd with the scales as int16; IQ4_XS is signed: |w| meets sign(x, w)
- * The zero points and the minima meet the activations' sums of 16 k, a pair of int16. With VNNI on Zen 4 the multiplier
- * is what bounds many rows: dpbusd, mulld, madd, mul and fma share one a cycle, all else is hidden. So of the int8 peak
- * at most 8/14 is reached by Q4_K and Q5_K, 8/13 by Q2_K, 8/12 by Q3_K and Q6_K, 8/11 by IQ4_XS.
+ * Where 32 k have one scale (Q4_K, Q5_K, IQ4_XS) it is multiplied into the superblock's, and a block is one of
+ * linear_int8_tile.h with a scale of f32. Where 16 k have one, scales are whole numbers inside a block's sum. For many
+ * rows those of 2 and of 3 bits are multiplied into the bytes of the weights, once for all: 0 .. 3 * 15, and with VNNI
+ * -124 .. 128 on a zero of 124.
  */
 #include "kernels/kquant.h"
-#include "kernels/x86/int8_lanes.h"
-
-enum { WORDS = 8 };
+#include "kernels/x86/linear_int8_items.h"
 
 /* Bytes by which prefetching runs ahead in the panels, into the second-level cache, line by line with what is read. One
  * row of 4096 from memory, one thread of a Zen 4 EPYC, 2026-11, read 31 GB/s: Q4_K 32 GB/s, Q5_K 35, Q6_K 27; into the
@@ -24,14 +17,26 @@ INLINE void prefetch(const uint8_t *p, const int bytes)
     UNROLL for (int i = 0; i < bytes; i += 64) _mm_prefetch(p + AHEAD + i, _MM_HINT_T1);
 }
 
+/* Of the weights of a chunk: bits, unsigned (IQ4_XS without VNNI: signed), and their zero. */
+struct format {
+    enum dtype type;
+    int bits, zero;
+};
 #ifdef __AVX512VNNI__
-enum { TILE_R = 16 };
-#elif defined __AVX512F__
-enum { TILE_R = 8 };
+#define SCALED(t) ((t) == DT_Q2_K || (t) == DT_Q3_K)
+enum { ZERO_IQ4 = 128 };
 #else
-enum { TILE_R = 4 };
+#define SCALED(t) ((t) == DT_Q2_K)
+enum { ZERO_IQ4 = 0 };
 #endif
-enum { VECTOR = sizeof(vi), PARTS = 64 / VECTOR, PART_LANES = LANES / PARTS };
+INLINE enum extra format_extra(const struct format f)
+{
+    if (f.type == DT_Q2_K)
+        return HALF_MINS;
+    return kq_has_min(f.type) ? MINS : kq_has_halves(f.type) && !SCALED(f.type) ? HALF_SCALES : NONE;
+}
+
+enum { GROUP_BYTES = sizeof(vi) };
 
 INLINE vi set_byte(int x)
 {
@@ -52,7 +57,7 @@ struct scales {
 INLINE void scales_unpack(const enum dtype t, struct scales *s, const uint8_t *in)
 {
     const vi zero = V(set1_epi32)(0);
-    for (int i = 0; i < 64; i += VECTOR) {
+    for (int i = 0; i < 64; i += GROUP_BYTES) {
         if (t == DT_Q4_K || t == DT_Q5_K) {
             vi a = vi_load(in + i), b = vi_load(in + 64 + i), c = vi_load(in + 128 + i);
             vi_store(s->scale + i, vi_and(a, set_byte(63)));
@@ -86,54 +91,49 @@ INLINE void scales_unpack(const enum dtype t, struct scales *s, const uint8_t *i
     }
 }
 
-/* The scales of a block as the sums below want them. */
-struct factors {
-    vi first, last; /* scales. VNNI: int32, of the block or of its halves; without: twice the same int16 */
-    vi offset; /* pairs of int16 that meet the negated sums of 16: the minima; without VNNI also zero times scale */
-};
-
-INLINE vi both_from_low(vi a) /* int16 pairs (low, low) of int32 with a small positive or any low half */
+/* ---- what a block has beside its weights, for one group of its outputs ---- */
+INLINE vi both_from_low(vi a) /* int16 pairs (low, low) of int32 */
 {
     return vi_or(V(slli_epi32)(a, 16), vi_and(a, V(set1_epi32)(0xffff)));
 }
 
-/* Whether the scales are multiplied into the weights: eight multiplications instead of two a row. */
-#ifdef __AVX512VNNI__
-#define SCALED(t, R) ((t) == DT_Q2_K && (R) > 4)
-#else
-#define SCALED(t, R) false
-#endif
-
-INLINE struct factors factors_load(const enum dtype t, const struct scales *s, const uint8_t *in, int b, int part)
+/* Whole-numbered scales of both halves, of a type that has them. */
+INLINE void half_scales(const enum dtype t, vi x[EXTRAS], const struct scales *s, const uint8_t *in, int at)
 {
-    struct factors f = {0};
-    if (t == DT_IQ4_XS) {
-        f.first = vi_widen8_signed(s->scale + b * LANES + part * PART_LANES);
-#ifndef __AVX512VNNI__
-        f.first = both_from_low(f.first);
+    vi pair = vi_pairs8((t == DT_Q6_K ? in : s->scale) + 2 * at);
+#ifdef __AVX512VNNI__
+    x[0] = V(srai_epi32)(V(slli_epi32)(pair, 16), 16);
+    x[1] = V(srai_epi32)(pair, 16);
+#else
+    x[0] = both_from_low(pair);
+    x[1] = both_from_low(V(srli_epi32)(pair, 16));
 #endif
-        return f;
+    x[2] = V(slli_epi16)(pair, t == DT_Q6_K ? 5 : 2); /* times the zero; that of Q2_K meets none */
+}
+
+INLINE vi minus_product(vf dmin, vi min)
+{
+    return vi_castps(V(xor_ps)(V(mul_ps)(dmin, V(cvtepi32_ps)(min)), V(set1_ps)(-0.0f)));
+}
+
+/* For the f32 steps; types with HALF_SCALES bring their d alone. */
+INLINE struct side side_load(const enum dtype t, const struct scales *s, const uint8_t *super, int b, int group)
+{
+    const uint16_t *head = (const uint16_t *)super + group * VEC;
+    const int at = b * LANES + group * VEC;
+    struct side side = {.d = vf_half(head)};
+    vf dmin = kq_has_min(t) ? vf_half(head + LANES) : side.d;
+    if (t == DT_Q2_K) {
+        side.x[0] = vi_pairs8(s->min + 2 * at);
+        side.x[1] = vi_castps(dmin);
     }
     if (!kq_has_halves(t)) {
-        f.first = vi_widen8(s->scale + b * LANES + part * PART_LANES);
-        vi min = vi_widen8(s->min + b * LANES + part * PART_LANES);
-        f.offset = vi_or(min, V(slli_epi32)(min, 16));
-#ifndef __AVX512VNNI__
-        f.first = vi_or(f.first, V(slli_epi32)(f.first, 16));
-#endif
-        return f;
+        vi scale = t == DT_IQ4_XS ? vi_widen8_signed(s->scale + at) : vi_widen8(s->scale + at);
+        side.d = V(mul_ps)(side.d, V(cvtepi32_ps)(scale));
+        if (kq_has_min(t))
+            side.x[0] = minus_product(dmin, vi_widen8(s->min + at));
     }
-    const int at = (b * LANES + part * PART_LANES) * 2;
-    vi pair = vi_pairs8((t == DT_Q6_K ? in : s->scale) + at);
-#ifdef __AVX512VNNI__
-    f.first = V(srai_epi32)(V(slli_epi32)(pair, 16), 16);
-    f.last = V(srai_epi32)(pair, 16);
-#else
-    f.first = both_from_low(pair);
-    f.last = both_from_low(V(srli_epi32)(pair, 16));
-#endif
-    f.offset = kq_has_min(t) ? vi_pairs8(s->min + at) : V(slli_epi16)(pair, t == DT_Q6_K ? 5 : 2);
-    return f;
+    return side;
 }
 
 /* ---- a block's weights: unsigned bytes; those of IQ4_XS without VNNI signed ---- */
@@ -167,191 +167,135 @@ INLINE void block_load(const enum dtype t, vi w[WORDS], const uint8_t *block)
             with_bits(w[i], vi_load(high), kq_low_bits(t) - i, 1 << kq_low_bits(t));
 }
 
-/* ---- the integers of a block for one row ---- */
-#ifdef __AVX512VNNI__
-INLINE vi dot(vi sum, const vi *w, const int8_t *q)
+/* Scales of a half into the bytes of its weights: whole numbers modulo 256, so only the result has to fit. */
+INLINE void scale_bytes(const enum dtype t, const int zero, vi w[WORDS / 2], vi scale)
 {
-    UNROLL for (int i = 0; i < WORDS / 2; i++) sum = _mm512_dpbusd_epi32(sum, w[i], vi_word(q + 4 * i));
-    return sum;
-}
-/* Two chains also where one scale serves both: half the latency. */
-INLINE vi block_sum(const enum dtype t, const bool scaled, const vi w[WORDS], const struct factors *f, const int8_t *q,
-                    vi halves)
-{
-    const int zero_bits = t == DT_IQ4_XS ? 7 : t == DT_Q6_K ? 5 : 2; /* of the zero point */
-    vi first = V(set1_epi32)(0), last = first;
-    if (kq_zero(t) || t == DT_IQ4_XS) {
-        first = V(srai_epi32)(V(slli_epi32)(halves, 16), 16 - zero_bits);
-        last = V(slli_epi32)(V(srai_epi32)(halves, 16), zero_bits);
-    }
-    first = dot(first, w, q), last = dot(last, w + WORDS / 2, q + BLOCK / 2);
-    if (scaled)
-        return V(add_epi32)(first, last);
-    if (!kq_has_halves(t))
-        return V(mullo_epi32)(V(add_epi32)(first, last), f->first);
-    return V(add_epi32)(V(mullo_epi32)(first, f->first), V(mullo_epi32)(last, f->last));
-}
-#else
-/* `chain` products in an int16 before each madd. */
-INLINE vi vi_pairs(const bool is_signed, vi w, vi x)
-{
-    return is_signed ? V(maddubs_epi16)(V(abs_epi8)(w), vi_signed(x, w)) : V(maddubs_epi16)(w, x);
-}
-INLINE vi dot(const bool is_signed, const vi *w, vi scale, const int8_t *q, const int words, const int chain)
-{
-    vi sum = V(set1_epi32)(0);
-    UNROLL for (int i = 0; i < words; i += chain)
+    const vi low = V(set1_epi16)(0xff),
+             each = V(mullo_epi32)(vi_and(scale, V(set1_epi32)(0xff)), V(set1_epi32)(0x01010101));
+    scale = both_from_low(scale);
+    const vi begin = V(sub_epi8)(set_byte(zero), V(slli_epi16)(vi_and(each, set_byte(0x3f)), 2));
+    UNROLL for (int i = 0; i < WORDS / 2; i++)
     {
-        vi pairs = vi_pairs(is_signed, w[i], vi_word(q + 4 * i));
-        UNROLL for (int j = i + 1; j < i + chain; j++) pairs =
-            V(add_epi16)(pairs, vi_pairs(is_signed, w[j], vi_word(q + 4 * j)));
-        vi product = V(madd_epi16)(pairs, scale);
-        sum = i ? V(add_epi32)(sum, product) : product;
+        vi even = vi_and(V(mullo_epi16)(w[i], scale), low);
+        w[i] = vi_or(even, V(slli_epi16)(V(mullo_epi16)(V(srli_epi16)(w[i], 8), scale), 8));
+        if (t == DT_Q3_K) /* (level - 4) * scale */
+            w[i] = V(add_epi8)(w[i], begin);
     }
-    return sum;
 }
-INLINE vi block_sum(const enum dtype t, const bool scaled, const vi w[WORDS], const struct factors *f, const int8_t *q,
-                    vi halves)
+
+/* ---- few rows: whole panels from memory ---- */
+INLINE int few_bits(const enum dtype t) /* as the tiles know them: how long sums may be chained */
 {
-    (void)scaled;
-    const int chain = t == DT_IQ4_XS ? 1 : t == DT_Q6_K ? 2 : t == DT_Q4_K ? 8 : 4; /* words of two products a lane */
-    const bool is_signed = t == DT_IQ4_XS;
-    if (!kq_has_halves(t))
-        return dot(is_signed, w, f->first, q, WORDS, chain);
-    vi sum = V(add_epi32)(dot(is_signed, w, f->first, q, WORDS / 2, chain),
-                          dot(is_signed, w + WORDS / 2, f->last, q + BLOCK / 2, WORDS / 2, chain));
-    return kq_zero(t) ? V(add_epi32)(sum, V(madd_epi16)(f->offset, halves)) : sum;
+    return t == DT_IQ4_XS ? 8 : kq_low_bits(t) + kq_high_bits(t);
 }
-#endif
 
-/* ---- tiles ---- */
-struct kq_tile {
-    const uint8_t *panel;
-    struct act_int8 a; /* at the first row */
-    int64_t n_super;
-    float *out;
-    const float *bias; /* at the panel, or NULL */
-    int64_t n_out;
-    int n_valid; /* outputs in this panel */
-};
-
-/* One part (all 16 outputs, or 8) of a superblock, whose first block is b0. */
-INLINE void kq_super(const enum dtype t, const int R, vf acc[TILE_R], const struct act_int8 *a, int64_t b0,
-                     const uint8_t *super, const struct scales *s, const int part)
+/* One group of a superblock; a: at its first block. */
+INLINE void few_super(const struct format f, const int R, vf acc[R_FEW][G_MAX], struct act_int8 a, const uint8_t *super,
+                      const struct scales *s, const int group)
 {
-    const uint16_t *head = (const uint16_t *)super + part * PART_LANES;
-    const uint8_t *block = super + kq_blocks_at(t) + part * VECTOR;
-    vf d = vf_half(head), dmin = kq_has_min(t) ? vf_half(head + LANES) : V(setzero_ps)();
+    const enum dtype t = f.type;
+    const enum extra extra = t == DT_Q3_K ? HALF_SCALES : format_extra(f);
+    const uint8_t *block = super + kq_blocks_at(t) + group * GROUP_BYTES;
     for (int b = 0; b < SUPER_BLOCKS; b++, block += kq_block_bytes(t)) {
-        const int64_t at = (b0 + b) * a->rows;
-        vi w[WORDS];
-        if (part == 0)
+        vi w[1][WORDS];
+        if (group == 0)
             prefetch(block, kq_block_bytes(t));
-        block_load(t, w, block);
-        struct factors f = factors_load(t, s, super + kq_scales_at(t), b, part);
-        if (SCALED(t, R)) { /* no carry leaves a byte */
-            UNROLL for (int i = 0; i < WORDS; i++) w[i] = V(mullo_epi32)(w[i], i < WORDS / 2 ? f.first : f.last);
-        }
+        block_load(t, w[0], block);
+        const struct side side = side_load(t, s, super, b, group);
+        struct side scales;
+        if (kq_has_halves(t))
+            half_scales(t, scales.x, s, super + kq_scales_at(t), b * LANES + group * VEC);
         UNROLL for (int r = 0; r < R; r++)
         {
-            vf scale = V(set1_ps)(a->scale[at + r]);
-            vi halves = vi_word(a->halves + 2 * (at + r));
-            vi sum = block_sum(t, SCALED(t, R), w, &f, a->q + (at + r) * BLOCK, halves);
-            acc[r] = V(fmadd_ps)(V(cvtepi32_ps)(sum), V(mul_ps)(d, scale), acc[r]);
-            if (kq_has_min(t))
-                acc[r] = V(fmadd_ps)(V(mul_ps)(dmin, scale), V(cvtepi32_ps)(V(madd_epi16)(f.offset, halves)), acc[r]);
+            static const union start no_zero[2];
+            union start start[2];
+            vi sum = V(set1_epi32)(0);
+            start_put(start, extra, kq_has_halves(t) ? kq_zero(t) : f.zero, &a, r);
+            if (kq_has_halves(t)) {
+                halves_dot(few_bits(t), 1, &sum, w, &scales, t == DT_Q2_K ? no_zero : start, a.q + r * BLOCK);
+            } else {
+                sum = sum_start(extra, &side, start);
+                block_dot(few_bits(t), 1, &sum, w, a.q + r * BLOCK);
+            }
+            row_step(extra, 1, &acc[r][group], &sum, &side, a.scale[r], start);
         }
+        a = act_int8_at(a, 1);
     }
 }
 
-INLINE void kq_tile(const struct kq_tile *tile, const enum dtype t, const int R)
+INLINE void tile_few(const struct int8_tile *t, const struct format f, const int R)
 {
-    const uint8_t *super = tile->panel;
-    vf acc[PARTS][TILE_R];
-    UNROLL for (int p = 0; p < PARTS; p++) UNROLL for (int r = 0; r < R; r++) acc[p][r] = V(setzero_ps)();
-    for (int64_t i = 0; i < tile->n_super; i++, super += kq_super_bytes(t)) {
+    const uint8_t *super = (const uint8_t *)t->panel;
+    struct act_int8 a = t->a;
+    vf acc[R_FEW][G_MAX];
+    UNROLL for (int r = 0; r < R; r++) UNROLL for (int g = 0; g < PANEL_GROUPS; g++) acc[r][g] = V(setzero_ps)();
+    for (int64_t b = 0; b < t->n_block; b += SUPER_BLOCKS, super += kq_super_bytes(f.type)) {
         struct scales s;
-        prefetch(super, kq_blocks_at(t));
-        scales_unpack(t, &s, super + kq_scales_at(t));
-        UNROLL for (int p = 0; p < PARTS; p++) kq_super(t, R, acc[p], &tile->a, i * SUPER_BLOCKS, super, &s, p);
+        prefetch(super, kq_blocks_at(f.type));
+        scales_unpack(f.type, &s, super + kq_scales_at(f.type));
+        UNROLL for (int g = 0; g < PANEL_GROUPS; g++) few_super(f, R, acc, a, super, &s, g);
+        a = act_int8_at(a, SUPER_BLOCKS);
     }
-    v16 bias = tile->bias ? v16_load_n(tile->bias, tile->n_valid) : v16_zero();
-    UNROLL for (int r = 0; r < R; r++)
-    {
-#ifdef __AVX512F__
-        v16 sum = acc[0][r];
-#else
-        v16 sum = {acc[0][r], acc[1][r]};
-#endif
-        v16_store_n(tile->out + r * tile->n_out, tile->bias ? v16_add(sum, bias) : sum, tile->n_valid);
-    }
+    tile_end(t, 0, R, PANEL_GROUPS, acc);
 }
 
-#define TILE_CASE(t, r)                                                                                                \
-    case r:                                                                                                            \
-        kq_tile(tile, t, r);                                                                                           \
-        return;
-
-INLINE void kq_switch(const struct kq_tile *tile, const enum dtype t, int R)
+/* ---- many rows ---- */
+INLINE void unpack_super(const struct format f, struct chunk *c, int g, int64_t at, const uint8_t *super, int group)
 {
-    switch (R) {
-        TILE_CASE(t, 1)
-        TILE_CASE(t, 2)
-        TILE_CASE(t, 3)
-        TILE_CASE(t, 4)
-#ifdef __AVX512F__
-        TILE_CASE(t, 5)
-        TILE_CASE(t, 6)
-        TILE_CASE(t, 7)
-        TILE_CASE(t, 8)
-#endif
-#ifdef __AVX512VNNI__
-        TILE_CASE(t, 9)
-        TILE_CASE(t, 10)
-        TILE_CASE(t, 11)
-        TILE_CASE(t, 12)
-        TILE_CASE(t, 13)
-        TILE_CASE(t, 14)
-        TILE_CASE(t, 15)
-        TILE_CASE(t, 16)
-#endif
-    }
-}
-
-typedef void kq_fn(const struct kq_tile *tile, int R);
-
-static void linear_kquant(const struct linear_job *job, kq_fn *fn, int64_t row0, int64_t row1, int64_t panel0,
-                          int64_t panel1)
-{
-    int64_t n_out = job->w->n_out;
-    struct kq_tile t = {.n_super = job->w->n_in / SUPER, .n_out = n_out};
-    for (int64_t p = panel0; p < panel1; p++) {
-        int64_t n0 = p * LANES;
-        t.panel = panel_at(job->w, p);
-        t.bias = job->bias ? job->bias + n0 : NULL;
-        t.n_valid = n_out - n0 < LANES ? (int)(n_out - n0) : LANES;
-        for (int64_t row = row0, next; row < row1; row = next) {
-            next = (row / TILE_R + 1) * TILE_R; /* never across a tile of the activations */
-            next = next < row1 ? next : row1;
-            t.a = act_int8_row(job->x, row);
-            t.out = job->out + row * n_out + n0;
-            fn(&t, (int)(next - row));
+    const enum dtype t = f.type;
+    struct scales s;
+    scales_unpack(t, &s, super + kq_scales_at(t));
+    for (int b = 0; b < SUPER_BLOCKS; b++) {
+        struct side side = side_load(t, &s, super, b, group);
+        vi w[WORDS], x[EXTRAS];
+        block_load(t, w, super + kq_blocks_at(t) + b * kq_block_bytes(t) + group * GROUP_BYTES);
+        if (kq_has_halves(t))
+            half_scales(t, SCALED(t) ? x : side.x, &s, super + kq_scales_at(t), b * LANES + group * VEC);
+        if (SCALED(t)) {
+            scale_bytes(t, f.zero, w, x[0]);
+            scale_bytes(t, f.zero, w + WORDS / 2, x[1]);
         }
+        chunk_put(c, g, at + b, f.bits, w);
+        chunk_put_side(c, g, at + b, format_extra(f), &side);
     }
 }
 
-#define KQUANT(name, type)                                                                                             \
-    static void tile_##name(const struct kq_tile *t, int R)                                                            \
-    {                                                                                                                  \
-        kq_switch(t, type, R);                                                                                         \
-    }                                                                                                                  \
-    void ISA(linear_##name)(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)  \
-    {                                                                                                                  \
-        linear_kquant(job, tile_##name, row0, row1, panel0, panel1);                                                   \
+/* n blocks of G_MANY groups, whole superblocks; the first group is number `group` of the first panel. */
+INLINE void chunk_unpack(const struct format f, struct chunk *c, const struct int8_tile *t, int group, int64_t block,
+                         int64_t n)
+{
+    for (int g = 0; g < G_MANY; g++) {
+        const char *panel = t->panel + (size_t)((group + g) / PANEL_GROUPS) * t->panel_bytes;
+        const uint8_t *super = (const uint8_t *)panel + block / SUPER_BLOCKS * kq_super_bytes(f.type);
+        if (t->n_valid <= g * VEC) /* beyond the last panel: what the chunk holds is never stored */
+            return;
+        for (int64_t b = 0; b < n; b += SUPER_BLOCKS, super += kq_super_bytes(f.type))
+            unpack_super(f, c, g, b, super, (group + g) % PANEL_GROUPS);
     }
-KQUANT(q2_k, DT_Q2_K)
-KQUANT(q3_k, DT_Q3_K)
-KQUANT(q4_k, DT_Q4_K)
-KQUANT(q5_k, DT_Q5_K)
-KQUANT(q6_k, DT_Q6_K)
-KQUANT(iq4_xs, DT_IQ4_XS)
+}
+
+/* ---- types ---- */
+#ifdef __AVX512VNNI__
+MANY(8, 8, NONE)
+MANY(8m, 8, MINS)
+MANY(8h, 8, HALF_SCALES)
+MANY(8n, 8, HALF_MINS)
+#define many_3  many_8
+#define many_4m many_8m
+#define many_5m many_8m
+#define many_6h many_8h
+#define many_6n many_8n
+#else
+MANY(8, 8, NONE)
+MANY(4m, 4, MINS)
+MANY(5m, 5, MINS)
+MANY(6h, 6, HALF_SCALES)
+MANY(6n, 6, HALF_MINS)
+#define many_3 many_6h
+#endif
+FORMAT(q2_k, 6n, SUPER_BLOCKS, DT_Q2_K, 6, 0)
+FORMAT(q3_k, 3, SUPER_BLOCKS, DT_Q3_K, 6, 124)
+FORMAT(q4_k, 4m, SUPER_BLOCKS, DT_Q4_K, 4, 0)
+FORMAT(q5_k, 5m, SUPER_BLOCKS, DT_Q5_K, 5, 0)
+FORMAT(q6_k, 6h, SUPER_BLOCKS, DT_Q6_K, 6, 32)
+FORMAT(iq4_xs, 8, SUPER_BLOCKS, DT_IQ4_XS, 8, ZERO_IQ4)
