@@ -37,6 +37,7 @@ const char *cli_finish_name(enum finish finish)
 
 struct generate_how { /* what the command line asked for, beside the sampling */
     struct str prompt;
+    const char *lora; /* an adapter's folder, or NULL */
     bool raw, json;
     const char *save; /* a file for the answer, or NULL */
 };
@@ -95,7 +96,7 @@ static enum status save(const struct generate *g, struct bundle *b, const struct
                        .n_prompt = 1,
                        .n_choice = 1};
     memcpy(a.stops, r->stops, sizeof a.stops);
-    TRY(bundle_fingerprint(&a.fingerprint, b, NULL, err));
+    TRY(bundle_fingerprint(&a.fingerprint, b, lora_digest(r->lora), err));
     write_request(&request, how, r, end->seed);
     print_json(&response, g, end);
     a.request = buf_str(&request);
@@ -139,12 +140,17 @@ static enum status generate_run(struct bundle *bundle, struct pool *pool, const 
     struct generate g = {.stream = !how->json, .request = request};
     struct finish_event end = {0};
     struct ids ids = {0};
+    struct lora *lora = NULL;
     TRY(cli_engine_options(&options, m, pool, err));
+    if (how->lora)
+        TRY(lora_open(&lora, bundle->model, how->lora, pool, err));
+    request->lora = lora;
     if (how->save)
         bundle_fingerprint_begin(bundle);
     options.max_sequences = 1;
-    TRY(engine_create(&g.engine, bundle, &options, err));
-    enum status st = bundle_prompt_ids(&ids, bundle, how->prompt, how->raw, err);
+    enum status st = engine_create(&g.engine, bundle, &options, err);
+    if (st == ST_OK)
+        st = bundle_prompt_ids(&ids, bundle, how->prompt, how->raw, err);
     if (st == ST_OK) {
         request->prompt = ids.ids;
         request->n_prompt = (int)ids.count;
@@ -159,6 +165,7 @@ static enum status generate_run(struct bundle *bundle, struct pool *pool, const 
     if (st == ST_OK && how->save)
         st = save(&g, bundle, how, &end, err);
     engine_destroy(g.engine);
+    lora_drop(lora);
     ids_free(&ids);
     ids_free(&g.ids);
     buf_free(&g.text);
@@ -178,6 +185,7 @@ enum status cmd_generate(int argc, char **argv, struct error *err)
         {"raw", 0, CLI_FLAG, &how.raw, NULL,
          "no chat template: continue the text; special tokens in it are recognised"},
         {"json", 0, CLI_FLAG, &how.json, NULL, "one object: text, ids, finish_reason, usage"},
+        {"lora", 0, CLI_TEXT, &how.lora, "DIR", "a PEFT adapter over the model"},
         {"save", 0, CLI_TEXT, &how.save, "FILE", "writes the answer with all that `ingot replay` needs to prove it"},
         CLI_SAMPLING_OPTIONS(s),
         CLI_MODEL_OPTIONS(m),

@@ -8,19 +8,26 @@
 enum { FILE_BYTES_MAX = 256 << 20 };
 
 static enum status run_again(const struct answer *a, struct bundle *bundle, struct pool *pool,
-                             const struct cli_model *m, struct error *err)
+                             const struct cli_model *m, const char *adapter, struct error *err)
 {
     struct engine_options options;
-    struct engine *engine;
+    struct engine *engine = NULL;
     struct fingerprint now;
-    TRY(bundle_fingerprint(&now, bundle, NULL, err));
-    TRY(answer_check(a, &now, err));
+    struct lora *lora = NULL;
     TRY(cli_engine_options(&options, m, pool, err));
+    if (adapter)
+        TRY(lora_open(&lora, bundle->model, adapter, pool, err));
+    enum status st = bundle_fingerprint(&now, bundle, lora_digest(lora), err);
+    if (st == ST_OK)
+        st = answer_check(a, &now, err);
     options.max_sequences = 1;
-    TRY(engine_create(&engine, bundle, &options, err));
+    if (st == ST_OK)
+        st = engine_create(&engine, bundle, &options, err);
     cli_catch_interrupt();
-    enum status st = answer_replay(a, engine, &cli_interrupted, err);
+    if (st == ST_OK)
+        st = answer_replay(a, engine, lora, &cli_interrupted, err);
     engine_destroy(engine);
+    lora_drop(lora);
     return st;
 }
 
@@ -54,8 +61,10 @@ enum status cmd_replay(int argc, char **argv, struct error *err)
 {
     struct cli_model m = {0};
     bool json = false;
+    const char *lora = NULL;
     const struct cli_option options[] = {
         {"json", 0, CLI_FLAG, &json, NULL, "one object: same, outputs, tokens, fingerprint"},
+        {"lora", 0, CLI_TEXT, &lora, "DIR", "the PEFT adapter that gave the answer"},
         CLI_MODEL_OPTIONS(m),
     };
     const struct cli_spec spec = {
@@ -81,7 +90,7 @@ enum status cmd_replay(int argc, char **argv, struct error *err)
         st = cli_bundle_open(&bundle, &pool, args.positional[1], &m, err);
     }
     if (st == ST_OK)
-        st = run_again(&answer, bundle, pool, &m, err);
+        st = run_again(&answer, bundle, pool, &m, lora, err);
     if (st == ST_OK)
         st = report(&answer, json, err);
     bundle_close(bundle);

@@ -73,7 +73,8 @@ struct request { /* filled by the caller; ids, stops and callbacks must live unt
     uint64_t deadline_ns;          /* clock_ns() by which it must end, else FINISH_ERROR, ST_TIMEOUT; 0 = none */
     uint64_t tenant;               /* whose share it takes, when engine_options.weight is set */
     struct str cache_salt;         /* only requests with the same salt share KV blocks */
-    uint64_t adapter;              /* likewise: a hash of what it holds; 0 = none */
+    uint64_t adapter;              /* likewise: a hash of what it holds; 0 = none; engine_submit sets it from lora */
+    const struct lora *lora;       /* an adapter of the model, the caller's until on_finish; NULL = none */
     const volatile int *interrupt; /* NULL, or: not 0 = cancel, within one step. A signal handler may set it. */
     void *ctx;
     void (*on_token)(void *ctx, const struct token_event *event);

@@ -131,6 +131,7 @@ struct batch {
     } * items;               /* one a span */
     int32_t *ids, *logit_rows;
     struct attend_span *spans;
+    const struct lora **loras; /* a span's */
 };
 struct sched {
     struct kv_pool kv;

@@ -106,9 +106,10 @@ enum status sched_init(struct sched *s, const struct engine_options *o, int n_bl
     b->ids = mem_alloc_zero(rows, sizeof *b->ids);
     b->logit_rows = mem_alloc_zero((size_t)sched_logits_max(s), sizeof *b->logit_rows);
     b->spans = mem_alloc_zero(sequences, sizeof *b->spans);
+    b->loras = mem_alloc_zero(sequences, sizeof *b->loras);
     b->items = mem_alloc_zero(sequences, sizeof *b->items);
     s->tenants = mem_alloc_zero((size_t)s->tenants_max, sizeof *s->tenants);
-    if (!b->ids || !b->logit_rows || !b->spans || !b->items || !s->tenants) {
+    if (!b->ids || !b->logit_rows || !b->spans || !b->loras || !b->items || !s->tenants) {
         sched_free(s);
         return fail_nomem(err, "scheduler");
     }
@@ -124,6 +125,7 @@ void sched_free(struct sched *s)
     mem_free(b->ids);
     mem_free(b->logit_rows);
     mem_free(b->spans);
+    mem_free(b->loras);
     mem_free(b->items);
     mem_free(s->tenants);
     kv_pool_free(&s->kv);
@@ -181,6 +183,9 @@ static void put_rows(struct sched *s, struct seq *q, int n, int n_draft)
     assert(m->n_row + n <= sched_rows_max(s) && m->n_span < s->max_sequences);
     b->spans[m->n_span] =
         (struct attend_span){.row0 = m->n_row, .n_row = n, .pos0 = q->n_done, .blocks = q->blocks.ids};
+    b->loras[m->n_span] = q->r->lora;
+    if (q->r->lora)
+        m->loras = b->loras;
     struct batch_item *item = &b->items[m->n_span++];
     *item = (struct batch_item){.seq = q, .n_row = n, .n_draft = n_draft, .logit0 = m->n_logit};
     for (int i = 0; i < n; i++) {

@@ -85,6 +85,8 @@ enum status seq_create(struct seq **out, struct request *r, const struct executo
     memcpy(s->ids, r->prompt, (size_t)s->n_prompt * sizeof *s->ids);
     if (x->tokenizer)
         decoder_init(&s->decoder, x->tokenizer, DETOKENIZE_SKIP_SPECIAL);
+    if (r->lora)
+        r->adapter = lora_key(r->lora);
     if (!r->sampling.has_seed)
         r->sampling.seed = rng_entropy() >> 11; /* 53 bits: what a JSON number carries without loss */
     s->submit_ns = executor_now(x);

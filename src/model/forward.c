@@ -122,6 +122,8 @@ enum status model_run_create(struct model_run **out, const struct model *m, int 
         st = alloc_tables(r, err);
     if (st == ST_OK)
         st = alloc_routes(r, err);
+    if (st == ST_OK)
+        st = lora_run_alloc(r, err);
     if (st != ST_OK) {
         model_run_free(r);
         return st;
@@ -166,6 +168,7 @@ void model_run_free(struct model_run *r)
         mem_free(r->inv_freq[t]);
         mem_free(r->angles[t]);
     }
+    lora_run_free(r);
     mem_free(r->routes);
     mem_free(r->expert_acts);
     mem_free(r->values);
@@ -203,6 +206,7 @@ void run_begin(struct model_run *r, const struct model_batch *b)
     r->n[ROWS_TOKEN] = b->n_row;
     r->n[ROWS_EXPERT] = (int64_t)b->n_row * a->config.n_expert_used;
     select_rows(r, b);
+    lora_run_begin(r, b);
     for (int s = 0; s < b->n_span; s++)
         for (int i = 0; i < b->spans[s].n_row; i++)
             r->positions[b->spans[s].row0 + i] = a->position0 + b->spans[s].pos0 + i;
@@ -423,6 +427,23 @@ static void step_forward(struct model_run *r, const struct step *s, const struct
     }
 }
 
+/* Steps done together, unless an adapter stands between them. */
+static void steps_forward(struct model_run *r, const struct step *s, const struct model_batch *b)
+{
+    int n = s->fuse ? s->n_fused : 1;
+    bool apart = false;
+    for (int i = 0; r->n_lora && i < n; i++)
+        apart |= (s->fuse == FUSE_GLU || s->fuse == FUSE_ADD) && lora_meets(r, &s[i]);
+    if (s->fuse && !apart)
+        step_fused(r, s, b);
+    for (int i = 0; i < n; i++) {
+        if (!s->fuse || apart)
+            step_forward(r, &s[i], b);
+        if (r->n_lora)
+            lora_add(r, &s[i]);
+    }
+}
+
 void model_forward(struct model_run *r, const struct model_batch *b, real *logits)
 {
     uint64_t start = r->profile ? clock_ns() : 0;
@@ -433,10 +454,7 @@ void model_forward(struct model_run *r, const struct model_batch *b, real *logit
     for (int i = 0; i < r->m->plan.n_step; i += r->m->plan.steps[i].n_fused) {
         const struct step *s = &r->m->plan.steps[i];
         start = r->profile ? clock_ns() : 0;
-        if (s->fuse)
-            step_fused(r, s, b);
-        else
-            step_forward(r, s, b);
+        steps_forward(r, s, b);
         if (r->profile)
             profile_step(r, s, start);
     }

@@ -14,6 +14,7 @@
 
 struct model;
 struct model_run;
+struct lora; /* model/lora.h */
 
 enum model_task {
     TASK_GENERATE, /* a row of logits for every token asked for */
@@ -104,7 +105,8 @@ struct model_batch {
     int n_span;
     const int32_t *logit_rows; /* rows whose logits are wanted, ascending; NULL = all */
     int n_logit;
-    const int32_t *types; /* [n_row] 0 .. n_type-1; NULL: all 0 */
+    const int32_t *types;            /* [n_row] 0 .. n_type-1; NULL: all 0 */
+    const struct lora *const *loras; /* [n_span], each may be NULL; NULL: none at all */
 };
 /* logits [n_logit, n_vocab]. Ids are checked by the caller (0 .. n_vocab-1).
  * TASK_EMBED and TASK_SCORE: spans are whole sequences (pos0 0), logits [n_span, n_out], logit_rows is not read, and
@@ -179,6 +181,7 @@ MUST_USE enum status bundle_prompt_ids(struct ids *out, const struct bundle *b, 
                                        struct error *err);
 
 #include "model/fingerprint.h" /* what decides the bits of an answer */
+#include "model/lora.h"        /* adapters */
 #include "model/quantize.h"    /* the rest of this door: imatrix, recipes, a model with fewer bits */
 
 #endif

@@ -56,7 +56,21 @@ struct model_run {
     size_t attend_scratch_bytes;
     int64_t n[SPACE_COUNT]; /* rows of this batch */
     struct model_profile *profile;
+    /* adapters: lora_run.c */
+    real *lora_scratch;
+    size_t lora_reals;
+    const struct lora **row_loras; /* [max_rows] of this batch, when n_lora is not 0 */
+    const struct lora **loras;     /* [n_lora] the batch's, each once */
+    int n_lora;
+    int32_t *lora_rows; /* [max_rows] */
 };
+
+/* lora_run.c */
+MUST_USE enum status lora_run_alloc(struct model_run *r, struct error *err);
+void lora_run_free(struct model_run *r);
+void lora_run_begin(struct model_run *r, const struct model_batch *b);
+bool lora_meets(const struct model_run *r, const struct step *s); /* some adapter of the batch has a part for it */
+void lora_add(struct model_run *r, const struct step *s);         /* to what the step gave */
 
 static inline real *value_data(const struct model_run *r, int value)
 {

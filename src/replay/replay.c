@@ -60,8 +60,8 @@ static enum status compare(const struct answer_choice *c, int choice, const stru
     return ST_OK;
 }
 
-static enum status replay_choice(const struct answer *a, int choice, struct engine *e, const volatile int *interrupt,
-                                 struct error *err)
+static enum status replay_choice(const struct answer *a, int choice, struct engine *e, const struct lora *lora,
+                                 const volatile int *interrupt, struct error *err)
 {
     const struct answer_choice *c = &a->choices[choice];
     const struct ids *prompt = &a->prompts[c->prompt];
@@ -72,6 +72,7 @@ static enum status replay_choice(const struct answer *a, int choice, struct engi
                         .sampling = a->sampling,
                         .n_stop = a->n_stop,
                         .choice = c->index,
+                        .lora = lora,
                         .interrupt = interrupt,
                         .ctx = &g,
                         .on_token = on_token};
@@ -95,9 +96,10 @@ static enum status replay_choice(const struct answer *a, int choice, struct engi
     return st;
 }
 
-enum status answer_replay(const struct answer *a, struct engine *e, const volatile int *interrupt, struct error *err)
+enum status answer_replay(const struct answer *a, struct engine *e, const struct lora *lora,
+                          const volatile int *interrupt, struct error *err)
 {
     for (int i = 0; i < a->n_choice; i++)
-        TRY(replay_choice(a, i, e, interrupt, err));
+        TRY(replay_choice(a, i, e, lora, interrupt, err));
     return ST_OK;
 }

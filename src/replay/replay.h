@@ -3,7 +3,7 @@
  *   answer_write(&w, &answer);                               // {request, response, prompt_ids, output_ids, seeds ...}
  *   TRY(answer_read(&answer, &arena, text, err));            // such a file, or a server's answer that holds one
  *   TRY(answer_check(&answer, &fingerprint, err));           // is it this model? Says which part differs
- *   TRY(answer_replay(&answer, engine, &interrupted, err));  // ST_CORRUPT names the first difference
+ *   TRY(answer_replay(&answer, engine, lora, &interrupted, err));  // ST_CORRUPT names the first difference
  *
  * The format is in docs/replay.md. What counts is what the model saw (ids, sampling, seeds): the request is kept for
  * people, templates and clocks need not be asked again.
@@ -45,7 +45,7 @@ MUST_USE enum status answer_read(struct answer *out, struct arena *arena, struct
 /* A part of the fingerprint ("kv", "exact" ...), or NULL. */
 const char *answer_part(const struct answer *a, const char *name);
 MUST_USE enum status answer_check(const struct answer *a, const struct fingerprint *now, struct error *err);
-MUST_USE enum status answer_replay(const struct answer *a, struct engine *e, const volatile int *interrupt,
-                                   struct error *err);
+MUST_USE enum status answer_replay(const struct answer *a, struct engine *e, const struct lora *lora,
+                                   const volatile int *interrupt, struct error *err);
 
 #endif

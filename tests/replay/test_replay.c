@@ -221,24 +221,24 @@ static void test_replay_of_a_model(void **state)
     OK(answer_check(&a, &f, &err));
     FAILS(ST_INVALID, answer_check(&a, &other, &err));
     assert_non_null(strstr(err.text, "adapter differs"));
-    OK(answer_replay(&a, engine, NULL, &err));
+    OK(answer_replay(&a, engine, NULL, NULL, &err));
     again_ids.ids[11]++;
-    FAILS(ST_CORRUPT, answer_replay(&a, engine, NULL, &err));
+    FAILS(ST_CORRUPT, answer_replay(&a, engine, NULL, NULL, &err));
     assert_non_null(strstr(err.text, "output 0, token 11"));
     again_ids.ids[11]--;
     choice.n_id--;
     OK(answer_replay(&(struct answer){.sampling = a.sampling, .prompts = &prompt, .choices = &choice, .n_choice = 0},
-                     engine, NULL, &err));
+                     engine, NULL, NULL, &err));
     choice.finish = FINISH_STOP;
-    FAILS(ST_CORRUPT, answer_replay(&a, engine, NULL, &err)); /* it was longer */
+    FAILS(ST_CORRUPT, answer_replay(&a, engine, NULL, NULL, &err)); /* it was longer */
     choice.n_id++;
     choice.finish = FINISH_LENGTH;
     choice.text.len--;
-    FAILS(ST_CORRUPT, answer_replay(&a, engine, NULL, &err));
+    FAILS(ST_CORRUPT, answer_replay(&a, engine, NULL, NULL, &err));
     assert_non_null(strstr(err.text, "another text"));
     choice.text.len++;
     a.sampling.temperature = 0;
-    FAILS(ST_CORRUPT, answer_replay(&a, engine, NULL, &err)); /* another request */
+    FAILS(ST_CORRUPT, answer_replay(&a, engine, NULL, NULL, &err)); /* another request */
     engine_destroy(engine);
     bundle_close(bundle);
     ids_free(&prompt);
