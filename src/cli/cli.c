@@ -208,11 +208,10 @@ static const char *cache_folder(const char *given)
     return home && *home == '/' ? path_join(path, sizeof path, home, ".cache/ingot") : NULL;
 }
 
-enum status cli_model_options(struct model_options *out, struct pool **pool, const struct cli_model *m,
-                              struct error *err)
+/* All but the pool. */
+static enum status fill_model_options(struct model_options *out, const struct cli_model *m, struct error *err)
 {
     static const char *const kv_names[] = {[KV_F32] = "f32", [KV_F16] = "f16", [KV_INT8] = "int8"};
-    TRY(range_check("threads", m->threads, 0, 1024, err));
     TRY(range_check("ctx", m->ctx, 0, 1 << 24, err));
     *out = (struct model_options){.n_ctx = (int)m->ctx, .exact = m->exact, .kv = m->exact ? KV_F32 : KV_F16};
     out->any_task = m->any_task;
@@ -232,11 +231,19 @@ enum status cli_model_options(struct model_options *out, struct pool **pool, con
             return fail(err, ST_INVALID, "--kv %s: expected f32, f16 or int8", m->kv);
         out->kv = (enum kv_type)found;
     }
-    TRY(pool_create(pool, m->threads ? (int)m->threads : cpu_count(), err));
-    out->pool = *pool;
     out->cache = cache_folder(m->cache);
     out->cache_bytes_max = m->cache_bytes;
     out->progress = progress_model;
+    return ST_OK;
+}
+
+enum status cli_model_options(struct model_options *out, struct pool **pool, const struct cli_model *m,
+                              struct error *err)
+{
+    TRY(range_check("threads", m->threads, 0, 1024, err));
+    TRY(fill_model_options(out, m, err));
+    TRY(pool_create(pool, m->threads ? (int)m->threads : cpu_count(), err));
+    out->pool = *pool;
     return ST_OK;
 }
 
@@ -254,12 +261,23 @@ enum status cli_bundle_open(struct bundle **out, struct pool **pool, const char 
     return st;
 }
 
+static enum status open_draft(struct bundle **out, const struct cli_model *m, struct pool *pool, struct error *err)
+{
+    struct model_options options;
+    TRY(fill_model_options(&options, m, err));
+    options.pool = pool;
+    enum status st = bundle_open(out, m->draft, &options, err);
+    progress_end();
+    return st;
+}
+
 enum status cli_engine_options(struct engine_options *out, const struct cli_model *m, struct pool *pool,
                                struct error *err)
 {
     TRY(range_check("prefill-chunk", m->prefill_chunk, 0, 1 << 16, err));
     TRY(range_check("max-sequences", m->max_sequences, 0, 1 << 16, err));
     TRY(range_check("queue", m->queue_max, 0, 1 << 20, err));
+    TRY(range_check("draft-tokens", m->draft_tokens, 0, 16, err));
     if (!(m->itl_ms >= 0 && m->itl_ms <= 1e9))
         return fail(err, ST_INVALID, "--itl-ms %g: expected milliseconds, 0 to 1e9", m->itl_ms);
     *out = (struct engine_options){
@@ -272,9 +290,10 @@ enum status cli_engine_options(struct engine_options *out, const struct cli_mode
         .no_prefix_cache = m->no_prefix_cache,
         .kv_spill = m->kv_spill,
         .kv_spill_bytes = m->kv_spill_bytes,
+        .draft_tokens = (int)m->draft_tokens,
         .pool = pool,
     };
-    return ST_OK;
+    return m->draft && m->draft_tokens ? open_draft(&out->draft, m, pool, err) : ST_OK;
 }
 
 /* ---- sampling ---- */

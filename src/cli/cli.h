@@ -60,7 +60,10 @@ struct cli_model {
     bool no_prefix_cache;
     const char *kv_spill;
     uint64_t kv_spill_bytes;
+    const char *draft; /* of commands that write text: CLI_DRAFT_OPTIONS */
+    int64_t draft_tokens;
 };
+enum { CLI_DRAFT_TOKENS = 8 }; /* what cli_model.draft_tokens begins with where CLI_DRAFT_OPTIONS are taken */
 #define CLI_POOLING_OPTION(m)                                                                                          \
     {                                                                                                                  \
         "pooling", 0, CLI_TEXT, &(m).pooling, "P",                                                                     \
@@ -89,6 +92,16 @@ struct cli_model {
     {                                                                                                                  \
         "no-prefix-cache", 0, CLI_FLAG, &(m).no_prefix_cache, NULL,                                                    \
             "compute every prompt whole, even if another began alike"                                                  \
+    }
+#define CLI_DRAFT_OPTIONS(m)                                                                                           \
+    {"draft-tokens",                                                                                                   \
+     0,                                                                                                                \
+     CLI_INT,                                                                                                          \
+     &(m).draft_tokens,                                                                                                \
+     "N",                                                                                                              \
+     "tokens guessed ahead and verified in one step, if it pays: the same answer, sooner (default 8; 0 = none)"},      \
+    {                                                                                                                  \
+        "draft", 0, CLI_TEXT, &(m).draft, "MODEL", "a small model of the same vocabulary to guess with"                \
     }
 /* Checks the values and makes the pool; *pool is the caller's. */
 MUST_USE enum status cli_model_options(struct model_options *out, struct pool **pool, const struct cli_model *m,

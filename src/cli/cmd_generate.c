@@ -174,7 +174,7 @@ static enum status generate_run(struct bundle *bundle, struct pool *pool, const 
 
 enum status cmd_generate(int argc, char **argv, struct error *err)
 {
-    struct cli_model m = {0};
+    struct cli_model m = {.draft_tokens = CLI_DRAFT_TOKENS};
     struct cli_sampling s = {0};
     const char *prompt = NULL, *file = NULL;
     struct generate_how how = {0};
@@ -188,6 +188,7 @@ enum status cmd_generate(int argc, char **argv, struct error *err)
         {"lora", 0, CLI_TEXT, &how.lora, "DIR", "a PEFT adapter over the model"},
         {"save", 0, CLI_TEXT, &how.save, "FILE", "writes the answer with all that `ingot replay` needs to prove it"},
         CLI_SAMPLING_OPTIONS(s),
+        CLI_DRAFT_OPTIONS(m),
         CLI_MODEL_OPTIONS(m),
     };
     const struct cli_spec spec = {

@@ -273,7 +273,7 @@ static enum status engine_start(struct chat_run *r, struct pool *pool, const str
 
 enum status cmd_run(int argc, char **argv, struct error *err)
 {
-    struct cli_model m = {0};
+    struct cli_model m = {.draft_tokens = CLI_DRAFT_TOKENS};
     struct cli_sampling s = {0};
     struct chat_run r = {0};
     const char *prompt = NULL, *system = NULL;
@@ -283,6 +283,7 @@ enum status cmd_run(int argc, char **argv, struct error *err)
         {"system", 0, CLI_TEXT, &system, "TEXT", "a system message"},
         {"quiet", 'q', CLI_FLAG, &r.quiet, NULL, "no statistics"},
         CLI_SAMPLING_OPTIONS(s),
+        CLI_DRAFT_OPTIONS(m),
         CLI_MODEL_OPTIONS(m),
     };
     const struct cli_spec spec = {

@@ -29,7 +29,7 @@ static enum status serve(struct bundle *bundle, struct pool *pool, const struct 
 
 enum status cmd_serve(int argc, char **argv, struct error *err)
 {
-    struct cli_model m = {0};
+    struct cli_model m = {.draft_tokens = CLI_DRAFT_TOKENS};
     struct gateway_options g = {.signals = true};
     int64_t port = 8080, drain_s = 0;
     uint64_t request_bytes = 0;
@@ -55,6 +55,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
          "told by its chat template)"},
         {"log-level", 0, CLI_TEXT, &level, "L", "debug, info, warn, error or off (default info)"},
         CLI_SERVING_OPTIONS(m),
+        CLI_DRAFT_OPTIONS(m),
         CLI_MODEL_OPTIONS(m),
     };
     const struct cli_spec spec = {

@@ -228,6 +228,7 @@ static void commit_item(struct core *c, const struct batch_item *item)
         c->prompt_tokens += (uint64_t)s->n_prompt;
     }
     c->drafted += (uint64_t)item->n_draft;
+    s->draft.n_proposed = item->n_draft; /* some may have found no room */
     s->n_draft = 0;
     if (s->n_ids == s->n_limit) /* echo_logprobs alone */
         core_end(c, s, FINISH_LENGTH, no_stop, ST_OK, NULL);

@@ -8,7 +8,7 @@
  * 2. n_live is lowered after on_finish returned: engine_drain and engine_destroy wait for the callbacks too.
  * 3. The scheduler, the KV blocks and all sequences' content belong to the engine thread alone.
  */
-#include "engine/engine_private.h"
+#include "engine/draft_model.h"
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -25,6 +25,9 @@ struct engine {
     struct model_run *run;
     void *kv_base;
     struct pool *own_pool;
+    struct drafter *drafter; /* NULL: no speculation */
+    struct draft_model *draft_model;
+    struct bundle *draft_bundle;
     int live_max; /* running and waiting */
     pthread_t thread;
     bool has_thread;
@@ -56,6 +59,8 @@ static void on_end(void *ctx, struct seq *s, const struct finish_event *end)
     live_remove(e, s);
     e->stats.finished[end->finish]++;
     pthread_mutex_unlock(&e->lock);
+    if (e->drafter)
+        drafter_forget(e->drafter, s);
     seq_free(s);
     if (r->on_finish)
         r->on_finish(r->ctx, end);
@@ -103,6 +108,12 @@ static void publish_stats(struct engine *e) /* under the lock */
     e->stats.drafted = c->drafted;
     e->stats.accepted = c->accepted;
     e->stats.last_step_ns = clock_ns();
+}
+
+static void propose(void *ctx, const struct seq_list *running)
+{
+    struct engine *e = ctx;
+    drafter_propose(e->drafter, running, &e->core.sched.cost);
 }
 
 static void on_scheduled(void *ctx)
@@ -247,10 +258,22 @@ static enum status create_embedding(struct engine **out, struct bundle *bundle, 
     return st;
 }
 
-enum status engine_create(struct engine **out, struct bundle *bundle, const struct engine_options *options,
-                          struct error *err)
+/* The engine's thread sleeps: it has nothing to do yet. */
+static enum status start_drafts(struct engine *e, const struct engine_options *o, struct error *err)
 {
-    *out = NULL;
+    int sequences = e->core.sched.max_sequences;
+    if (o->draft)
+        TRY(draft_model_create(&e->draft_model, o->draft, &e->core.x, e->bundle->tokenizer, sequences, err));
+    TRY(drafter_create(&e->drafter, e->draft_model ? &e->draft_model->x : NULL, o->draft_tokens, sequences, err));
+    pthread_mutex_lock(&e->lock);
+    e->core.draft = propose;
+    pthread_mutex_unlock(&e->lock);
+    return ST_OK;
+}
+
+static enum status create_engine(struct engine **out, struct bundle *bundle, const struct engine_options *options,
+                                 struct error *err)
+{
     const struct model_config *config = model_config(bundle->model);
     if (config->task != TASK_GENERATE)
         return create_embedding(out, bundle, options, err);
@@ -296,7 +319,24 @@ enum status engine_create(struct engine **out, struct bundle *bundle, const stru
     (*out)->run = run;
     (*out)->kv_base = kv_base;
     (*out)->own_pool = own;
-    return ST_OK;
+    st = options->draft_tokens > 0 ? start_drafts(*out, options, err) : ST_OK;
+    if (st != ST_OK) {
+        engine_destroy(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+enum status engine_create(struct engine **out, struct bundle *bundle, const struct engine_options *options,
+                          struct error *err)
+{
+    *out = NULL;
+    enum status st = create_engine(out, bundle, options, err);
+    if (st == ST_OK)
+        (*out)->draft_bundle = options->draft;
+    else
+        bundle_close(options->draft);
+    return st;
 }
 
 void engine_drain(struct engine *e)
@@ -318,6 +358,7 @@ void engine_destroy(struct engine *e)
         return;
     if (e->embedder) {
         embedder_destroy(e->embedder);
+        bundle_close(e->draft_bundle);
         mem_free(e);
         return;
     }
@@ -332,6 +373,9 @@ void engine_destroy(struct engine *e)
     pthread_cond_destroy(&e->wake);
     pthread_cond_destroy(&e->idle);
     core_free(&e->core);
+    drafter_destroy(e->drafter);
+    draft_model_destroy(e->draft_model);
+    bundle_close(e->draft_bundle);
     if (e->run)
         model_run_free(e->run);
     mem_free(e->kv_base);

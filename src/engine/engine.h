@@ -95,6 +95,11 @@ struct engine_options {
     bool no_prefix_cache;
     const char *kv_spill;    /* folder where full KV blocks are kept, also for the next start; NULL = none */
     uint64_t kv_spill_bytes; /* of all files there; 0 = 8 GiB */
+    /* Speculation: ids proposed behind a sequence, which its next step verifies; the answer is the same, sooner where
+     * proposals are right, and as many are made as measurements say are worth it (engine/draft.h). */
+    int draft_tokens;     /* at most, a step and sequence; 0 = none */
+    struct bundle *draft; /* a small model of the same vocabulary, that proposes where the text's own past does not;
+                           * taken: closed with the engine, or when it cannot be created. NULL = the past alone */
     /* Fair share: waiting requests go first whose tenant got the fewest tokens for its weight (> 0). NULL = no tenants.
      * Called on the engine thread. */
     double (*weight)(void *ctx, uint64_t tenant);

@@ -8,6 +8,7 @@
 #define ENGINE_ENGINE_PRIVATE_H
 
 #include "engine/cost.h"
+#include "engine/draft.h"
 #include "engine/engine.h"
 #include "engine/spill.h"
 
@@ -91,6 +92,7 @@ struct seq {
     struct hash128 root;          /* see prefix_root */
     int n_echoed;                 /* prompt ids whose log-probability was reported */
     int n_read;                   /* prompt ids the decoder has read */
+    struct draft_state draft;
     struct kv_blocks blocks;
     struct decoder decoder;
     struct stopper stop;
