@@ -31,7 +31,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
 {
     struct cli_model m = {.draft_tokens = CLI_DRAFT_TOKENS};
     struct gateway_options g = {.signals = true};
-    int64_t port = 8080, drain_s = 0;
+    int64_t port = 8080, drain_s = 0, stall_s = 60;
     uint64_t request_bytes = 0;
     double temperature = (double)__builtin_nanf(""), top_p = temperature;
     const char *level = "info", *policy = "fcfs";
@@ -53,6 +53,9 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         {"tool-format", 0, CLI_TEXT, &g.tool_format, "F",
          "how the model writes tool calls: hermes, qwen-xml, llama, mistral, deepseek, harmony or plain (default auto: "
          "told by its chat template)"},
+        {"stall-timeout", 0, CLI_INT, &stall_s, "S",
+         "seconds without a step, while work waits, after which /health fails and the log says why (default 60)"},
+        {"legacy-metrics", 0, CLI_FLAG, &g.legacy_metrics, NULL, "metrics under the names that vLLM has dropped, too"},
         {"log-level", 0, CLI_TEXT, &level, "L", "debug, info, warn, error or off (default info)"},
         CLI_SERVING_OPTIONS(m),
         CLI_DRAFT_OPTIONS(m),
@@ -79,6 +82,9 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         return fail(err, ST_INVALID, "--top-p %g: expected more than 0, at most 1", top_p);
     if (drain_s < 0 || drain_s > 86400)
         return fail(err, ST_INVALID, "--drain-timeout %lld: expected seconds, 0 to 86400", (long long)drain_s);
+    if (stall_s < 1 || stall_s > 86400)
+        return fail(err, ST_INVALID, "--stall-timeout %lld: expected seconds, 1 to 86400", (long long)stall_s);
+    g.health_ms = (int)stall_s * 1000;
     g.by_priority = !strcmp(policy, "priority");
     if (!g.by_priority && strcmp(policy, "fcfs") != 0)
         return fail(err, ST_INVALID, "--scheduling-policy %s: expected fcfs or priority", policy);

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/thread.h"
 
 #include <sys/mman.h>
 
@@ -251,8 +252,19 @@ static void end_doomed(struct core *c, struct seq_list *l)
     }
 }
 
+static void count_step(struct core *c, int n_row)
+{
+    int size = 0;
+    for (int most = 1; size < ENGINE_STEP_SIZES - 1 && n_row > most; size++)
+        most = most == 1 ? 8 : 2 * most;
+    c->step_sizes[size]++;
+    c->step_tokens += (uint64_t)n_row;
+    c->steps++;
+}
+
 bool core_step(struct core *c)
 {
+    thread_mark("engine", "schedules a step");
     end_doomed(c, &c->sched.waiting);
     end_doomed(c, &c->sched.running);
     if (c->draft)
@@ -262,12 +274,14 @@ bool core_step(struct core *c)
     if (b->model.n_row) {
         if (c->on_scheduled)
             c->on_scheduled(c->ctx);
+        thread_mark("engine", "runs the model");
         c->x.forward(c->x.ctx, &b->model, c->logits);
+        thread_mark("engine", "samples and tells the tokens");
         fill_inputs(c, b);
         pool_run(c->x.pool, sample_item, c, b->model.n_logit);
         for (int i = 0; i < b->model.n_span; i++)
             commit_item(c, &b->items[i]);
-        c->steps++;
+        count_step(c, b->model.n_row);
         sched_learn(&c->sched, seconds(begin, executor_now(&c->x)));
     }
     end_doomed(c, &c->sched.running); /* who left meanwhile: the blocks return within this step */

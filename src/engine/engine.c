@@ -104,6 +104,8 @@ static void publish_stats(struct engine *e) /* under the lock */
         e->stats.spill_read = on_disk.read;
         e->stats.spill_damaged = on_disk.damaged;
     }
+    memcpy(e->stats.step_sizes, c->step_sizes, sizeof c->step_sizes);
+    e->stats.step_tokens = c->step_tokens;
     e->stats.preemptions = c->sched.preemptions;
     e->stats.drafted = c->drafted;
     e->stats.accepted = c->accepted;
@@ -140,6 +142,8 @@ static void *engine_main(void *arg)
     pthread_mutex_lock(&e->lock);
     for (;;) {
         publish_stats(e);
+        if (!work)
+            thread_mark("engine", "waits for requests");
         while (!work && !e->inbox_first && !e->cancel_asked && !e->stopping && !e->has_room)
             pthread_cond_wait(&e->wake, &e->lock);
         e->has_room = false;
@@ -202,6 +206,7 @@ enum status engine_create_on(struct engine **out, const struct executor *x, cons
     e->core.on_scheduled = on_scheduled;
     e->live_max = sched_live_max(o);
     e->next_id = 1;
+    e->bundle = x->bundle;
     e->stats.n_ctx = seq_context(x);
     e->stats.blocks_total = x->n_block;
     pthread_mutex_init(&e->lock, NULL);
@@ -287,7 +292,8 @@ static enum status create_engine(struct engine **out, struct bundle *bundle, con
                          .n_vocab = config->n_vocab,
                          .n_ctx = config->n_ctx,
                          .tokenizer = bundle->tokenizer,
-                         .pool = options->pool};
+                         .pool = options->pool,
+                         .bundle = bundle};
     struct pool *own = NULL;
     struct model_run *run = NULL;
     void *kv_base = NULL;
@@ -315,7 +321,6 @@ static enum status create_engine(struct engine **out, struct bundle *bundle, con
         pool_destroy(own);
         return st;
     }
-    (*out)->bundle = bundle;
     (*out)->run = run;
     (*out)->kv_base = kv_base;
     (*out)->own_pool = own;
@@ -472,6 +477,25 @@ void engine_stats(const struct engine *e, struct engine_stats *out)
     *out = e->stats;
     out->waiting += e->n_inbox;
     pthread_mutex_unlock(lock);
+}
+
+int engine_live(const struct engine *e, struct engine_live *out, int max)
+{
+    pthread_mutex_t *lock = (pthread_mutex_t *)&e->lock;
+    struct timespec until;
+    int n = 0;
+    if (e->embedder)
+        return 0;
+    clock_gettime(CLOCK_REALTIME, &until); /* what pthread_mutex_timedlock wants; a jump makes it wait longer or not */
+    until.tv_sec++;
+    if (pthread_mutex_timedlock(lock, &until) != 0)
+        return -1;
+    for (const struct seq *s = e->live; s; s = s->live_next, n++)
+        if (n < max)
+            out[n] = (struct engine_live){s->id, s->submit_ns, s->n_prompt, s->n_limit,
+                                          __atomic_load_n(&s->canceled, __ATOMIC_RELAXED)};
+    pthread_mutex_unlock(lock);
+    return n;
 }
 
 /* ---- one request, waited for ---- */

@@ -116,6 +116,7 @@ void engine_cancel(struct engine *e, uint64_t id); /* unknown ids are ignored */
 void engine_weights_changed(struct engine *e);
 const struct bundle *engine_bundle(const struct engine *e);
 
+enum { ENGINE_STEP_SIZES = 14 };
 struct engine_stats {
     int running, waiting, blocks_total, blocks_free;
     int n_ctx; /* tokens one request may have in all: --ctx, or what the KV blocks hold if fewer */
@@ -123,11 +124,22 @@ struct engine_stats {
     uint64_t prefix_queries, prefix_hits;                      /* tokens of admitted requests; of these, cached */
     uint64_t spill_written, spill_read, spill_damaged;         /* KV blocks on disk */
     uint64_t preemptions, drafted, accepted;                   /* drafted, accepted: tokens proposed and verified */
+    /* steps by how many tokens they computed: at most 1, 8, 16, 32 ... 16384 (vLLM's bounds), more; and all of them */
+    uint64_t step_sizes[ENGINE_STEP_SIZES], step_tokens;
     /* clock_ns() when the engine last moved: a step began or ended, or work came to an idle engine. Its age while
      * something runs or waits is the engine's health: a step that hangs is seen, the first one of a request too. */
     uint64_t last_step_ns;
 };
 void engine_stats(const struct engine *e, struct engine_stats *out);
+
+/* What was submitted and has not finished, newest first: how many, of them at most max in out. -1 when the engine keeps
+ * its lock for more than a second. For a watchdog: it reads nothing that a step is writing. */
+struct engine_live {
+    uint64_t id, submit_ns;
+    int n_prompt, n_limit; /* tokens; n_limit: in all, when it ends by length */
+    bool canceled;
+};
+int engine_live(const struct engine *e, struct engine_live *out, int max);
 
 /* One request, waited for on the caller's thread (not the engine's): the command line's way. r->on_token still comes,
  * on the engine thread; r->on_finish may be NULL. FINISH_ERROR becomes the returned status. */

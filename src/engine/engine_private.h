@@ -70,6 +70,7 @@ struct executor {
     void (*load_block)(void *ctx, int32_t to, const void *from);
     enum status (*identify)(void *identify_ctx, char text[SHA256_TEXT], struct error *err);
     void *identify_ctx;
+    struct bundle *bundle; /* what engine_bundle says; may be NULL */
 };
 uint64_t executor_now(const struct executor *x);
 
@@ -190,6 +191,7 @@ struct core {
     void (*on_end)(void *ctx, struct seq *s,
                    const struct finish_event *end); /* s left the scheduler; the callee frees it */
     uint64_t steps, prompt_tokens, output_tokens, drafted, accepted;
+    uint64_t step_sizes[ENGINE_STEP_SIZES], step_tokens;
 };
 MUST_USE enum status core_init(struct core *c, const struct executor *x, const struct engine_options *o,
                                struct error *err);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "base/thread.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -94,9 +95,7 @@ static void route_ready(struct gateway *g, struct http_exchange *x)
 static void route_health(struct gateway *g, struct http_exchange *x)
 {
     struct engine_stats s;
-    engine_stats(g->engine, &s);
-    bool busy = s.running + s.waiting > 0;
-    bool stalled = busy && clock_ns() > s.last_step_ns + (uint64_t)g->options.health_ms * 1000000;
+    bool stalled = engine_stalled(g, &s);
     answer_state(g, x, !stalled, stalled ? "stalled" : "ok");
 }
 
@@ -276,6 +275,9 @@ static void tick(void *ctx)
 {
     struct gateway *g = ctx;
     uint64_t now = clock_ns();
+    thread_mark("loop", "looks at the clock");
+    __atomic_store_n(&g->beat_ns, now, __ATOMIC_RELAXED);
+    watchdog_jobs(g);
     for (struct job *j = g->jobs; j; j = j->next) {
         generate_ping(j, now);
         if (g->draining && now > g->drain_until_ns)
@@ -354,6 +356,8 @@ enum status gateway_create(struct gateway **out, struct engine *engine, const st
     if (st == ST_OK)
         st = workers_create(&g->workers, g->options.n_worker, err);
     if (st == ST_OK)
+        st = watchdog_create(g, err);
+    if (st == ST_OK)
         st = open_server(g, err);
     if (st != ST_OK) {
         gateway_destroy(g);
@@ -376,6 +380,7 @@ int gateway_port(const struct gateway *g)
 /* Whatever ended the loop: no client and no worker is left that could reach the engine. */
 static void close_down(struct gateway *g)
 {
+    watchdog_stop(g);
     http_server_close(g->server);
     g->server = NULL;
     workers_destroy(g->workers);
@@ -384,7 +389,9 @@ static void close_down(struct gateway *g)
 
 enum status gateway_run(struct gateway *g, struct error *err)
 {
-    enum status st = loop_run(g->loop, err);
+    enum status st = watchdog_start(g, err);
+    if (st == ST_OK)
+        st = loop_run(g->loop, err);
     close_down(g);
     return st;
 }

@@ -22,11 +22,14 @@ struct gateway_options {            /* 0 or NULL = the default in brackets */
     int port;                       /* 0 = any free one */
     const char *api_key;            /* NULL = none: loopback only, and only for pages of this host */
     const char *tls_cert, *tls_key; /* PEM files; both or neither */
-    size_t request_bytes;    /* memory of all requests and answers together [1 GiB, or a quarter of what is free] */
-    int n_worker;            /* threads that parse and tokenize [2] */
-    int write_stall_ms;      /* a reader who takes no byte so long is dropped [30,000] */
-    int drain_ms;            /* streams still running after it are cut when draining [120,000] */
-    int health_ms;           /* /health fails when work waits and no step ended for so long [60,000] */
+    size_t request_bytes; /* memory of all requests and answers together [1 GiB, or a quarter of what is free] */
+    int n_worker;         /* threads that parse and tokenize [2] */
+    int write_stall_ms;   /* a reader who takes no byte so long is dropped [30,000] */
+    int drain_ms;         /* streams still running after it are cut when draining [120,000] */
+    /* Work waits and the engine, or the loop, does not move for so long: /health fails, the watchdog logs the state
+     * [60,000] */
+    int health_ms;
+    bool legacy_metrics;     /* the names that vLLM has dropped, too */
     const char *tool_format; /* how the model writes calls: a name of speech_names() [told by its template] */
     bool by_priority;        /* requests may name a priority; else only 0, so that nobody jumps the queue */
     bool signals;            /* SIGTERM and SIGINT drain; a second one stops at once */

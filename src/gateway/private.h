@@ -45,6 +45,9 @@ struct gateway {
     struct job *jobs; /* alive; loop thread only */
     int n_job;
     pthread_mutex_t mail_lock; /* every choice's mailbox */
+    struct watchdog *watchdog;
+    uint64_t beat_ns; /* atomic: clock_ns of the loop's last tick; 0 = it does not run */
+    bool tell_jobs;   /* atomic: the watchdog wants to know what the requests are at */
 };
 
 /* ---- one POST ---- */
@@ -234,7 +237,14 @@ MUST_USE enum status telemetry_create(struct gateway *g, struct error *err);
 void telemetry_write(struct gateway *g, struct buf *out);
 void telemetry_http(struct gateway *g, const char *handler, int status);
 void telemetry_token(struct gateway *g, struct choice *c, uint64_t now_ns); /* engine thread */
+void telemetry_stall(struct gateway *g, const char *thread, int n);
 void telemetry_finish(struct gateway *g, const struct choice *c, uint64_t now_ns);
+/* watchdog.c: a thread that says what it finds when the engine or the loop does not move for options.health_ms */
+MUST_USE enum status watchdog_create(struct gateway *g, struct error *err);
+MUST_USE enum status watchdog_start(struct gateway *g, struct error *err);
+void watchdog_stop(struct gateway *g); /* and frees it */
+void watchdog_jobs(struct gateway *g); /* on the loop: says what each request is at, once a stall */
+bool engine_stalled(const struct gateway *g, struct engine_stats *out);
 /* access.c */
 bool access_key(const struct gateway *g, const struct http1 *r, struct refusal *why);
 bool access_origin(const struct gateway *g, const struct http1 *r, struct refusal *why);

@@ -1,6 +1,8 @@
 /* Metrics under vLLM's names, so that its dashboards and Kubernetes' endpoint pickers read them unchanged. */
 #include "gateway/private.h"
 
+#include "base/clock.h"
+
 #include <stdio.h>
 
 enum metric {
@@ -28,12 +30,22 @@ enum metric {
     M_DECODE,
     M_REQUEST_PROMPT,
     M_REQUEST_OUTPUT,
+    M_REQUEST_N,
+    M_REQUEST_MAX,
+    M_ITERATION,
+    M_CACHE_CONFIG,
+    M_LORA,
     M_HTTP,
     M_STEPS,
+    M_STALLS,
     M_MEMORY,
     M_MEMORY_MAX,
     M_MEMORY_REFUSED,
-    M_COUNT
+    /* names that vLLM has dropped; only with options.legacy_metrics */
+    M_OLD_KV_USAGE,
+    M_OLD_TPOT,
+    M_COUNT,
+    M_CURRENT = M_OLD_KV_USAGE
 };
 
 static const double seconds_first[] = {0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5,
@@ -43,6 +55,10 @@ static const double seconds_token[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 
 static const double seconds_request[] = {0.01, 0.05, 0.1, 0.3, 0.5, 0.8, 1,  1.5, 2,   2.5, 5,
                                          10,   15,   20,  30,  40,  50,  60, 120, 240, 480};
 static const double tokens_request[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000};
+
+static const double tokens_step[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+static const double choices[] = {1, 2, 5, 10, 20};
+_Static_assert(sizeof tokens_step / sizeof *tokens_step == ENGINE_STEP_SIZES - 1, "one bucket a size, and the rest");
 
 #define LABELS                                                                                                         \
     {                                                                                                                  \
@@ -93,12 +109,37 @@ static const struct metric_row rows[M_COUNT] = {
                           BUCKETS(tokens_request)},
     [M_REQUEST_OUTPUT] = {METRIC_HISTOGRAM, "vllm:request_generation_tokens", "Tokens generated of a sequence.", LABELS,
                           BUCKETS(tokens_request)},
+    [M_REQUEST_N] = {METRIC_HISTOGRAM, "vllm:request_params_n", "The n of a request.", LABELS, BUCKETS(choices)},
+    [M_REQUEST_MAX] = {METRIC_HISTOGRAM, "vllm:request_params_max_tokens", "The max_tokens of a request.", LABELS,
+                       BUCKETS(tokens_request)},
+    [M_ITERATION] = {METRIC_HISTOGRAM, "vllm:iteration_tokens_total", "Tokens computed by an engine step.", LABELS,
+                     BUCKETS(tokens_step)},
+    [M_CACHE_CONFIG] = {METRIC_GAUGE,
+                        "vllm:cache_config_info",
+                        "The KV cache; always 1.",
+                        {"block_size", "num_gpu_blocks", "cache_dtype", "engine"},
+                        NULL,
+                        0},
+    [M_LORA] = {METRIC_GAUGE,
+                "vllm:lora_requests_info",
+                "Adapters in use; the value is the time in seconds.",
+                {"max_lora", "waiting_lora_adapters", "running_lora_adapters"},
+                NULL,
+                0},
     [M_HTTP] = {METRIC_COUNTER, "http_requests_total", "HTTP requests answered.", {"handler", "status"}, NULL, 0},
     [M_STEPS] = {METRIC_COUNTER, "ingot:engine_steps_total", "Engine steps.", LABELS, NULL, 0},
+    [M_STALLS] = {METRIC_COUNTER,
+                  "ingot:stalls_total",
+                  "How often the watchdog found nothing moving.",
+                  {"model_name", "thread"},
+                  NULL,
+                  0},
     [M_MEMORY] = {METRIC_GAUGE, "ingot:request_memory_bytes", "Held by requests and unsent answers.", LABELS, NULL, 0},
     [M_MEMORY_MAX] = {METRIC_GAUGE, "ingot:request_memory_max_bytes", "The bound on it.", LABELS, NULL, 0},
     [M_MEMORY_REFUSED] = {METRIC_COUNTER, "ingot:request_memory_refused_total",
                           "Requests and answers that found it full.", LABELS, NULL, 0},
+    [M_OLD_KV_USAGE] = {METRIC_GAUGE, "vllm:gpu_cache_usage_perc", "Old name of kv_cache_usage_perc.", LABELS, NULL, 0},
+    [M_OLD_TPOT] = SECONDS("time_per_output_token_seconds", "Old name of inter_token_latency_seconds.", seconds_token),
 };
 
 static struct series *of_model(const struct gateway *g, int row)
@@ -108,12 +149,24 @@ static struct series *of_model(const struct gateway *g, int row)
 
 static const char *const reasons[] = {"none", "stop", "length", "abort", "error"}; /* by enum finish */
 
+/* Gauges that say by their labels what is configured. */
+static void write_configuration(struct gateway *g, const struct engine_stats *s)
+{
+    char size[16], blocks[16];
+    snprintf(size, sizeof size, "%d", KV_BLOCK);
+    snprintf(blocks, sizeof blocks, "%d", s->blocks_total);
+    metrics_set(g->metrics, M_CACHE_CONFIG, (const char *const[]){size, blocks, "auto", "0"}, 1);
+    metrics_set(g->metrics, M_LORA, (const char *const[]){"0", "", ""}, (double)(clock_wall_ns() / 1000000000));
+}
+
 enum status telemetry_create(struct gateway *g, struct error *err)
 {
-    TRY(metrics_create(&g->metrics, rows, M_COUNT, err));
-    for (int i = 0; i < M_COUNT; i++) /* dashboards want zeros, not absence */
-        if (i != M_SUCCESS && i != M_HTTP)
+    TRY(metrics_create(&g->metrics, rows, g->options.legacy_metrics ? M_COUNT : M_CURRENT, err));
+    for (int i = 0; i < (g->options.legacy_metrics ? M_COUNT : M_CURRENT); i++) /* dashboards want zeros, not absence */
+        if (i != M_SUCCESS && i != M_HTTP && i != M_CACHE_CONFIG && i != M_LORA && i != M_STALLS)
             of_model(g, i);
+    telemetry_stall(g, "engine", 0);
+    telemetry_stall(g, "loop", 0);
     for (int i = FINISH_STOP; i <= FINISH_ERROR; i++)
         metrics_add(g->metrics, M_SUCCESS, (const char *const[]){g->bundle->id, "0", reasons[i]}, 0);
     return ST_OK;
@@ -137,6 +190,13 @@ void telemetry_write(struct gateway *g, struct buf *out)
     series_add(of_model(g, M_DRAFTED), (double)(s.drafted - g->counted.drafted));
     series_add(of_model(g, M_ACCEPTED), (double)(s.accepted - g->counted.accepted));
     series_add(of_model(g, M_STEPS), (double)(s.steps - g->counted.steps));
+    uint64_t sizes[ENGINE_STEP_SIZES];
+    for (int i = 0; i < ENGINE_STEP_SIZES; i++)
+        sizes[i] = s.step_sizes[i] - g->counted.step_sizes[i];
+    series_merge(of_model(g, M_ITERATION), sizes, (double)(s.step_tokens - g->counted.step_tokens));
+    write_configuration(g, &s);
+    if (g->options.legacy_metrics)
+        series_set(of_model(g, M_OLD_KV_USAGE), series_value(of_model(g, M_KV_USAGE)));
     g->counted = s;
     uint64_t refused = __atomic_load_n(&g->memory.refused, __ATOMIC_RELAXED);
     series_set(of_model(g, M_MEMORY), (double)budget_used(&g->memory));
@@ -144,6 +204,11 @@ void telemetry_write(struct gateway *g, struct buf *out)
     series_add(of_model(g, M_MEMORY_REFUSED), (double)(refused - g->counted_refused));
     g->counted_refused = refused;
     metrics_write(g->metrics, out);
+}
+
+void telemetry_stall(struct gateway *g, const char *thread, int n)
+{
+    metrics_add(g->metrics, M_STALLS, (const char *const[]){g->bundle->id, thread}, n);
 }
 
 void telemetry_http(struct gateway *g, const char *handler, int status)
@@ -159,7 +224,10 @@ void telemetry_token(struct gateway *g, struct choice *c, uint64_t now_ns)
         c->first_ns = now_ns;
         series_observe(of_model(g, M_TTFT), (double)(now_ns - c->job->begin_ns) * 1e-9);
     } else {
-        series_observe(of_model(g, M_ITL), (double)(now_ns - c->last_ns) * 1e-9);
+        double seconds = (double)(now_ns - c->last_ns) * 1e-9;
+        series_observe(of_model(g, M_ITL), seconds);
+        if (g->options.legacy_metrics)
+            series_observe(of_model(g, M_OLD_TPOT), seconds);
     }
     c->last_ns = now_ns;
 }
@@ -175,6 +243,10 @@ void telemetry_finish(struct gateway *g, const struct choice *c, uint64_t now_ns
     series_observe(of_model(g, M_INFERENCE), e->prefill_s + e->decode_s);
     series_observe(of_model(g, M_REQUEST_PROMPT), e->n_prompt);
     series_observe(of_model(g, M_REQUEST_OUTPUT), e->n_output);
+    if (c->index == 0) {
+        series_observe(of_model(g, M_REQUEST_N), c->job->ask.n);
+        series_observe(of_model(g, M_REQUEST_MAX), c->request.sampling.max_tokens);
+    }
     if (e->n_output > 1)
         series_observe(of_model(g, M_TPOT), e->decode_s / (e->n_output - 1));
 }

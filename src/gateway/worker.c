@@ -35,7 +35,9 @@ static void *work(void *arg)
 {
     for (struct job *j; (j = take(arg));) {
         struct loop *loop = j->g->loop;
+        thread_mark("worker", "reads a request");
         content_make(j);
+        thread_mark("worker", "waits for requests");
         loop_wake(loop, &j->task); /* from here on the job is the loop's */
     }
     return NULL;

@@ -173,6 +173,15 @@ void series_observe(struct series *s, double value)
     series_add(s, value);
 }
 
+void series_merge(struct series *s, const uint64_t *counts, double sum)
+{
+    if (!s)
+        return;
+    for (int i = 0; i <= s->row->n_bucket; i++)
+        __atomic_add_fetch(&s->counts[i], counts[i], __ATOMIC_RELAXED);
+    series_add(s, sum);
+}
+
 double series_value(const struct series *s)
 {
     return s ? to_double(__atomic_load_n(&s->bits, __ATOMIC_RELAXED)) : 0;

@@ -47,8 +47,10 @@ struct series *metrics_series(struct metrics *m, int row, const char *const *val
 void series_add(struct series *s, double amount);    /* counters: amount >= 0 */
 void series_set(struct series *s, double value);     /* gauges */
 void series_observe(struct series *s, double value); /* histograms */
-double series_value(const struct series *s);         /* counter, gauge: the value; histogram: the sum */
-uint64_t series_count(const struct series *s);       /* histogram: how many observations */
+/* A histogram: so many more in each of its buckets (the last: beyond every bound), and their sum. */
+void series_merge(struct series *s, const uint64_t *counts, double sum);
+double series_value(const struct series *s);   /* counter, gauge: the value; histogram: the sum */
+uint64_t series_count(const struct series *s); /* histogram: how many observations */
 
 static inline void metrics_add(struct metrics *m, int row, const char *const *values, double amount)
 {

@@ -238,6 +238,18 @@ void engine_stats(const struct engine *engine, struct engine_stats *out)
     pthread_mutex_unlock(&e->lock);
 }
 
+int engine_live(const struct engine *engine, struct engine_live *out, int max)
+{
+    struct engine *e = (struct engine *)(uintptr_t)engine;
+    int n = 0;
+    pthread_mutex_lock(&e->lock);
+    for (struct fake_seq *s = e->seqs; s; s = s->next, n++)
+        if (n < max)
+            out[n] = (struct engine_live){.id = s->id, .n_prompt = s->r->n_prompt, .canceled = s->canceled};
+    pthread_mutex_unlock(&e->lock);
+    return n;
+}
+
 const struct bundle *engine_bundle(const struct engine *e)
 {
     (void)e;

@@ -1,0 +1,193 @@
+/* A server that hangs must say where. Looks a few times a second whether the engine and the loop move; when one does
+ * not, everything that tells why goes to the log, once a stall: counts, what every thread was last at, the sequences;
+ * from the loop, if that one moves, what each request is at. Reads only what may be read while the others hang.
+ */
+#include "gateway/private.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/thread.h"
+
+#include <stdio.h>
+#include <time.h>
+
+enum { LOOK_MS = 200, LIVE_MAX = 64, JOBS_MAX = 64 };
+
+struct watchdog {
+    struct gateway *g;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool stop, started;
+    uint64_t engine_since_ns, loop_since_ns; /* of a stall that was told; 0 = it moves */
+};
+
+static double age_s(uint64_t now, uint64_t then)
+{
+    return now > then ? (double)(now - then) * 1e-9 : 0;
+}
+
+bool engine_stalled(const struct gateway *g, struct engine_stats *out)
+{
+    engine_stats(g->engine, out);
+    return out->running + out->waiting > 0 && clock_ns() > out->last_step_ns + (uint64_t)g->options.health_ms * 1000000;
+}
+
+static void tell_threads(uint64_t now)
+{
+    struct thread_mark marks[THREAD_MARKS_MAX];
+    int n = thread_marks(marks, THREAD_MARKS_MAX);
+    for (int i = 0; i < n; i++) {
+        char tid[16], age[32];
+        snprintf(tid, sizeof tid, "%d", marks[i].tid);
+        snprintf(age, sizeof age, "%.3f", age_s(now, marks[i].at_ns));
+        log_event(LOG_ERROR, "watchdog.thread", "thread", marks[i].thread, "tid", tid, "last", marks[i].what, "age_s",
+                  age, NULL);
+    }
+}
+
+static void tell_sequences(struct gateway *g, uint64_t now)
+{
+    struct engine_live live[LIVE_MAX];
+    int n = engine_live(g->engine, live, LIVE_MAX);
+    if (n < 0)
+        log_errorf("watchdog", "the engine keeps its lock: its sequences cannot be listed");
+    for (int i = 0; i < n && i < LIVE_MAX; i++) {
+        char id[24], age[32], tokens[48];
+        snprintf(id, sizeof id, "%llu", (unsigned long long)live[i].id);
+        snprintf(age, sizeof age, "%.3f", age_s(now, live[i].submit_ns));
+        snprintf(tokens, sizeof tokens, "%d of %d", live[i].n_prompt, live[i].n_limit);
+        log_event(LOG_ERROR, "watchdog.sequence", "id", id, "age_s", age, "prompt_of_limit", tokens, "canceled",
+                  live[i].canceled ? "yes" : "no", NULL);
+    }
+    if (n > LIVE_MAX)
+        log_errorf("watchdog", "and %d more sequences", n - LIVE_MAX);
+}
+
+static void tell_state(struct gateway *g, const char *thread, uint64_t age_ns, const struct engine_stats *s)
+{
+    char age[32], running[16], waiting[16], blocks[48], steps[24], memory[48];
+    snprintf(age, sizeof age, "%.3f", (double)age_ns * 1e-9);
+    snprintf(running, sizeof running, "%d", s->running);
+    snprintf(waiting, sizeof waiting, "%d", s->waiting);
+    snprintf(blocks, sizeof blocks, "%d of %d", s->blocks_free, s->blocks_total);
+    snprintf(steps, sizeof steps, "%llu", (unsigned long long)s->steps);
+    snprintf(memory, sizeof memory, "%zu of %zu", budget_used(&g->memory), g->memory.max);
+    log_event(LOG_ERROR, "watchdog.stalled", "thread", thread, "age_s", age, "running", running, "waiting", waiting,
+              "kv_blocks_free", blocks, "steps", steps, "request_memory", memory, NULL);
+    uint64_t now = clock_ns();
+    tell_threads(now);
+    tell_sequences(g, now);
+    __atomic_store_n(&g->tell_jobs, true, __ATOMIC_RELEASE);
+    telemetry_stall(g, thread, 1);
+}
+
+/* Begins, keeps or ends a stall of one thread. */
+static void judge(struct watchdog *w, const char *thread, bool stalled, uint64_t moved_ns, uint64_t *since,
+                  const struct engine_stats *s)
+{
+    uint64_t now = clock_ns();
+    if (stalled && !*since) {
+        *since = moved_ns ? moved_ns : 1;
+        tell_state(w->g, thread, now - moved_ns, s);
+    } else if (!stalled && *since) {
+        log_warnf("watchdog", "the %s moves again, %.1f s later", thread, age_s(now, *since));
+        *since = 0;
+    }
+}
+
+static void look(struct watchdog *w)
+{
+    struct gateway *g = w->g;
+    struct engine_stats s;
+    bool engine = engine_stalled(g, &s);
+    uint64_t beat = __atomic_load_n(&g->beat_ns, __ATOMIC_RELAXED);
+    bool loop = beat && clock_ns() > beat + (uint64_t)g->options.health_ms * 1000000;
+    judge(w, "engine", engine, s.last_step_ns, &w->engine_since_ns, &s);
+    judge(w, "loop", loop, beat, &w->loop_since_ns, &s);
+}
+
+static void *watch(void *arg)
+{
+    struct watchdog *w = arg;
+    pthread_mutex_lock(&w->lock);
+    while (!w->stop) {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until); /* real time, also when a test has moved clock_ns */
+        until.tv_nsec += LOOK_MS * 1000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&w->wake, &w->lock, &until);
+        if (w->stop)
+            break;
+        pthread_mutex_unlock(&w->lock);
+        look(w);
+        pthread_mutex_lock(&w->lock);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+enum status watchdog_create(struct gateway *g, struct error *err)
+{
+    struct watchdog *w = mem_alloc_zero(1, sizeof *w);
+    pthread_condattr_t monotonic;
+    if (!w)
+        return fail_nomem(err, "watchdog");
+    w->g = g;
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&w->wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    g->watchdog = w;
+    return ST_OK;
+}
+
+enum status watchdog_start(struct gateway *g, struct error *err)
+{
+    int rc = thread_start(&g->watchdog->thread, watch, g->watchdog);
+    if (rc != 0)
+        return fail(err, ST_NOMEM, "gateway: the watchdog's thread cannot be started: %s", strerror(rc));
+    g->watchdog->started = true;
+    return ST_OK;
+}
+
+void watchdog_stop(struct gateway *g)
+{
+    struct watchdog *w = g->watchdog;
+    if (!w)
+        return;
+    pthread_mutex_lock(&w->lock);
+    w->stop = true;
+    pthread_cond_signal(&w->wake);
+    pthread_mutex_unlock(&w->lock);
+    if (w->started)
+        pthread_join(w->thread, NULL);
+    pthread_cond_destroy(&w->wake);
+    pthread_mutex_destroy(&w->lock);
+    mem_free(w);
+    g->watchdog = NULL;
+}
+
+void watchdog_jobs(struct gateway *g)
+{
+    static const char *const phases[] = {"is parsed", "generates", "ends"};
+    uint64_t now = clock_ns();
+    int n = 0;
+    if (!__atomic_exchange_n(&g->tell_jobs, false, __ATOMIC_ACQUIRE))
+        return;
+    for (const struct job *j = g->jobs; j; j = j->next) {
+        char age[32], choices[48], held[24];
+        if (n++ == JOBS_MAX) {
+            log_errorf("watchdog", "and %d more requests", g->n_job - JOBS_MAX);
+            return;
+        }
+        snprintf(age, sizeof age, "%.3f", age_s(now, j->begin_ns));
+        snprintf(choices, sizeof choices, "%d of %d", j->n_submitted, j->n_choice);
+        snprintf(held, sizeof held, "%zu", j->held);
+        log_event(LOG_ERROR, "watchdog.request", "id", j->id, "phase", phases[j->phase], "age_s", age, "submitted",
+                  choices, "bytes", held, "client", j->x ? "waits" : "left", NULL);
+    }
+}
