@@ -15,6 +15,8 @@ struct report {
 struct job {
     const char *in, *out, *type, *imatrix_path;
     bool pure, json;
+    enum model_packing packing; /* of --type awq and gptq */
+    int64_t group;
     struct cli_text text;
     struct cli_model common;
     struct pool *pool;
@@ -158,6 +160,8 @@ static enum status write_out(struct job *j, bool gguf, struct error *err)
 {
     struct model_quantize how = {.recipe = recipe_find(str_of(j->type)),
                                  .pure = j->pure,
+                                 .packing = j->packing,
+                                 .group = (int)j->group,
                                  .imatrix = j->imatrix,
                                  .pool = j->pool,
                                  .done = on_tensor,
@@ -168,7 +172,8 @@ static enum status write_out(struct job *j, bool gguf, struct error *err)
     j->report.n_matrix = model_matrix_count(j->model);
     if (gguf)
         return model_quantize_gguf(j->model, j->out, &how, j->ck->gguf ? j->ck->path : j->ck->folder, err);
-    TRY(model_write_hf(j->model, j->out, (enum dtype)dtype_find(str_of(j->type)), err));
+    TRY(j->packing ? model_quantize_hf(j->model, j->out, &how, err)
+                   : model_write_hf(j->model, j->out, (enum dtype)dtype_find(str_of(j->type)), err));
     return j->ck->folder && j->ck->kind != CHECKPOINT_GGUF ? cli_side_files_copy(j->ck->folder, j->out, err) : ST_OK;
 }
 
@@ -211,22 +216,48 @@ static void job_close(struct job *j)
     pool_destroy(j->pool);
 }
 
+/* What a folder holds: plain numbers, or packed ones. */
+static enum status check_folder(struct job *j, struct error *err)
+{
+    static const char *const plain[] = {"f32", "f16", "bf16"};
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        if (strcmp(j->type, plain[i]) == 0)
+            return ST_OK;
+    if (j->packing)
+        return ST_OK;
+    return fail(err, ST_UNSUPPORTED,
+                "OUT %s: a Hugging Face folder holds f32, f16, bf16, awq or gptq, not %s; end OUT in .gguf for a GGUF "
+                "file",
+                j->out, j->type);
+}
+
 static enum status check(struct job *j, const char *method, struct error *err)
 {
     struct buf names = {0};
     for (int i = 0; recipe_name(i); i++)
-        buf_printf(&names, "%s%s", i ? ", " : "", recipe_name(i));
+        buf_printf(&names, "%s, ", recipe_name(i));
+    bool gguf = str_ends(str_of(j->out), STR(".gguf"));
     enum status st = ST_OK;
-    if (!j->type || !recipe_find(str_of(j->type)))
-        st = fail(err, ST_INVALID, "--type %s: expected one of %s", j->type ? j->type : "is needed", names.ptr);
+    if (j->type && strcmp(j->type, "awq") == 0)
+        j->packing = PACKED_AWQ;
+    else if (j->type && strcmp(j->type, "gptq") == 0)
+        j->packing = PACKED_GPTQ;
+    if (!j->type || (!j->packing && !recipe_find(str_of(j->type))))
+        st = fail(err, ST_INVALID, "--type %s: expected one of %sawq, gptq", j->type ? j->type : "is needed",
+                  names.ptr ? names.ptr : "");
     else if (method && strcmp(method, "rtn") != 0)
         st = fail(err, ST_UNSUPPORTED, "--method %s: expected rtn (rounding to nearest, with a search over scales)",
                   method);
-    else if (!str_ends(str_of(j->out), STR(".gguf")) && strcmp(j->type, "f32") != 0 && strcmp(j->type, "f16") != 0 &&
-             strcmp(j->type, "bf16") != 0)
-        st = fail(err, ST_UNSUPPORTED,
-                  "OUT %s: a Hugging Face folder holds f32, f16 or bf16, not %s; end OUT in .gguf for a GGUF file",
-                  j->out, j->type);
+    else if (j->packing && gguf)
+        st = fail(err, ST_INVALID, "--type %s is written as a Hugging Face folder, and OUT %s ends in .gguf", j->type,
+                  j->out);
+    else if (j->group && !j->packing)
+        st = fail(err, ST_INVALID, "--group goes with --type awq and gptq");
+    else if (j->group && j->group != 32 && j->group != 64 && j->group != 128)
+        st = fail(err, ST_INVALID, "--group %lld: expected 32, 64 or 128", (long long)j->group);
+    else if (!gguf)
+        st = check_folder(j, err);
+    j->group = j->group ? j->group : 128;
     buf_free(&names);
     return st;
 }
@@ -236,8 +267,10 @@ enum status cmd_quantize(int argc, char **argv, struct error *err)
     const char *method = NULL;
     struct job j = {0};
     const struct cli_option options[] = {
-        {"type", 0, CLI_TEXT, &j.type, "T", "q4_k_m, q5_k_m, q6_k, q8_0, q4_0, iq4_xs ...: a wrong one lists all"},
+        {"type", 0, CLI_TEXT, &j.type, "T",
+         "q4_k_m, q6_k, q8_0, iq4_xs ...; awq, gptq: a folder. A wrong one lists all"},
         {"method", 0, CLI_TEXT, &method, "rtn", "rounding to nearest, with a search over scales: the only one so far"},
+        {"group", 0, CLI_INT, &j.group, "N", "columns that share a scale in awq and gptq: 32, 64 or 128 (default)"},
         {"pure", 0, CLI_FLAG, &j.pure, NULL, "one type for all matrices, no exceptions for important ones"},
         {"imatrix", 0, CLI_TEXT, &j.imatrix_path, "FILE", "what columns matter: from `ingot imatrix`, or llama.cpp's"},
         {"text", 0, CLI_TEXT, &j.text.file, "FILE", "measure perplexity on this text before and after"},
@@ -253,6 +286,7 @@ enum status cmd_quantize(int argc, char **argv, struct error *err)
         "matter,\n"
         "as llama.cpp's do. Nothing is left behind when it fails.",
         "  ingot quantize model/ model-q4_k_m.gguf --type q4_k_m\n"
+        "  ingot quantize model/ model-awq/ --type awq\n"
         "  ingot quantize model.gguf small.gguf --type iq4_xs --imatrix model.imatrix.gguf --text book.txt",
         options,
         sizeof options / sizeof *options,

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "model/plan.h"
 #include "model/quantize.h"
+#include "tensor/quantize.h"
 
 struct model {
     struct arch arch;
@@ -178,5 +179,17 @@ MUST_USE enum status tensor_list_make(struct tensor_list *out, const struct mode
 void tensor_list_free(struct tensor_list *l);
 /* quantize.c: fill of a tensor whose source has `how`. */
 enum status quantize_tensor(void *ctx, void *out, struct error *err);
+enum status quantize_report(struct quantized *q, const struct quantize_sums *sums, const struct model_quantize *how,
+                            struct error *err);
+/* The rows of one expert's matrix as f32, in the file's order: slabs of a multiple of 16 rows, but for the last. */
+typedef enum status (*rows_fn)(void *ctx, const float *rows, int64_t row0, int64_t n, struct error *err);
+enum status source_rows(const struct tensor_source *s, int expert, rows_fn each, void *ctx, struct error *err);
+
+/* write_packed.c: matrices as AWQ and GPTQ hold them */
+bool packed_wanted(const struct model_quantize *how, const struct param *p);
+enum status packed_check(const struct model *m, const struct family *f, const struct model_quantize *how,
+                         struct error *err);
+enum status packed_add(struct tensor_list *l, const struct tensor_source *s, int expert, struct error *err);
+void packed_put_config(struct json_writer *w, const struct model *m, const struct model_quantize *how);
 
 #endif

@@ -1,6 +1,4 @@
 /* quantize - rows gathered from panels in the file's order, a slab at a time, then quantized over the pool */
-#include "tensor/quantize.h"
-
 #include <math.h>
 
 #include "model/private.h"
@@ -33,38 +31,6 @@ static void gather_row(void *ctx, int item, int thread)
     weight_get_row(wide, &p->weight, from % first->n_out);
     for (int64_t k = 0; g->wide && k < p->n_in; k++)
         out[k] = (float)wide[k];
-}
-
-/* One matrix (of one expert), a slab of rows at a time. */
-static enum status quantize_matrix(struct quantized *q, const struct gather *whole, const float *importance, char *out,
-                                   struct quantize_sums *sums, struct error *err)
-{
-    enum { SLAB = 4 << 20 }; /* numbers */
-    const struct tensor_source *s = whole->s;
-    struct gather g = *whole;
-    int64_t n_in = q->n_in, slab = SLAB / n_in + 1;
-    size_t row_bytes = (size_t)(n_in / dtype_row(s->type)->block * dtype_row(s->type)->bytes);
-    slab = slab < q->n_out ? slab : q->n_out;
-    bool narrow = sizeof(real) != sizeof(float);
-    g.out = mem_alloc((size_t)(slab * n_in) * sizeof *g.out);
-    g.wide = narrow ? mem_alloc((size_t)(pool_threads(s->how->pool) * n_in) * sizeof *g.wide) : NULL;
-    enum status st = g.out && (g.wide || !narrow) ? ST_OK : fail_nomem(err, "quantize");
-    for (g.row0 = 0; g.row0 < q->n_out && st == ST_OK; g.row0 += slab) {
-        int64_t n = q->n_out - g.row0 < slab ? q->n_out - g.row0 : slab;
-        pool_run(s->how->pool, gather_row, &g, (int)n);
-        struct quantize_job job = {.type = s->type,
-                                   .n_row = n,
-                                   .n = n_in,
-                                   .in = g.out,
-                                   .importance = importance,
-                                   .out = out + (size_t)g.row0 * row_bytes};
-        st = quantize_rows(&job, sums, s->how->pool, err);
-        if (st != ST_OK && g.row0)
-            st = fail_context(err, "rows from %lld on", (long long)g.row0);
-    }
-    mem_free(g.out);
-    mem_free(g.wide);
-    return st;
 }
 
 static enum status stored_order(int32_t **out, const struct tensor_source *s, struct error *err)
@@ -102,10 +68,73 @@ static void release_parts(const struct tensor_source *s, int expert)
         param_release(s->m, &s->m->plan.params[s->first[part] + expert]);
 }
 
+static enum status walk(struct gather *g, int64_t all, int64_t slab, rows_fn each, void *ctx, struct error *err)
+{
+    enum status st = ST_OK;
+    for (g->row0 = 0; g->row0 < all && st == ST_OK; g->row0 += slab) {
+        int64_t n = all - g->row0 < slab ? all - g->row0 : slab;
+        pool_run(g->s->how->pool, gather_row, g, (int)n);
+        st = each(ctx, g->out, g->row0, n, err);
+        if (st != ST_OK && g->row0)
+            st = fail_context(err, "rows from %lld on", (long long)g->row0);
+    }
+    return st;
+}
+
+enum status source_rows(const struct tensor_source *s, int expert, rows_fn each, void *ctx, struct error *err)
+{
+    enum { SLAB = 4 << 20, STEP = 16 }; /* numbers; rows */
+    const struct param *p = &s->m->plan.params[s->first[0]];
+    int64_t all = p->n_out * s->n_part, n_in = p->n_in, slab = (SLAB / n_in / STEP + 1) * STEP;
+    bool narrow = sizeof(real) != sizeof(float);
+    slab = slab < all ? slab : all;
+    int32_t *from;
+    TRY(stored_order(&from, s, err));
+    struct gather g = {.s = s, .expert = expert, .from = from};
+    g.out = mem_alloc((size_t)(slab * n_in) * sizeof *g.out);
+    g.wide = narrow ? mem_alloc((size_t)(pool_threads(s->how->pool) * n_in) * sizeof *g.wide) : NULL;
+    enum status st = g.out && (g.wide || !narrow) ? hold_parts(s, expert, err) : fail_nomem(err, "quantize");
+    if (st == ST_OK) {
+        st = walk(&g, all, slab, each, ctx, err);
+        release_parts(s, expert);
+    }
+    mem_free(from);
+    mem_free(g.out);
+    mem_free(g.wide);
+    return st;
+}
+
+/* ---- a tensor of a block type, or of plain numbers ---- */
+struct blocks {
+    struct quantize_job job;
+    size_t row_bytes;
+    char *out;
+    struct quantize_sums sums;
+    struct pool *pool;
+};
+
+static enum status put_rows(void *ctx, const float *rows, int64_t row0, int64_t n, struct error *err)
+{
+    struct blocks *b = ctx;
+    b->job.in = rows;
+    b->job.n_row = n;
+    b->job.out = b->out + (size_t)row0 * b->row_bytes;
+    return quantize_rows(&b->job, &b->sums, b->pool, err);
+}
+
+enum status quantize_report(struct quantized *q, const struct quantize_sums *sums, const struct model_quantize *how,
+                            struct error *err)
+{
+    q->rms = sqrt(sums->error / (double)(q->n_out * q->n_in * q->n_expert));
+    q->relative = sums->energy > 0 ? sqrt(sums->error / sums->energy) : 0;
+    return how->done ? how->done(how->ctx, q, err) : ST_OK;
+}
+
 enum status quantize_tensor(void *ctx, void *out, struct error *err)
 {
     const struct tensor_source *s = ctx;
     const struct param *p = &s->m->plan.params[s->first[0]];
+    const struct dtype_row *d = dtype_row(s->type);
     struct quantized q = {.name = s->name,
                           .from = p->src,
                           .type = s->type,
@@ -113,30 +142,22 @@ enum status quantize_tensor(void *ctx, void *out, struct error *err)
                           .n_out = p->n_out * s->n_part,
                           .n_in = p->n_in,
                           .n_expert = s->n_expert};
-    struct quantize_sums sums = {0};
-    size_t matrix = (size_t)(q.n_out * (q.n_in / dtype_row(q.type)->block) * dtype_row(q.type)->bytes);
-    struct gather g = {.s = s};
-    int32_t *from;
-    TRY(stored_order(&from, s, err));
-    g.from = from;
+    struct blocks b = {.job = {.type = s->type, .n = q.n_in},
+                       .row_bytes = (size_t)(q.n_in / d->block * d->bytes),
+                       .pool = s->how->pool};
+    size_t matrix = (size_t)q.n_out * b.row_bytes;
     enum status st = ST_OK;
-    for (g.expert = 0; g.expert < s->n_expert && st == ST_OK; g.expert++) {
-        const float *importance = NULL;
+    for (int e = 0; e < s->n_expert && st == ST_OK; e++) {
+        b.job.importance = NULL;
+        b.out = (char *)out + (size_t)e * matrix;
         if (s->how->imatrix)
-            st = imatrix_find(&importance, s->how->imatrix, q.name, q.n_in, s->n_expert, g.expert, err);
-        q.importance |= importance != NULL;
+            st = imatrix_find(&b.job.importance, s->how->imatrix, q.name, q.n_in, s->n_expert, e, err);
+        q.importance |= b.job.importance != NULL;
         if (st == ST_OK)
-            st = hold_parts(s, g.expert, err);
-        if (st != ST_OK)
-            break;
-        st = quantize_matrix(&q, &g, importance, (char *)out + (size_t)g.expert * matrix, &sums, err);
-        release_parts(s, g.expert);
+            st = source_rows(s, e, put_rows, &b, err);
     }
-    mem_free(from);
     if (st != ST_OK)
         return fail_context(err, "tensor %.*s", STR_ARG(q.name));
     q.bytes = (uint64_t)matrix * (uint64_t)s->n_expert;
-    q.rms = sqrt(sums.error / (double)(q.n_out * q.n_in * q.n_expert));
-    q.relative = sums.energy > 0 ? sqrt(sums.error / sums.energy) : 0;
-    return s->how->done ? s->how->done(s->how->ctx, &q, err) : ST_OK;
+    return quantize_report(&q, &b.sums, s->how, err);
 }

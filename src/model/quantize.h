@@ -23,8 +23,13 @@ struct quantized { /* one tensor of the report */
     bool importance;      /* the imatrix had a row for it */
     double rms, relative; /* of the errors; over the root mean square of the numbers */
 };
+/* Four bits in int32 words, as checkpoints of AutoAWQ (gemm) and AutoGPTQ hold them: `group` columns share a scale and
+ * a zero. AWQ has zeros of its own, GPTQ is written symmetric (zeros of 8), which every engine's kernels take. */
+enum model_packing { PACKED_NONE, PACKED_AWQ, PACKED_GPTQ };
 struct model_quantize {
-    const struct recipe *recipe;
+    const struct recipe *recipe;   /* GGUF */
+    enum model_packing packing;    /* a folder */
+    int group;                     /* of packing: 32, 64 or 128 */
     bool pure;                     /* one type for all matrices */
     const struct imatrix *imatrix; /* or NULL */
     struct pool *pool;
@@ -34,6 +39,10 @@ struct model_quantize {
 };
 MUST_USE enum status model_quantize_gguf(const struct model *m, const char *path, const struct model_quantize *how,
                                          const char *tokenizer_from, struct error *err);
+/* A Hugging Face folder with the matrices of the layers packed, and f16 for the rest. ST_UNSUPPORTED, with the tensor's
+ * name, when a matrix holds no whole groups or its family stores them turned or joined. */
+MUST_USE enum status model_quantize_hf(const struct model *m, const char *folder, const struct model_quantize *how,
+                                       struct error *err);
 int model_matrix_count(const struct model *m); /* how many parameters `done` will see at most: for a progress bar */
 
 #endif

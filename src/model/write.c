@@ -132,6 +132,11 @@ static enum status list_one(struct tensor_list *l, const struct model *m, const 
             return ST_OK;
     }
     const struct param *p = &m->plan.params[s.first[0]];
+    if (want->how && want->how->packing) {
+        s.how = want->how;
+        s.type = s.wanted = DT_F16;
+        return packed_wanted(want->how, p) ? packed_add(l, &s, expert, err) : list_add(l, &s, expert, err);
+    }
     bool router = p->role == W_ROUTER || p->role == W_SHARED_ROUTER;
     if (want->how) {
         s.how = want->how;
@@ -345,7 +350,7 @@ static void put_eos(struct json_writer *w, const struct model_config *c)
 }
 
 static enum status write_config(const struct model *m, const struct family *f, const char *folder, enum dtype type,
-                                struct error *err)
+                                const struct model_quantize *how, struct error *err)
 {
     const struct arch *a = &m->arch;
     const struct model_config *c = &a->config;
@@ -376,6 +381,8 @@ static enum status write_config(const struct model *m, const struct family *f, c
         put_gpt2(&w, a);
     else
         put_decoder(&w, a);
+    if (how)
+        packed_put_config(&w, m, how);
     json_end_object(&w);
     buf_append_char(&text, '\n');
     char path[4096];
@@ -392,26 +399,46 @@ static const struct family *public_family(const struct arch *a)
     return a->family->model_type ? a->family : &family_gpt2;
 }
 
-enum status model_write_hf(const struct model *m, const char *folder, enum dtype type, struct error *err)
+static enum status check_folder(const struct model *m, struct error *err)
 {
-    const struct family *f = public_family(&m->arch);
-    if (type != DT_F32 && type != DT_F16 && type != DT_BF16)
-        return fail(err, ST_UNSUPPORTED,
-                    "write: a Hugging Face folder holds f32, f16 or bf16, not %s; write a GGUF instead",
-                    dtype_row(type)->name);
     if (m->arch.config.task != TASK_GENERATE)
         return fail(err, ST_UNSUPPORTED, "write: encoders, embedding models and classifiers are written as GGUF only");
     if (m->arch.rope_config.divide)
         return fail(err, ST_UNSUPPORTED,
                     "write: this GGUF scales positions by a table (rope_freqs) that config.json cannot express");
-    TRY(file_make_folders(folder, err));
-    struct write_want want = {.names = f->names, .matrix = type, .vector = type};
+    return ST_OK;
+}
+
+static enum status write_hf(const struct model *m, const char *folder, enum dtype type,
+                            const struct model_quantize *how, struct error *err)
+{
+    const struct family *f = public_family(&m->arch);
+    struct write_want want = {.names = f->names, .matrix = type, .vector = type, .how = how};
     struct tensor_list list;
+    TRY(check_folder(m, err));
+    if (how)
+        TRY(packed_check(m, f, how, err));
+    TRY(file_make_folders(folder, err));
     enum status st = tensor_list_make(&list, m, &want, err);
     if (st == ST_OK)
         st = safetensors_write(folder, list.tensors, list.n, 0, err);
     if (st == ST_OK) /* last: a folder with a config.json is whole */
-        st = write_config(m, f, folder, type, err);
+        st = write_config(m, f, folder, type, how, err);
     tensor_list_free(&list);
     return st;
+}
+
+enum status model_write_hf(const struct model *m, const char *folder, enum dtype type, struct error *err)
+{
+    if (type != DT_F32 && type != DT_F16 && type != DT_BF16)
+        return fail(err, ST_UNSUPPORTED,
+                    "write: a Hugging Face folder holds f32, f16 or bf16, not %s; write a GGUF instead",
+                    dtype_row(type)->name);
+    return write_hf(m, folder, type, NULL, err);
+}
+
+enum status model_quantize_hf(const struct model *m, const char *folder, const struct model_quantize *how,
+                              struct error *err)
+{
+    return write_hf(m, folder, DT_F16, how, err);
 }

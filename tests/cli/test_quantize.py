@@ -1,4 +1,5 @@
 """quantize, imatrix, perplexity: on the storyteller of models/ (width 192: most rows hold no block of 256)."""
+import array
 import json
 import os
 import struct
@@ -11,6 +12,39 @@ TEXT = "Once upon a time, there was a little girl named Lily. She loved to play 
 RELATIVE = {"q2_k": 0.3, "q3_k_m": 0.16, "q4_0": 0.1, "q4_1": 0.09, "q4_k_m": 0.09, "q5_0": 0.05, "q5_1": 0.04, "q5_k_m": 0.04,
             "q6_k": 0.025, "q8_0": 0.01, "iq4_nl": 0.09, "iq4_xs": 0.09, "mxfp4": 0.14, "f16": 0.001, "bf16": 0.003, "f32": 0}
 FALLBACK = {"q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0", "q2_k": "q4_0", "q3_k": "q4_0", "iq4_xs": "iq4_nl"}
+
+
+def tensors_of(folder):
+    """{name: (shape, numbers)} of a folder's safetensors, read by the format's own rules."""
+    with open(os.path.join(folder, "model.safetensors"), "rb") as f:
+        bytes_ = f.read()
+    head = struct.unpack_from("<Q", bytes_)[0]
+    out = {}
+    for name, t in json.loads(bytes_[8:8 + head]).items():
+        if name != "__metadata__":
+            a, b = (8 + head + x for x in t["data_offsets"])
+            out[name] = t["shape"], array.array({"F32": "f", "I32": "I", "F16": "H"}[t["dtype"]], bytes_[a:b]).tolist()
+    return out
+
+
+def unpacked(tensors, base, kind, group):
+    """scale * (level - zero), row by row of outputs: AutoAWQ's gemm order, AutoGPTQ's first format."""
+    order = [0, 4, 1, 5, 2, 6, 3, 7] if kind == "awq" else list(range(8))  # where output 8c + i stands in a word
+    (rows, columns), q = tensors[base + ".qweight"]
+    n_in, n_out = (rows, columns * 8) if kind == "awq" else (rows * 8, columns)
+    zeros, scales = tensors[base + ".qzeros"][1], tensors[base + ".scales"][1]
+    if kind == "gptq":
+        assert tensors[base + ".g_idx"][1] == [k // group for k in range(n_in)]
+    scales = struct.unpack(f"<{len(scales)}e", struct.pack(f"<{len(scales)}H", *scales))
+    out = []
+    for n in range(n_out):
+        at = 4 * order[n % 8]
+        for k in range(n_in):
+            g = k // group
+            zero = (zeros[g * n_out // 8 + n // 8] >> at & 15) + (kind == "gptq")
+            level = q[k * columns + n // 8] >> at & 15 if kind == "awq" else q[k // 8 * n_out + n] >> 4 * (k % 8) & 15
+            out.append(scales[g * n_out + n] * (level - zero))
+    return [struct.unpack("<f", struct.pack("<f", x))[0] for x in out]  # f16 times a small integer: exact, or once rounded
 
 
 class Quantize(Case):
@@ -135,6 +169,48 @@ class Quantize(Case):
         dat = struct.pack("<i", 1) + entry(b"blk.0.attn_q.weight", shapes["blk.0.attn_q.weight"][-1])
         r = self.good_json("quantize", MODEL, self.path("e.gguf"), "--type", "q4_0", "--imatrix", self.path("old.dat", dat), "--json")
         self.assertEqual([t["name"] for t in r["tensors"] if t["importance"]], ["blk.0.attn_q.weight"])
+
+    def test_packed_folders_say_what_ingot_reads(self):
+        """AWQ and GPTQ folders against an unpacking written here, and against the numbers they stand for."""
+        whole = tensors_of(self.converted(MODEL, "whole"))
+        for kind, group, most in (("awq", 64, 0.095), ("gptq", 32, 0.1), ("awq", 32, 0.08)):
+            folder = self.path(f"{kind}{group}")
+            r = self.good_json("quantize", MODEL, folder, "--type", kind, "--group", group, "--json")
+            with open(os.path.join(folder, "config.json")) as f:
+                config = json.load(f)
+            q = config["quantization_config"]
+            self.assertEqual((q["quant_method"], q["bits"], q["group_size"], config["torch_dtype"]), (kind, 4, group, "float16"))
+            packed, read = tensors_of(folder), tensors_of(self.converted(folder, f"read{kind}{group}"))
+            errors = {t["name"]: t["relative_error"] for t in r["tensors"]}
+            names = [n[:-8] for n in packed if n.endswith(".qweight")]
+            self.assertEqual(len(names), 5 * 7)
+            self.assertEqual({n for n in packed if n.endswith(".weight")}, {n for n in whole if n[:-7] not in names})
+            for base in names:
+                says = unpacked(packed, base, kind, group)
+                self.assertEqual(says, read[base + ".weight"][1], base)  # every bit of what Ingot makes of it
+                truth = whole[base + ".weight"][1]
+                energy = sum(x * x for x in truth)
+                relative = (sum((x - y) ** 2 for x, y in zip(says, truth)) / energy) ** 0.5
+                self.assertAlmostEqual(relative, errors[base + ".weight"], places=6)
+                self.assertLess(relative, most, (kind, group, base))
+        runs = []
+        for model in (self.path("awq32"), self.path("readawq32")):
+            self.good("logits", model, "--ids", "1,20,300", "--npy", self.path("l.npy"), "--exact")
+            with open(self.path("l.npy"), "rb") as f:
+                runs.append(array.array("f", f.read()[-3 * 4096 * 4:]).tolist())
+        self.assertLess(max(abs(a - b) for a, b in zip(*runs)), 1e-3)  # blocks in f32 meet what f32 says
+
+    def converted(self, model, name):
+        self.good("convert", model, self.path(name), "--type", "f32")
+        return self.path(name)
+
+    def test_packed_folders_that_cannot_be(self):
+        out = self.path("never")
+        self.bad("unsupported", "try a smaller --group", "quantize", MODEL, out, "--type", "awq")  # 192 wide
+        self.bad("invalid", "--group 48", "quantize", MODEL, out, "--type", "awq", "--group", "48")
+        self.bad("invalid", "ends in .gguf", "quantize", MODEL, out + ".gguf", "--type", "gptq")
+        self.bad("invalid", "--group goes with", "quantize", MODEL, out + ".gguf", "--type", "q4_0", "--group", "32")
+        self.assertFalse(os.path.exists(out))
 
     def test_what_is_asked_wrongly(self):
         out = self.path("never.gguf")

@@ -166,6 +166,67 @@ static void test_streaming_writes_the_same_file(void **state)
     assert_int_equal(system(command), 0);
 }
 
+static enum status on_packed(void *ctx, const struct quantized *row, struct error *err)
+{
+    (void)err;
+    int *exact = ctx;
+    if (row->type == DT_Q4_Z) {
+        assert_true(row->relative < 1e-3); /* the model's matrices lie on such grids already */
+        *exact += row->rms == 0;
+    }
+    return ST_OK;
+}
+
+/* A model that is AWQ already, packed again: what it says stays; memory that runs out leaves no whole folder. */
+static void test_packed_folders_are_written(void **state)
+{
+    (void)state;
+    struct error err;
+    struct checkpoint *ck;
+    struct model *m;
+    char folder[] = "/tmp/ingot-packed-XXXXXX", config[64], command[64];
+    int exact = 0;
+    assert_non_null(mkdtemp(folder));
+    snprintf(config, sizeof config, "%s/config.json", folder);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    OK(checkpoint_open(&ck, GOLDEN("formats/packed/awq"), &err));
+    OK(model_load(&m, ck, &(struct model_options){.exact = true, .stream = true}, &err));
+    struct model_quantize how = {.packing = PACKED_AWQ, .group = 32, .done = on_packed, .ctx = &exact};
+    bool done = false;
+    for (uint64_t n = 1; !done; n += n < 60 ? 1 : 7) {
+        exact = 0;
+        fault_arm(FAULT_ALLOC, n);
+        enum status st = model_quantize_hf(m, folder, &how, &err);
+        done = !fault_fired();
+        fault_disarm();
+        assert_int_equal(st, done ? ST_OK : ST_NOMEM);
+        assert_int_equal(access(config, F_OK), done ? 0 : -1);
+    }
+    assert_int_equal(exact, 7);
+    struct bench_model before, after;
+    enum { N = 24, VOCAB = 48 };
+    static real x[N * VOCAB], y[N * VOCAB];
+    int32_t ids[N];
+    for (int i = 0; i < N; i++)
+        ids[i] = (i * 31 + 5) % VOCAB;
+    bench_load(&before, GOLDEN("formats/packed/awq"), N);
+    bench_load(&after, folder, N);
+    bench_logits(&before, x, ids, N, N);
+    bench_logits(&after, y, ids, N, N);
+    assert_memory_equal(x, y, sizeof x);
+    bench_close(&before);
+    bench_close(&after);
+    how.group = 128; /* rows of 64 */
+    FAILS(ST_UNSUPPORTED, model_quantize_hf(m, folder, &how, &err));
+    how = (struct model_quantize){.packing = PACKED_GPTQ, .group = 32};
+    OK(model_quantize_hf(m, folder, &how, &err));
+    bench_load(&after, folder, N);
+    bench_close(&after);
+    model_free(m);
+    checkpoint_close(ck);
+    assert_int_equal(system(command), 0);
+}
+
 /* The same levels, zeros and scales in three packings: the same logits, to the bit. */
 static void test_packed_folders_load(void **state)
 {
@@ -199,7 +260,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mixes_are_llama_cpps),         cmocka_unit_test(test_small_tensors_and_odd_rows),
         cmocka_unit_test(test_out_of_memory_leaves_nothing), cmocka_unit_test(test_streaming_writes_the_same_file),
-        cmocka_unit_test(test_packed_folders_load),
+        cmocka_unit_test(test_packed_folders_are_written),   cmocka_unit_test(test_packed_folders_load),
     };
     return RUN(tests);
 }
