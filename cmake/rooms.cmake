@@ -2,7 +2,7 @@
 
 execute_process(COMMAND git -C ${CMAKE_SOURCE_DIR} describe --always --dirty OUTPUT_VARIABLE GIT_VERSION
   OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-set(ROOMS base observe tensor net kernels formats tokenizer chat speech data model load engine eval replay train gateway sdk)
+set(ROOMS base observe tensor net kernels formats tokenizer chat speech grammar data model load engine eval replay train gateway sdk)
 foreach(room ${ROOMS})
   file(GLOB_RECURSE src_${room} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${room}/*.c)
   list(APPEND CORE_SRC ${src_${room}})
@@ -13,7 +13,7 @@ set_property(SOURCE ${CMAKE_SOURCE_DIR}/src/cli/cmd_version.c APPEND PROPERTY CO
   INGOT_VERSION="0.1.0" INGOT_COMMIT="${GIT_VERSION}")
 
 # Rooms that read bytes from outside: every narrowing is written out.
-foreach(room base formats tokenizer chat speech net load replay gateway)
+foreach(room base formats tokenizer chat speech grammar net load replay gateway)
   set_property(SOURCE ${src_${room}} APPEND PROPERTY COMPILE_OPTIONS -Wconversion -Wno-sign-conversion)
 endforeach()
 

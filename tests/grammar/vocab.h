@@ -1,0 +1,59 @@
+/* vocab - a vocabulary of all single bytes, EOS being 256, and what a grammar says about a text */
+#ifndef TESTS_GRAMMAR_VOCAB_H
+#define TESTS_GRAMMAR_VOCAB_H
+
+#include "test.h"
+
+#include "grammar/grammar.h"
+
+static inline struct grammar_vocab *bytes_vocab(void)
+{
+    static struct str tokens[257];
+    static char bytes[256];
+    struct grammar_vocab *v;
+    struct error err;
+    int32_t eos = 256;
+    for (int i = 0; i < 256; i++) {
+        bytes[i] = (char)i;
+        tokens[i] = str_n(&bytes[i], 1);
+    }
+    OK(grammar_vocab_create_of(&v, tokens, 257, &eos, 1, &err));
+    return v;
+}
+
+static inline struct grammar *compile(struct grammar_vocab *v, enum grammar_kind kind, const char *text)
+{
+    struct grammar *g;
+    struct error err;
+    struct grammar_part part = {.kind = kind, .text = str_of(text)};
+    if (grammar_compile(&g, v, &part, &err) != ST_OK)
+        fail_msg("%s: %s", text, err.text);
+    return g;
+}
+
+/* By bytes at once, and by tokens of one byte through masks: both must say the same. */
+static inline bool accepts(struct grammar *g, struct str text)
+{
+    struct grammar_state *s;
+    struct error err;
+    uint64_t bits[8];
+    OK(grammar_state_create(&s, g, &err));
+    bool whole = grammar_accepts_bytes(s, text, true), ok = true;
+    for (size_t i = 0; i < text.len && ok; i++) {
+        OK(grammar_mask(s, bits, &err));
+        unsigned char c = (unsigned char)text.ptr[i];
+        ok = bits[c / 64] >> c % 64 & 1;
+        if (ok != (grammar_accept(s, c, &err) == ST_OK))
+            fail_msg("byte %zu of %.*s: the mask says %d", i, STR_ARG(text), ok);
+    }
+    if (ok) {
+        OK(grammar_mask(s, bits, &err));
+        ok = bits[4] & 1;
+        assert_int_equal(ok, grammar_may_end(s));
+    }
+    assert_int_equal(ok, whole);
+    grammar_state_destroy(s);
+    return ok;
+}
+
+#endif
