@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { STEPS = 40, STREAMS_MAX = 256, STEPS_MAX = 4096 };
+enum { STEPS = 24, STREAMS_MAX = 256, STEPS_MAX = 4096 };
 
 struct bench {
     struct core core;
@@ -73,6 +73,14 @@ static enum status add(struct bench *b, int i, int n_prompt, struct error *err)
     s->order = (uint64_t)i;
     sched_add(&b->core.sched, s);
     return ST_OK;
+}
+
+static bool all_decode(const struct bench *b)
+{
+    for (const struct seq *s = b->core.sched.running.first; s; s = s->next)
+        if (s->n_ids - s->n_done > 1)
+            return false;
+    return b->core.sched.running.count == b->streams;
 }
 
 static int by_size(const void *a, const void *b)
@@ -164,7 +172,7 @@ static enum status measure(struct bench *b, const char *path, const char *type, 
     for (int i = 0; i < b->streams; i++)
         TRY(add(b, i, b->context, err));
     b->skip = true;
-    while (b->n_output < b->streams)
+    while (!all_decode(b))
         core_step(&b->core);
     b->core.sched.cost = (struct cost_model){0}; /* nothing was computed */
     b->skip = false;

@@ -374,10 +374,10 @@ void engine_destroy(struct engine *e)
         pthread_mutex_unlock(&e->lock);
         pthread_join(e->thread, NULL);
     }
+    core_free(&e->core); /* the spill's thread may call on_room until here */
     pthread_mutex_destroy(&e->lock);
     pthread_cond_destroy(&e->wake);
     pthread_cond_destroy(&e->idle);
-    core_free(&e->core);
     drafter_destroy(e->drafter);
     draft_model_destroy(e->draft_model);
     bundle_close(e->draft_bundle);

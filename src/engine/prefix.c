@@ -169,8 +169,12 @@ static int32_t read_back(struct kv_pool *p, const struct hash128 *parent, const 
     struct spill_head head;
     if (!p->spill || p->n_free == 0 || !spill_has(p->spill, key))
         return -1;
-    p->reads_open |= p->reads_left == 0;
-    if (p->reads_left == 0 || (p->reads_left--, !spill_get(p->spill, &head, p->loading, key)))
+    if (p->reads_left == 0) {
+        p->reads_open = true;
+        return -1;
+    }
+    p->reads_left--;
+    if (!spill_get(p->spill, &head, p->loading, key))
         return -1;
     int32_t block = kv_take(p);
     struct kv_block *x = &p->blocks[block];

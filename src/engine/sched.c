@@ -397,17 +397,23 @@ static bool is_spent(const struct budget_left *left)
 
 static void add_waiting(struct sched *s, struct budget_left *left, uint64_t now_ns)
 {
-    enum { READS = 4 }; /* blocks a step, while others wait for its tokens */
+    enum {
+        READS = 4,
+        HELD_MAX = 64
+    }; /* blocks from disk a step, while others wait for its tokens; looks at the held */
+    int n_held = 0;
     s->kv.reads_left = s->running.count ? READS : INT32_MAX;
-    while (!is_spent(left) && s->running.count < s->max_sequences) {
+    while (!is_spent(left) && s->running.count < s->max_sequences && n_held < HELD_MAX) {
         struct seq *q = next_waiting(s);
         enum admission how = q ? admit(s, q, now_ns) : NO_ROOM;
         if (how == NO_ROOM)
             break; /* nobody overtakes: a long prompt would wait for ever */
-        if (how == HELD)
-            q->held = s->step;
-        else
+        if (how == ADMITTED) {
             add_chunk(s, q, left);
+        } else {
+            q->held = s->step;
+            n_held++;
+        }
     }
 }
 

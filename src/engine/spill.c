@@ -155,7 +155,7 @@ enum status spill_parse(struct spill_head *head, const uint8_t **block, struct s
     if (c.failed || cursor_left(&c) || size != block_bytes)
         return fail(err, ST_CORRUPT, "KV block file: %zu bytes, expected %zu", file.len,
                     block_bytes + HEAD_BYTES + TAIL_BYTES);
-    if (memcmp(begins.ptr, magic, sizeof magic) || memcmp(of_model.ptr, model, 64))
+    if (memcmp(begins.ptr, magic, sizeof magic) != 0 || memcmp(of_model.ptr, model, 64) != 0)
         return fail(err, ST_CORRUPT, "KV block file: of another model or version");
     memcpy(&head->key, key.ptr, sizeof head->key);
     memcpy(&head->parent, parent.ptr, sizeof head->parent);
@@ -173,8 +173,8 @@ static enum status write_block(const struct spill *s, const struct buffer *b, st
     struct file_writer w;
     unsigned char *at = b->block - HEAD_BYTES;
     uint64_t size = s->o.block_bytes, sum;
-    memcpy(at, magic, 8);
-    memcpy(at + 8, s->model, 64);
+    memcpy(at, magic, sizeof magic);
+    memcpy(at + sizeof magic, s->model, SHA256_TEXT - 1);
     memcpy(at + 72, &b->head.key, 16);
     memcpy(at + 88, &b->head.parent, 16);
     memcpy(at + 104, b->head.ids, sizeof b->head.ids);

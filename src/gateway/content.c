@@ -219,6 +219,11 @@ static bool keep(struct job *j)
         good = good && copy;
         a->stops[i] = str_n(copy, a->stops[i].len);
     }
+    if (a->cache_salt.len) {
+        char *copy = arena_copy(&j->arena, a->cache_salt);
+        good = good && copy;
+        a->cache_salt = str_n(copy, a->cache_salt.len);
+    }
     if (a->tools)
         good = good && speech_tools_make(&j->tools, a->tools, &j->arena);
     return good || refuse(&j->why, 503, NULL, NULL, "out of memory");

@@ -292,7 +292,7 @@ static inline void random_request(struct request *q, struct record *record, int3
     *record = (struct record){0};
     *q = (struct request){.prompt = prompt, .ctx = record, .on_token = record_token, .on_finish = record_finish};
     q->n_prompt = 1 + (int)rng_below(r, rng_below(r, 4) ? 40 : (uint64_t)(context - 1 < 200 ? context - 1 : 200));
-    int common = rng_below(r, 2) ? (int)rng_below(r, (uint64_t)q->n_prompt + 1) : 0; /* as others begin, too */
+    int common = rng_below(r, 3) ? (int)rng_below(r, 2 * (uint64_t)q->n_prompt) : 0; /* as others begin, too */
     for (int i = 0; i < q->n_prompt; i++)
         prompt[i] = i < common ? i * i % 7 : (int32_t)rng_below(r, FAKE_VOCAB);
     q->cache_salt = rng_below(r, 4) ? (struct str){NULL, 0} : STR("salt");

@@ -335,6 +335,52 @@ static void test_spill_same_answers(void **state)
     free(r);
 }
 
+/* ---- under the engine with its thread: what was computed is written while it rests, and read by the next ---- */
+
+static void test_spill_engine_restarts(void **state)
+{
+    (void)state;
+    struct fake *f = malloc(sizeof *f);
+    struct sampler_scratch scratch;
+    OK(sampler_scratch_init(&scratch, FAKE_VOCAB, &err));
+    for (int start = 0; start < 4; start++) {
+        struct engine_options o = {.max_sequences = 2, .prefill_chunk = 128, .kv_spill = folder};
+        struct engine *e;
+        struct engine_stats stats;
+        struct record got = {0}, want;
+        struct finish_event end;
+        int32_t prompt[200];
+        memset(f, 0, sizeof *f);
+        struct executor x = fake_executor(f, &o, 12, NULL);
+        OK(engine_create_on(&e, &x, &o, &err));
+        for (int k = 0; k < 200; k++)
+            prompt[k] = k * k % FAKE_VOCAB;
+        struct request r = {
+            .prompt = prompt, .n_prompt = 200, .ctx = &got, .on_token = record_token, .on_finish = record_finish};
+        sampling_defaults(&r.sampling);
+        r.sampling.max_tokens = 30;
+        r.sampling.has_seed = true;
+        for (int i = 0; start && i < 50; i++) /* the folder is read meanwhile */
+            nap();
+        OK(engine_generate(e, &r, &end, &err));
+        expect(&want, &r, FAKE_CTX, 0, &scratch);
+        assert_true(records_agree(&got, &want));
+        for (int i = 0; i < 20000; i++) {
+            engine_stats(e, &stats);
+            if (stats.spill_written + stats.spill_read >= 3)
+                break;
+            nap();
+        }
+        assert_true(stats.spill_written + stats.spill_read >= 3);
+        if (start == 3)
+            print_message("the last start read %d blocks; %d tokens were cached\n", (int)stats.spill_read,
+                          end.n_cached);
+        engine_destroy(e);
+    }
+    sampler_scratch_free(&scratch);
+    free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -344,6 +390,7 @@ int main(void)
         cmocka_unit_test_setup(test_spill_every_bit_counts, clean),
         cmocka_unit_test_setup(test_spill_failures, clean),
         cmocka_unit_test_setup(test_spill_same_answers, clean),
+        cmocka_unit_test_setup(test_spill_engine_restarts, clean),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
