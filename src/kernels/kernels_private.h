@@ -2,7 +2,8 @@
  *
  * A door function (kernels.h) splits its work and calls `kernels.op(...)`; op__ref, op__avx2 ... are rows of
  * kernels.def. To add an operation: a typedef op_fn here, KERNEL_OP and KERNEL rows there, ref/<file>_ref.c,
- * x86/<file>_<isa>.c, a check_op in tests/kernels, a bench_op in bench/bench_kernels.c.
+ * x86/<file>_<isa>.c and arm/<file>_<isa>.c (a body in lanes that both share: simd/<file>.h), a check_op in
+ * tests/kernels, a bench_op in bench/bench_kernels.c.
  */
 #ifndef KERNELS_KERNELS_PRIVATE_H
 #define KERNELS_KERNELS_PRIVATE_H

@@ -1,2 +1,2 @@
 /* attend_back, compiled for NEON */
-#include "kernels/x86/attend_back.h"
+#include "kernels/simd/attend_back.h"

@@ -1,2 +1,2 @@
 /* attend, compiled for NEON */
-#include "kernels/x86/attend.h"
+#include "kernels/simd/attend.h"

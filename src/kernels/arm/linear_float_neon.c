@@ -1,2 +1,2 @@
 /* linear_float, compiled for NEON */
-#include "kernels/x86/linear_float_rows.h"
+#include "kernels/simd/linear_float_rows.h"

@@ -1,2 +1,2 @@
 /* loss, compiled for NEON */
-#include "kernels/x86/loss.h"
+#include "kernels/simd/loss.h"

@@ -1,2 +1,2 @@
 /* map, compiled for NEON */
-#include "kernels/x86/map.h"
+#include "kernels/simd/map.h"

@@ -1,2 +1,2 @@
 /* norm, compiled for NEON */
-#include "kernels/x86/norm.h"
+#include "kernels/simd/norm.h"

@@ -1,6 +1,6 @@
 /* act on AVX2: rounding activations to bf16 and to int8 blocks, in the bits of act_ref */
 #include "kernels/act_rows.h"
-#include "kernels/x86/lanes.h"
+#include "kernels/simd/lanes.h"
 
 void act_bf16__avx2(const struct act *a, int64_t row0, int64_t row1)
 {

@@ -1,2 +1,2 @@
 /* attend, compiled for this instruction set */
-#include "kernels/x86/attend.h"
+#include "kernels/simd/attend.h"

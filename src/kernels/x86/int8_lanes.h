@@ -6,7 +6,7 @@
 #ifndef KERNELS_X86_INT8_LANES_H
 #define KERNELS_X86_INT8_LANES_H
 
-#include "kernels/x86/lanes.h"
+#include "kernels/simd/lanes.h"
 
 #ifdef __AVX512F__
 enum { VEC = 16 };

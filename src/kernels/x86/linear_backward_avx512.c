@@ -1,2 +1,2 @@
 /* linear_backward on AVX-512 */
-#include "kernels/x86/linear_backward.h"
+#include "kernels/simd/linear_backward.h"

@@ -1,6 +1,6 @@
 /* linear_bf16 with vdpbf16ps, which adds the odd element of a pair, then the even one: the definition itself */
 #define ISA(name) name##__bf16
-#include "kernels/x86/linear_float.h"
+#include "kernels/simd/linear_float.h"
 
 static __attribute__((noinline)) void tile_bf16(const struct tile *t, int R, int P)
 {

@@ -1,2 +1,2 @@
 /* loss, compiled for this instruction set */
-#include "kernels/x86/loss.h"
+#include "kernels/simd/loss.h"

@@ -1,2 +1,2 @@
 /* map, compiled for this instruction set */
-#include "kernels/x86/map.h"
+#include "kernels/simd/map.h"

@@ -1,2 +1,2 @@
 /* norm, compiled for this instruction set */
-#include "kernels/x86/norm.h"
+#include "kernels/simd/norm.h"

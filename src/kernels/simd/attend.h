@@ -1,5 +1,5 @@
 /* attend - paged attention and the writing of pages: one source for AVX2 and AVX-512 (docs/numerics.md section 3) */
-#include "kernels/x86/attend_steps.h"
+#include "kernels/simd/attend_steps.h"
 
 /* ---- writing pages ---- */
 /* A key's column of its panel: 16 elements apart. */

@@ -1,6 +1,6 @@
 /* linear_float_rows - the rows of kernels.def that avx2 and avx512 share */
 #include "kernels/block32.h"
-#include "kernels/x86/linear_float.h"
+#include "kernels/simd/linear_float.h"
 
 static __attribute__((noinline)) void tile_f32(const struct tile *t, int R, int P)
 {

@@ -5,7 +5,7 @@
  * on the stack between spans.
  * dw: a tile is panels x columns, lanes are outputs; tokens are walked in order and the sums wait in dw itself.
  */
-#include "kernels/x86/lanes.h"
+#include "kernels/simd/lanes.h"
 
 /* ---- dx ---- */
 /* AVX2 takes the sixteen lanes as two halves one after the other: twice the tile fits into its registers. */

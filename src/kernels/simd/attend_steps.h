@@ -7,7 +7,7 @@
  * addition: no sum ever crosses lanes. Values lie with d in the vector. Vectors run over the padding of a row (up to
  * `stride`): what it holds never reaches a lane that is stored.
  */
-#include "kernels/x86/lanes_fn.h"
+#include "kernels/simd/lanes_fn.h"
 
 enum {
     BATCH = 32, /* queries that share one reading of a page */

@@ -1,5 +1,5 @@
 /* loss - log-sum-exp, loss, optimizer, selection: one source for AVX2 and AVX-512 (docs/numerics.md sections 4, 8) */
-#include "kernels/x86/lanes_fn.h"
+#include "kernels/simd/lanes_fn.h"
 
 INLINE float chunk_max(const float *x, int64_t n)
 {

@@ -3,7 +3,7 @@
  * A batch of queries walks the pages twice: forward for the maximum, the sum and the output of each query, then again
  * for the probabilities and their gradients, which are woven into dq (keys ascending), dk and dv (queries ascending).
  */
-#include "kernels/x86/attend_steps.h"
+#include "kernels/simd/attend_steps.h"
 
 /* One page of rows as both products want them: panels of 16 keys, and rows padded to `stride`. */
 struct page_rows {

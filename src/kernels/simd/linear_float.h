@@ -7,7 +7,7 @@
  * No prefetch: four panels are four streams, which the processor follows by itself (f16, one row, one thread of a Zen 4
  * EPYC, 2026-11: 27.6 GB/s, with prefetch 23.3).
  */
-#include "kernels/x86/lanes.h"
+#include "kernels/simd/lanes.h"
 
 #ifdef __AVX512F__
 enum { TILE_R = 12, DIRECT = 8 };

@@ -1,5 +1,5 @@
 /* norm - the norms, forward and backward: one source for AVX2 and AVX-512 (docs/numerics.md section 2) */
-#include "kernels/x86/lanes_fn.h"
+#include "kernels/simd/lanes_fn.h"
 
 INLINE float mean_of(const float *x, int64_t n)
 {

@@ -1,5 +1,5 @@
 /* map - rope and the element by element operations: one source for AVX2 and AVX-512 (docs/numerics.md section 4) */
-#include "kernels/x86/lanes_fn.h"
+#include "kernels/simd/lanes_fn.h"
 
 INLINE void turn_one(float *a, float *b, float c, float s)
 {

@@ -1,8 +1,8 @@
 /* lanes_fn - what fn_body.h asks of a lane type, for v16 of lanes.h; and the loops over whole and broken vectors */
-#ifndef KERNELS_X86_LANES_FN_H
-#define KERNELS_X86_LANES_FN_H
+#ifndef KERNELS_SIMD_LANES_FN_H
+#define KERNELS_SIMD_LANES_FN_H
 
-#include "kernels/x86/lanes.h"
+#include "kernels/simd/lanes.h"
 
 typedef v16 vf;
 #define vf_set v16_set

@@ -2,8 +2,8 @@
  *
  * A file named x_avx2.c, x_avx512.c or x_neon.c includes this and the body it shares; ISA(name) is name__avx2 ...
  */
-#ifndef KERNELS_X86_LANES_H
-#define KERNELS_X86_LANES_H
+#ifndef KERNELS_SIMD_LANES_H
+#define KERNELS_SIMD_LANES_H
 
 #ifdef __aarch64__
 #include "kernels/arm/lanes_neon.h"

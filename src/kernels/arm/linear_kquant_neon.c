@@ -1,0 +1,2 @@
+/* linear_kquant, compiled for NEON */
+#include "kernels/arm/linear_kquant.h"
