@@ -1,8 +1,11 @@
-/* cpu - what the processor and the operating system offer; the baseline is any x86-64, so ask before using more */
+/* cpu - what the processor and the operating system offer; the baseline is any
+ * x86-64, so ask before using more */
 #include "kernels/kernels_private.h"
 
 #ifdef __x86_64__
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static bool bit(uint32_t word, int n)
 {
@@ -17,14 +20,22 @@ static uint32_t xcr0(void)
     return lo;
 }
 
+/* Linux gives a process the tiles' registers only when asked (arch_prctl(2)):
+ * once, for all its threads. */
+static bool tiles_allowed(uint32_t saved)
+{
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18, TILE_STATES = 3 << 17 };
+    return (saved & TILE_STATES) == TILE_STATES && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0;
+}
+
 unsigned cpu_features(void)
 {
-    uint32_t a, b, c, d, b7, c7, a71 = 0, unused;
+    uint32_t a, b, c, d, b7, c7, d7, a71 = 0, unused;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !bit(c, 27)) /* osxsave */
         return 0;
     uint32_t saved = xcr0();
     bool fma_f16c = bit(c, 12) && bit(c, 29) && bit(c, 28);
-    if ((saved & 6) != 6 || !fma_f16c || !__get_cpuid_count(7, 0, &a, &b7, &c7, &d))
+    if ((saved & 6) != 6 || !fma_f16c || !__get_cpuid_count(7, 0, &a, &b7, &c7, &d7))
         return 0;
     if (!bit(b7, 5) || !bit(b7, 8)) /* avx2, bmi2 */
         return 0;
@@ -35,6 +46,8 @@ unsigned cpu_features(void)
             has |= CPU_VNNI;
         if (a >= 1 && __get_cpuid_count(7, 1, &a71, &unused, &c, &d) && bit(a71, 5))
             has |= CPU_BF16;
+        if (bit(d7, 24) && bit(d7, 25) && tiles_allowed(saved))
+            has |= CPU_AMX;
     }
     return has;
 }

@@ -1,17 +1,20 @@
-/* dispatch - which kernel does each operation: chosen once at start from kernels.def
+/* dispatch - which kernel does each operation: chosen once at start from
+ * kernels.def
  *
- * Sets are cumulative: a processor runs set n when it offers the bundles of all sets up to n. INGOT_ISA forces a set;
- * one that is not available is an error, never a silent fallback.
+ * Sets are cumulative: a processor runs set n when it offers the bundles of all
+ * sets up to n. INGOT_ISA forces a set; one that is not available is an error,
+ * never a silent fallback.
  */
 #include "kernels/kernels_private.h"
 
 #include <stdlib.h>
 
-/* The order of this list is the order of preference, and the suffix of each row's function. */
+/* The order of this list is the order of preference, and the suffix of each
+ * row's function. */
 #ifdef __aarch64__
 enum { SET_ref, SET_neon, SET_dotprod, SET_COUNT };
 #else
-enum { SET_ref, SET_avx2, SET_avx512, SET_vnni, SET_bf16, SET_COUNT };
+enum { SET_ref, SET_avx2, SET_avx512, SET_vnni, SET_bf16, SET_amx, SET_COUNT };
 #endif
 static const struct {
     const char *name, *alias;
@@ -26,6 +29,7 @@ static const struct {
     {"avx512", NULL, CPU_AVX2 | CPU_AVX512},
     {"avx512-vnni", "vnni", CPU_AVX2 | CPU_AVX512 | CPU_VNNI},
     {"avx512-vnni-bf16", "bf16", CPU_AVX2 | CPU_AVX512 | CPU_VNNI | CPU_BF16},
+    {"avx512-amx", "amx", CPU_AVX2 | CPU_AVX512 | CPU_VNNI | CPU_BF16 | CPU_AMX},
 #endif
 };
 #if KERNELS_X86 || KERNELS_ARM
@@ -93,13 +97,14 @@ enum status kernels_init(const char *name, struct error *err)
     int set = set_find(name);
     if (set < 0)
         return fail(err, ST_INVALID, "INGOT_ISA: no instruction set is called \"%s\"; this build knows %s", name,
-                    KERNELS_X86   ? "ref, avx2, avx512, avx512-vnni, avx512-vnni-bf16"
+                    KERNELS_X86   ? "ref, avx2, avx512, avx512-vnni, avx512-vnni-bf16, avx512-amx"
                     : KERNELS_ARM ? "ref, neon, neon-dotprod"
                                   : "ref");
     if (!set_available(set))
         return fail(err, ST_UNSUPPORTED,
-                    "INGOT_ISA: this processor (%s) lacks %s; leave INGOT_ISA unset to pick the best", cpu_name(),
-                    sets[set].name);
+                    "INGOT_ISA: this processor (%s) lacks %s; leave INGOT_ISA "
+                    "unset to pick the best",
+                    cpu_name(), sets[set].name);
     choose(set);
     return ST_OK;
 }

@@ -24,7 +24,8 @@ typedef float real;
 enum { NUMERICS_VERSION = 3 }; /* 2: K-quants meet int8; sampling orders by logits. 3: scales of 32 k are f32 */
 
 /* ---- instruction set ---- */
-/* `name`: NULL reads INGOT_ISA or picks the best. ref | avx2 | avx512 | avx512-vnni (vnni) | avx512-vnni-bf16 | neon.
+/* `name`: NULL reads INGOT_ISA or picks the best. ref | avx2 | avx512 | avx512-vnni (vnni) | avx512-vnni-bf16 |
+ * avx512-amx | neon.
  * ST_UNSUPPORTED names what this processor lacks. Called once, before any kernel; later calls re-choose (tests). */
 MUST_USE enum status kernels_init(const char *name, struct error *err);
 const char *kernels_isa(void); /* the chosen set */

@@ -33,6 +33,7 @@ enum {
     CPU_BF16 = 8,
     CPU_NEON = 16,
     CPU_DOTPROD = 32,
+    CPU_AMX = 64, /* tile, int8, and leave to use them */
 };
 unsigned cpu_features(void);
 const char *cpu_name(void);

@@ -1,17 +1,26 @@
-/* linear_int8_items - how the products of one item run, for every type that meets int8 activations
+/* linear_int8_items - how the products of one item run, for every type that
+ * meets int8 activations
  *
- * Up to FEW_ROWS rows stream whole panels past them; more go through chunks of up to 512 k, unpacked once for all rows.
- * Every type has its own few-row tile and unpacking; chunk tiles depend on the width of the weights and on what comes
- * beside scales.
+ * Up to FEW_ROWS rows stream whole panels past them; more go through chunks of
+ * up to 512 k, unpacked once for all rows. Every type has its own few-row tile
+ * and unpacking; chunk tiles depend on the width of the weights and on what
+ * comes beside scales.
  */
 #include "kernels/x86/linear_int8_tile.h"
+#ifdef LINEAR_AMX
+#include "kernels/x86/linear_amx_tile.h"
+#define TILE_WHOLE(t, extra) tile_amx(t, extra)
+#else
+#define TILE_WHOLE(t, extra) (false)
+#endif
 
 typedef void few_fn(const struct int8_tile *t, int R);
 typedef void many_fn(const struct int8_tile *t, int rows);
 typedef void unpack_fn(struct chunk *c, const struct int8_tile *t, int group, int64_t block, int64_t n);
 struct way {
     enum extra extra;
-    int zero;     /* what stands for zero among the weights of a chunk; 1 where each output has its own */
+    int zero;     /* what stands for zero among the weights of a chunk; 1 where each
+                     output has its own */
     int together; /* blocks that are only unpacked together */
     few_fn *few;
     many_fn *many;
@@ -54,7 +63,8 @@ static void starts(union start *out, const struct linear_job *job, const struct 
     for (int64_t row = row0; row < row1; row += TILE_ROWS) {
         const struct act_int8 a = act_int8_at(act_int8_row(job->x, row), block);
         int64_t n = n_block * a.rows;
-        switch (way->extra) { /* each its own loop, which the compiler turns into vectors */
+        switch (way->extra) { /* each its own loop, which the compiler turns into
+                                 vectors */
         case MINS:
             starts_of(out, MINS, 0, &a, n);
             break;
@@ -82,7 +92,8 @@ static void chunk_rows(const struct linear_job *job, const struct way *way, stru
                        const union start *start, float *sums, int64_t row0, int64_t row1, int64_t panel, int64_t block,
                        int group)
 {
-    int64_t n_mine = t->n_valid; /* the panels behind are another item's, at work in another thread */
+    int64_t n_mine = t->n_valid; /* the panels behind are another item's, at work
+                                    in another thread */
     t->start = start;
     t->sums = sums;
     for (int64_t row = row0; row < row1; row += TILE_ROWS) {
@@ -119,7 +130,8 @@ static void many_rows(const struct linear_job *job, const struct way *way, struc
             t.panel = panel_at(job->w, panel);
             t.n_valid = (panel1 - panel) * LANES; /* do not unpack beyond */
             way->unpack(&m.chunk, &t, in_panel, block, t.n_block);
-            /* prefetched, evenly over the rows: the next panel's blocks; the last one's are read as they come */
+            /* prefetched, evenly over the rows: the next panel's blocks; the last
+             * one's are read as they come */
             t.next = t.panel + CHUNK_PANELS * t.panel_bytes + t.panel_bytes * (size_t)block / (size_t)n_block;
             chunk_rows(job, way, &t, m.start, m.sums[i][0][0], row0, row1, panel, block, in_panel);
         }
@@ -141,6 +153,8 @@ static void linear_int8(const struct linear_job *job, const struct way *way, int
     static void many_##name(const struct int8_tile *t, int rows)                                                       \
     {                                                                                                                  \
         int row = 0;                                                                                                   \
+        if (rows == TILE_ROWS && TILE_WHOLE(t, extra))                                                                 \
+            return;                                                                                                    \
         for (; row + R_MANY <= rows; row += R_MANY)                                                                    \
             tile_many(t, bits, extra, row, R_MANY);                                                                    \
         for (; row < rows; row++)                                                                                      \
@@ -152,13 +166,16 @@ static void linear_int8(const struct linear_job *job, const struct way *way, int
         tile_few(t, format, r);                                                                                        \
         return;
 #ifdef __AVX512F__
-#define FEW_CASES FEW_CASE(1) FEW_CASE(2) FEW_CASE(3) FEW_CASE(4) FEW_CASE(5) FEW_CASE(6) FEW_CASE(7) FEW_CASE(8)
+#define FEW_CASES                                                                                                      \
+    FEW_CASE(1)                                                                                                        \
+    FEW_CASE(2) FEW_CASE(3) FEW_CASE(4) FEW_CASE(5) FEW_CASE(6) FEW_CASE(7) FEW_CASE(8)
 #else
 #define FEW_CASES FEW_CASE(1) FEW_CASE(2) FEW_CASE(3) FEW_CASE(4)
 #endif
 
-/* FORMAT(name, width, together, the fields of a struct format): linear_name, from the tile_few, chunk_unpack and
- * format_extra of the file that includes this and many_width */
+/* FORMAT(name, width, together, the fields of a struct format): linear_name,
+ * from the tile_few, chunk_unpack and format_extra of the file that includes
+ * this and many_width */
 #define FORMAT(name, width, together, ...)                                                                             \
     static void few_##name(const struct int8_tile *t, int R)                                                           \
     {                                                                                                                  \

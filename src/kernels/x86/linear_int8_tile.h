@@ -1,14 +1,17 @@
-/* linear_int8_tile - R rows x G groups of outputs against blocks of 32 k: weights of 2 to 8 bits, int8 activations
+/* linear_int8_tile - R rows x G groups of outputs against blocks of 32 k:
+ * weights of 2 to 8 bits, int8 activations
  *
- * A block's weights come as eight vectors of (outputs x 4 k), each row brings eight words of four activations. Integer
- * sums are exact, so every set gives the bits of ref; the f32 steps are written in its order. How products are added
- * is the only difference between sets:
- *   VNNI      dpbusd on unsigned weights; the sum starts at the zero point times minus the activations' sum; whole-
- *             numbered scales of 16 k are 32-bit multiplications
- *   without   maddubs chained in int16 as long as it cannot overflow (in a lane 16 products of 4 bits, 8 of 2, 3 and
- *             5 bits, 4 of 6 bits), then madd with ones, or with those scales as int16
- *             8 bits: unsigned weights would saturate maddubs, so |w| meets sign(x, w); 2 x 128 x 127 < 32768
- * With VNNI on Zen 4 the multiplier bounds many rows: dpbusd, mulld, mul and fma share one 512-bit slot a cycle, all
+ * A block's weights come as eight vectors of (outputs x 4 k), each row brings
+ * eight words of four activations. Integer sums are exact, so every set gives
+ * the bits of ref; the f32 steps are written in its order. How products are
+ * added is the only difference between sets: VNNI      dpbusd on unsigned
+ * weights; the sum starts at the zero point times minus the activations' sum;
+ * whole- numbered scales of 16 k are 32-bit multiplications without   maddubs
+ * chained in int16 as long as it cannot overflow (in a lane 16 products of 4
+ * bits, 8 of 2, 3 and 5 bits, 4 of 6 bits), then madd with ones, or with those
+ * scales as int16 8 bits: unsigned weights would saturate maddubs, so |w| meets
+ * sign(x, w); 2 x 128 x 127 < 32768 With VNNI on Zen 4 the multiplier bounds
+ * many rows: dpbusd, mulld, mul and fma share one 512-bit slot a cycle, all
  * else is hidden. So of the int8 peak 8/10 can be reached, with minima
  * 8/11, with two scales 8/12, with two minima 8/13.
  */
@@ -36,12 +39,14 @@ struct side {
     vi x[EXTRAS];
     /* MINS         f32, as they are to be added
      * ZEROS        int32
-     * HALF_SCALES  of both halves: with VNNI int32; without twice the same int16, and the zero point times both as a
-     * pair HALF_MINS    a pair of int16; their scale, f32 */
+     * HALF_SCALES  of both halves: with VNNI int32; without twice the same int16,
+     * and the zero point times both as a pair HALF_MINS    a pair of int16; their
+     * scale, f32 */
 };
 
-/* What a row brings to a block beside q and scale: what its sum starts at; for MINS its scale times the sum of its
- * activations; or the word of the negated sums of both halves. */
+/* What a row brings to a block beside q and scale: what its sum starts at; for
+ * MINS its scale times the sum of its activations; or the word of the negated
+ * sums of both halves. */
 union start {
     int32_t zero, halves;
     float sum;
@@ -100,7 +105,8 @@ INLINE void halves_dot(const int bits, const int G, vi *sum, vi (*w)[WORDS], con
         V(add_epi32)(V(mullo_epi32)(sum[g], side[g].x[0]), V(mullo_epi32)(last[g], side[g].x[1]));
 }
 #else
-/* `chain` words of two products a lane before each madd; without `side` it meets ones. */
+/* `chain` words of two products a lane before each madd; without `side` it
+ * meets ones. */
 INLINE void dot_words(const int bits, const int G, vi *sum, vi (*w)[WORDS], const struct side *side, const int half,
                       const int8_t *q, const int from, const int to)
 {
@@ -135,8 +141,8 @@ INLINE void halves_dot(const int bits, const int G, vi *sum, vi (*w)[WORDS], con
 }
 #endif
 
-/* What the sum of a block starts at. A zero of each output's own: times minus the activations' sum, which fits 16 bits:
- * 32 * 127. */
+/* What the sum of a block starts at. A zero of each output's own: times minus
+ * the activations' sum, which fits 16 bits: 32 * 127. */
 INLINE vi sum_start(const enum extra extra, const struct side *side, const union start *start)
 {
     if (extra == ZEROS)
@@ -161,13 +167,15 @@ INLINE void row_step(const enum extra extra, const int G, vf *acc, vi *sum, cons
     }
 }
 
-/* ---- chunks: G_MANY groups unpacked for many rows: they and the rows of a tile stay in the first-level cache ---- */
+/* ---- chunks: G_MANY groups unpacked for many rows: they and the rows of a
+ * tile stay in the first-level cache ---- */
 enum { CHUNK = 8 }; /* 16 are no faster (Zen 4, 2026-11) */
 enum { CHUNK_PANELS = (G_MANY + LANES / VEC - 1) / (LANES / VEC), NEXT_LINES = 2 };
 struct chunk {
     _Alignas(64) char w[G_MANY][CHUNK][WORDS][VEC * 4];
 #ifndef __AVX512VNNI__
-    _Alignas(64) char sign[G_MANY][CHUNK][WORDS][VEC * 4]; /* 8 bits: w holds sizes, this what vi_flip wants */
+    _Alignas(64) char sign[G_MANY][CHUNK][WORDS][VEC * 4]; /* 8 bits: w holds sizes, this what vi_flip
+                                                              wants */
     _Alignas(64) int32_t flipped[G_MANY][CHUNK][VEC];      /* what their sums start at */
 #endif
     _Alignas(64) float d[G_MANY][CHUNK][VEC];
@@ -186,20 +194,26 @@ struct int8_tile {
     const float *bias;      /* at the first output, or NULL */
     bool first, last;       /* blocks */
     float *sums;            /* many rows: [R][G_MANY][VEC], where they wait between chunks */
-    const char *next;       /* many rows: weights to prefetch, NEXT_LINES from each of the panels of a chunk */
+    const char *next;       /* many rows: weights to prefetch, NEXT_LINES from each of
+                               the panels of a chunk */
 };
 
-/* Rows from `row` of the tile on. */
+/* One group's sums of R rows from `row` of the tile on, `stride` vectors apart.
+ */
+INLINE void group_end(const struct int8_tile *t, int row, const int R, int g, const vf *acc, const int stride)
+{
+    float *out = t->out + row * t->n_out + g * VEC;
+    int64_t n = t->n_valid - g * VEC;
+    vf bias = t->bias ? vf_load_n(t->bias + g * VEC, n) : V(setzero_ps)();
+    UNROLL for (int r = 0; r < R; r++)
+    {
+        const vf sum = acc[r * stride];
+        vf_store_n(out + r * t->n_out, t->bias ? V(add_ps)(sum, bias) : sum, n);
+    }
+}
 INLINE void tile_end(const struct int8_tile *t, int row, const int R, const int G, vf acc[R_FEW][G_MAX])
 {
-    float *out = t->out + row * t->n_out;
-    UNROLL for (int g = 0; g < G; g++)
-    {
-        int64_t n = t->n_valid - g * VEC;
-        vf bias = t->bias ? vf_load_n(t->bias + g * VEC, n) : V(setzero_ps)();
-        UNROLL for (int r = 0; r < R; r++)
-            vf_store_n(out + r * t->n_out + g * VEC, t->bias ? V(add_ps)(acc[r][g], bias) : acc[r][g], n);
-    }
+    UNROLL for (int g = 0; g < G; g++) group_end(t, row, R, g, &acc[0][g], G_MAX);
 }
 
 INLINE void chunk_put_side(struct chunk *c, int g, int64_t b, const enum extra extra, const struct side *side)
@@ -211,8 +225,9 @@ INLINE void chunk_put_side(struct chunk *c, int g, int64_t b, const enum extra e
 }
 
 #ifndef __AVX512VNNI__
-/* Sizes times activations with the weights' signs: on AVX2 one instruction. On AVX-512 negative weights meet ~x, that
- * is -x - 1, so the sum comes out short by their sizes: `flipped`. */
+/* Sizes times activations with the weights' signs: on AVX2 one instruction. On
+ * AVX-512 negative weights meet ~x, that is -x - 1, so the sum comes out short
+ * by their sizes: `flipped`. */
 INLINE void chunk_dot_signed(vi *sum, const struct chunk *c, int64_t b, vi (*w)[WORDS], const int8_t *q)
 {
     UNROLL for (int g = 0; g < G_MANY; g++) sum[g] = vi_load(c->flipped[g][b]);
@@ -250,7 +265,8 @@ INLINE void chunk_put(struct chunk *c, int g, int64_t b, const int bits, const v
     UNROLL for (int i = 0; i < WORDS; i++) vi_store(c->w[g][b][i], w[i]);
 }
 
-/* A chunk of k past R rows, `row` and on of a tile of the activations; between chunks the sums wait. */
+/* A chunk of k past R rows, `row` and on of a tile of the activations; between
+ * chunks the sums wait. */
 INLINE void tile_many(const struct int8_tile *t, const int bits, const enum extra extra, int row, const int R)
 {
     const int G = G_MANY, parts = START_PARTS(extra);
