@@ -29,7 +29,7 @@ static enum status serve(struct bundle *bundle, struct pool *pool, const struct 
 
 enum status cmd_serve(int argc, char **argv, struct error *err)
 {
-    struct cli_model m = {.draft_tokens = CLI_DRAFT_TOKENS};
+    struct cli_model m = {.draft_tokens = CLI_DRAFT_TOKENS, .any_task = true};
     struct gateway_options g = {.signals = true};
     int64_t port = 8080, drain_s = 0, stall_s = 60;
     uint64_t request_bytes = 0;
@@ -59,6 +59,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         {"log-level", 0, CLI_TEXT, &level, "L", "debug, info, warn, error or off (default info)"},
         CLI_SERVING_OPTIONS(m),
         CLI_DRAFT_OPTIONS(m),
+        CLI_POOLING_OPTION(m),
         CLI_MODEL_OPTIONS(m),
     };
     const struct cli_spec spec = {

@@ -226,10 +226,13 @@ static void *embed_main(void *arg)
     for (;;) {
         end_jobs(e);
         e->n_running = 0;
+        if (!e->first)
+            thread_mark("engine", "waits for requests");
         while (!e->first && !e->stopping)
             pthread_cond_wait(&e->wake, &e->lock);
         if (!e->first)
             break;
+        thread_mark("engine", "embeds texts");
         batch_take(e);
         e->stats.last_step_ns = clock_ns();
         pthread_mutex_unlock(&e->lock);

@@ -5,9 +5,17 @@
 #include "engine/engine.h"
 #include "speech/speech.h"
 
+enum { EMBED_INPUTS_MAX = 2048 };
 enum { ASK_CHOICES_MAX = 16, ASK_SEQUENCES_MAX = 128, ASK_PARAM_MAX = 96 };
 
-enum ask_kind { ASK_CHAT = 1, ASK_COMPLETION = 2, ASK_TOKENIZE = 4, ASK_DETOKENIZE = 8 };
+enum ask_kind {
+    ASK_CHAT = 1,
+    ASK_COMPLETION = 2,
+    ASK_TOKENIZE = 4,
+    ASK_DETOKENIZE = 8,
+    ASK_EMBED = 16, /* vectors of `prompts`: see embed */
+    ASK_RERANK = 32 /* how well each of `prompts` answers embed.query */
+};
 
 enum tool_choice { TOOLS_AUTO, TOOLS_NONE, TOOLS_REQUIRED, TOOLS_NAMED };
 enum thinking { THINKING_FREE, THINKING_ON, THINKING_OFF };
@@ -53,6 +61,13 @@ struct ask {
     int n;                 /* choices a prompt */
     int priority;          /* smaller goes first */
     struct str cache_salt; /* shares KV blocks only with requests that have the same */
+    struct ask_embed {
+        int dimensions; /* 0 = all */
+        int truncate;   /* 0 = too long is an error; -1 = to what the model takes; else to so many tokens */
+        int top_n;      /* 0 = all */
+        bool base64, normalize, return_documents, raw_scores;
+        struct str prompt_name, query;
+    } embed;
     /* how to answer */
     bool stream, include_usage, echo;
     bool raw, unload;   /* Ollama: no template; keep_alive 0 */

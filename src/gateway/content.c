@@ -256,6 +256,10 @@ static bool make(struct job *j, struct arena *parsed)
     if (!g->bundle->tokenizer)
         return refuse(&j->why, 400, "unsupported_value", NULL,
                       "this model has no tokenizer: it cannot be asked in text");
+    if (j->kind & (ASK_EMBED | ASK_RERANK))
+        return embed_content(j);
+    if (!embed_leaves(j))
+        return false;
     if (j->kind != ASK_DETOKENIZE && !j->ask.immediate && !make_prompts(j))
         return false;
     if (j->kind == ASK_DETOKENIZE || j->kind == ASK_TOKENIZE || j->ask.immediate) {

@@ -63,6 +63,8 @@ static bool is_finished(const struct choice *c)
 
 bool generate_over(struct job *j)
 {
+    if (j->embed)
+        return embed_over(j);
     for (int i = 0; i < j->n_submitted; i++)
         if (!is_finished(&j->choices[i]))
             return false;
@@ -71,6 +73,8 @@ bool generate_over(struct job *j)
 
 void generate_cancel(struct job *j)
 {
+    if (j->embed)
+        embed_cancel(j);
     for (int i = 0; i < j->n_submitted; i++)
         if (!is_finished(&j->choices[i]))
             engine_cancel(j->g->engine, j->choices[i].request.id);
@@ -304,6 +308,10 @@ static void end_answered(struct job *j)
 
 void generate_pump(struct job *j)
 {
+    if (j->embed) {
+        embed_pump(j);
+        return;
+    }
     struct refusal why;
     bool all_said = true;
     for (int i = 0; i < j->n_choice; i++) {

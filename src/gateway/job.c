@@ -8,6 +8,7 @@
 static size_t job_bytes(const struct job *j)
 {
     size_t n = j->body.capacity + j->request.capacity + j->answer.capacity + j->echo.capacity + j->out.capacity;
+    n += embed_bytes(j);
     for (int i = 0; i < j->n_prompt; i++)
         n += j->prompts[i].capacity * sizeof *j->prompts[i].ids;
     for (int i = 0; i < j->n_choice; i++) {
@@ -55,10 +56,16 @@ static void on_task(void *ctx)
             j->phase = JOB_DONE;
         else if (j->why.http || j->answered)
             answer_content(j);
+        else if (j->embed)
+            embed_start(j);
         else
             generate_start(j);
     } else if (j->phase == JOB_GENERATE) {
         generate_pump(j);
+    } else if (j->phase == JOB_WRITE) {
+        if (j->x)
+            answer_content(j);
+        j->phase = JOB_DONE;
     }
     if (j->phase == JOB_DONE && generate_over(j))
         job_free(j);
@@ -143,6 +150,7 @@ void job_free(struct job *j)
     buf_free(&j->answer);
     buf_free(&j->out);
     buf_free(&j->echo);
+    embed_free(j);
     arena_free(&j->arena);
     budget_hold(&g->memory, &j->held, 0, 0);
     mem_free(j);

@@ -299,6 +299,15 @@ void openai_write_answer(struct job *j, struct buf *out)
 
 /* ---- models ---- */
 
+/* What it can be asked for. */
+static void put_task(struct json_writer *w, const struct model_config *c)
+{
+    static const char *const tasks[] = {[TASK_GENERATE] = "generate", [TASK_EMBED] = "embed", [TASK_SCORE] = "score"};
+    json_put_str(w, "task", str_of(tasks[c->task]));
+    if (c->task == TASK_EMBED)
+        json_put_int(w, "dimensions", c->n_out);
+}
+
 void openai_write_model(const struct gateway *g, struct json_writer *w)
 {
     struct engine_stats s;
@@ -312,6 +321,7 @@ void openai_write_model(const struct gateway *g, struct json_writer *w)
     json_put_str(w, "root", str_of(g->bundle->id));
     put_null(w, "parent");
     json_put_int(w, "max_model_len", s.n_ctx);
+    put_task(w, model_config(g->bundle->model));
     json_put_str(w, "type", STR("model")); /* from here on: as Anthropic's clients read it */
     json_put_str(w, "display_name", str_of(g->bundle->id));
     ollama_put_time(w, "created_at", (uint64_t)g->created * 1000000000);

@@ -2,6 +2,7 @@
  *
  *   JOB_CONTENT  a worker parses, renders, tokenizes        (content.c, protocol.c)
  *   JOB_GENERATE the engine calls back, the loop writes     (generate.c, say.c, the protocol's writers, wire.c)
+ *   JOB_WRITE    of embeddings: a worker writes the answer (embed.c)
  *   JOB_DONE     answered or abandoned: freed on the loop
  */
 #ifndef GATEWAY_PRIVATE_H
@@ -51,7 +52,7 @@ struct gateway {
 };
 
 /* ---- one POST ---- */
-enum job_phase { JOB_CONTENT, JOB_GENERATE, JOB_DONE };
+enum job_phase { JOB_CONTENT, JOB_GENERATE, JOB_WRITE, JOB_DONE };
 
 struct mail { /* a token event as it travels from the engine to the loop; then n_text bytes, n_top candidates */
     int32_t id;
@@ -123,6 +124,7 @@ struct job {
     struct speech_tools tools; /* count 0: none */
     bool thinking;             /* the prompt opens reasoning */
     bool answered;             /* by the worker: in answer */
+    struct embed_work *embed;  /* of ASK_EMBED and ASK_RERANK, else NULL */
     struct buf answer;         /* of tokenize and detokenize */
     struct ids *prompts;       /* [n_prompt] tokenized */
     struct buf echo;           /* text of the prompts, ends in echo_end */
@@ -158,6 +160,22 @@ void generate_ping(struct job *j, uint64_t now_ns);
 bool generate_over(struct job *j); /* the engine will not call back any more */
 /* job.c */
 void make_id(struct gateway *g, char *out, size_t size, const char *prefix); /* hard to guess, hex */
+extern const struct protocol openai_embeddings, jina_rerank;
+/* embed.c: an ASK_EMBED or ASK_RERANK of any protocol, whose `answer` writes what was computed */
+bool embed_content(struct job *j); /* on a worker: texts to ids */
+bool embed_leaves(struct job *j);  /* on a worker: whether the model can do something else, as is asked */
+void embed_start(struct job *j);   /* these on the loop */
+void embed_pump(struct job *j);
+void embed_cancel(struct job *j);
+bool embed_over(const struct job *j);
+void embed_write(struct job *j); /* on a worker: calls `answer` */
+size_t embed_bytes(const struct job *j);
+void embed_free(struct job *j);
+/* For `answer`: text i's vector as asked for (shortened, divided by its length); returns its length. */
+int embed_row(const real **out, const struct job *j, int i);
+int embed_tokens(const struct job *j);
+void openai_answer_embeddings(struct job *j, struct buf *out);
+void openai_answer_rerank(struct job *j, struct buf *out);
 /* worker.c */
 MUST_USE enum status workers_create(struct worker_queue **out, int n_thread, struct error *err);
 bool workers_put(struct worker_queue *w, struct job *j); /* false when full */

@@ -24,7 +24,7 @@ static bool check(struct parse *p)
     const char *param = NULL;
     if (!read_check_model(p))
         return false;
-    if (a->n * a->n_prompt > ASK_SEQUENCES_MAX)
+    if (!(a->kind & (ASK_EMBED | ASK_RERANK)) && a->n * a->n_prompt > ASK_SEQUENCES_MAX)
         return refuse(p->why, 400, "invalid_value", "n", "n times the number of prompts is more than %d",
                       ASK_SEQUENCES_MAX);
     if (a->sampling.top_k < 0)

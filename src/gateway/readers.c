@@ -141,7 +141,7 @@ static bool read_ids(struct parse *p, const char *name, const struct json *v, st
     return true;
 }
 
-static bool read_one_prompt(struct parse *p, const char *name, const struct json *v, struct ask_prompt *out)
+bool read_text_or_ids(struct parse *p, const char *name, const struct json *v, struct ask_prompt *out)
 {
     if (json_is(v, JSON_ARRAY))
         return read_ids(p, name, v, out);
@@ -164,9 +164,9 @@ bool read_prompt(struct parse *p, const char *name, const struct json *v)
     p->out->prompts = prompts;
     p->out->n_prompt = (int)n;
     if (!many)
-        return read_one_prompt(p, name, v, prompts);
+        return read_text_or_ids(p, name, v, prompts);
     JSON_EACH (item, v)
-        if (!read_one_prompt(p, name, item, &prompts[i++]))
+        if (!read_text_or_ids(p, name, item, &prompts[i++]))
             return false;
     return true;
 }

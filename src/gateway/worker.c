@@ -35,8 +35,12 @@ static void *work(void *arg)
 {
     for (struct job *j; (j = take(arg));) {
         struct loop *loop = j->g->loop;
-        thread_mark("worker", "reads a request");
-        content_make(j);
+        bool writes = j->phase == JOB_WRITE; /* the loop said so before it handed the job over */
+        thread_mark("worker", writes ? "writes an answer" : "reads a request");
+        if (writes)
+            embed_write(j);
+        else
+            content_make(j);
         thread_mark("worker", "waits for requests");
         loop_wake(loop, &j->task); /* from here on the job is the loop's */
     }

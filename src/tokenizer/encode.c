@@ -394,3 +394,10 @@ void tokenizer_shorten(const struct tokenizer *tok, struct ids *ids, size_t max)
     memmove(ids->ids + max - n_after, ids->ids + ids->count - n_after, n_after * sizeof *ids->ids);
     ids->count = max;
 }
+
+bool tokenizer_frames(const struct tokenizer *tok, const int32_t *ids, size_t n)
+{
+    size_t n_before = (size_t)tok->n_before, n_after = (size_t)tok->n_after;
+    return n >= n_before + n_after && memcmp(ids, tok->before, n_before * sizeof *ids) == 0 &&
+           memcmp(ids + n - n_after, tok->after, n_after * sizeof *ids) == 0;
+}

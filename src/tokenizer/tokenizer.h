@@ -48,6 +48,8 @@ MUST_USE enum status tokenizer_encode_pieces(const struct tokenizer *tok, struct
  * `max` ids: the second text is cut at its end; ST_INVALID when the first leaves it no room. */
 MUST_USE enum status tokenizer_encode_pair(const struct tokenizer *tok, struct ids *out, size_t *first, struct str a,
                                            struct str b, size_t max, struct error *err);
+/* Whether ids begin and end with what the post-processor adds: others were hardly made by this tokenizer. */
+bool tokenizer_frames(const struct tokenizer *tok, const int32_t *ids, size_t n);
 /* Cuts ids made with TOKENIZE_ADD to at most `max`: the text loses its end, what the post-processor adds stays. */
 void tokenizer_shorten(const struct tokenizer *tok, struct ids *ids, size_t max);
 

@@ -39,6 +39,7 @@ struct engine {
 static struct {
     int hold, delay_us, queue_max, frozen; /* frozen: the last step seems two minutes old */
     int priority;                          /* of the last request */
+    enum model_task task;
 } fake = {.queue_max = 1000};
 
 static struct bundle fake_bundle = {.id = "fake",
@@ -258,9 +259,43 @@ const struct bundle *engine_bundle(const struct engine *e)
 
 const struct model_config *model_config(const struct model *m)
 {
-    static const struct model_config config = {.n_vocab = FAKE_VOCAB};
+    static struct model_config config = {.n_vocab = FAKE_VOCAB, .n_ctx = 64, .n_label = 1};
     (void)m;
+    config.task = fake.task;
+    config.n_out = fake.task == TASK_EMBED ? 4 : 1;
     return &config;
+}
+
+struct str model_prompt(const struct model *m, struct str name)
+{
+    (void)m;
+    return name.ptr && !str_is(name, "query") ? (struct str){0} : STR("");
+}
+
+/* At once, on the caller's thread: every number is the text's length in tokens. */
+enum status engine_embed(struct engine *e, struct embed_request *r, struct error *err)
+{
+    struct finish_event end = {.finish = FINISH_STOP};
+    int n_out = model_config(NULL)->n_out;
+    (void)e, (void)err;
+    for (int i = 0; i < r->n_text; i++) {
+        end.n_prompt += r->texts[i].n_id;
+        for (int k = 0; k < n_out; k++)
+            r->out[i * n_out + k] = (real)r->texts[i].n_id;
+    }
+    r->on_finish(r->ctx, &end);
+    return ST_OK;
+}
+
+void embed_unit(real *v, int n)
+{
+    for (int i = 0; i < n; i++)
+        v[i] /= (real)n;
+}
+
+real embed_sigmoid(real logit)
+{
+    return logit / (1 + logit);
 }
 
 void sampling_defaults(struct sampling *s)
@@ -318,6 +353,27 @@ enum status tokenizer_encode_pieces(const struct tokenizer *tok, struct ids *out
     for (size_t i = 0; i < n; i++)
         TRY(tokenizer_encode(tok, out, pieces[i].text, pieces[i].plain ? 0 : flags, err));
     return ST_OK;
+}
+
+enum status tokenizer_encode_pair(const struct tokenizer *tok, struct ids *out, size_t *first, struct str a,
+                                  struct str b, size_t max, struct error *err)
+{
+    (void)max;
+    TRY(tokenizer_encode(tok, out, a, TOKENIZE_ADD, err));
+    *first = out->count;
+    return tokenizer_encode(tok, out, b, 0, err);
+}
+
+void tokenizer_shorten(const struct tokenizer *tok, struct ids *ids, size_t max)
+{
+    (void)tok;
+    ids->count = ids->count < max ? ids->count : max;
+}
+
+bool tokenizer_frames(const struct tokenizer *tok, const int32_t *ids, size_t n)
+{
+    (void)tok;
+    return n > 0 && ids[0] == FAKE_SPECIAL + 1;
 }
 
 enum status tokenizer_decode(const struct tokenizer *tok, struct buf *out, const int32_t *ids, size_t n, unsigned flags,

@@ -140,6 +140,34 @@ static void test_gateway_tokenize_and_users_cannot_write_special_tokens(void **s
     http1_free(&a);
 }
 
+static void test_gateway_embeds_and_ranks(void **state)
+{
+    struct http1 a;
+    (void)state;
+    fake.task = TASK_EMBED;
+    const struct json *doc =
+        ask(&a, "POST", "/v1/embeddings", "{\"input\":[\"ab\",[257,99]],\"normalize\":false}", NULL);
+    assert_int_equal(json_count(json_get(doc, "data")), 2);
+    assert_true(json_real(json_at(json_get(json_at(json_get(doc, "data"), 0), "embedding"), 3), 0) == 3);
+    assert_true(json_real(json_at(json_get(json_at(json_get(doc, "data"), 1), "embedding"), 0), 0) == 2);
+    assert_int_equal(json_int(json_get(json_get(doc, "usage"), "prompt_tokens"), 0), 5);
+    doc = ask(&a, "POST", "/v1/embeddings", "{\"input\":\"ab\",\"dimensions\":3,\"encoding_format\":\"base64\"}", NULL);
+    want_text(json_at(json_get(doc, "data"), 0), "embedding", "AACAPwAAgD8AAIA/"); /* 1, 1, 1 */
+    fake.task = TASK_SCORE;
+    doc = ask(&a, "POST", "/v1/rerank",
+              "{\"query\":\"q\",\"documents\":[\"a\",\"abc\",\"ab\"],\"top_n\":2,"
+              "\"return_documents\":true}",
+              NULL);
+    const struct json *results = json_get(doc, "results");
+    assert_int_equal(json_count(results), 2);
+    assert_int_equal(json_int(json_get(json_at(results, 0), "index"), -1), 1);
+    assert_int_equal(json_int(json_get(json_at(results, 1), "index"), -1), 2);
+    want_text(json_get(json_at(results, 0), "document"), "text", "abc");
+    ask(&a, "POST", "/v1/chat/completions", CHAT(""), NULL);
+    assert_int_equal(a.status, 400);
+    fake.task = TASK_GENERATE;
+}
+
 static void test_gateway_refuses_by_name(void **state)
 {
     static const struct {
@@ -765,6 +793,7 @@ int main(void)
         ON_SERVER(test_gateway_completions),
         ON_SERVER(test_gateway_echoes_log_probabilities),
         ON_SERVER(test_gateway_tokenize_and_users_cannot_write_special_tokens),
+        ON_SERVER(test_gateway_embeds_and_ranks),
         ON_SERVER(test_gateway_refuses_by_name),
         cmocka_unit_test(test_gateway_priority_is_the_operators_to_grant),
         ON_SERVER(test_gateway_serves_without_a_usable_template),

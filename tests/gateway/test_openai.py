@@ -150,7 +150,8 @@ def test_errors():
     expect(openai.BadRequestError, lambda: client.chat.completions.create(model=S.model, messages=[]), "messages")
     expect(openai.BadRequestError,
            lambda: client.completions.create(model=S.model, prompt="word " * 2000), "prompt", "context_length_exceeded")
-    expect(openai.NotFoundError, lambda: client.embeddings.create(model=S.model, input="x"), None, "unknown_url")
+    expect(openai.BadRequestError, lambda: client.embeddings.create(model=S.model, input="x"), "model", "unsupported_value")
+    expect(openai.NotFoundError, lambda: client.fine_tuning.jobs.list(), None, "unknown_url")
 
 
 def test_sixteen_at_once_equal_one_alone():
