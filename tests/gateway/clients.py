@@ -1,0 +1,127 @@
+"""Real clients from PyPI against the stand-in engine with a Hermes template: tools, reasoning, streams, errors.
+
+    clients.py URL        each client that is not installed is skipped; exit 77 when none is here
+"""
+import importlib.util
+import json
+import os
+import sys
+
+URL = sys.argv[1]
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would ask the network
+CALL = '<think>hm</think>Ok.<tool_call>{"name": "f", "arguments": {"n": 1}}</tool_call>'
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
+TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": SCHEMA}}
+
+
+def said(text):
+    return [{"role": "user", "content": "SAY " + text}]
+
+
+def test_openai():
+    import openai
+    c = openai.OpenAI(base_url=URL + "/v1", api_key="none", max_retries=0)
+    m = c.chat.completions.create(model="fake", messages=said(CALL), tools=[TOOL]).choices[0]
+    assert m.finish_reason == "tool_calls" and m.message.content == "Ok." and m.message.reasoning_content == "hm"
+    assert json.loads(m.message.tool_calls[0].function.arguments) == {"n": 1}
+    with c.chat.completions.stream(model="fake", messages=said(CALL), tools=[TOOL]) as stream:
+        done = [e for e in stream if e.type == "tool_calls.function.arguments.done"]
+        final = stream.get_final_completion().choices[0]
+    assert done[0].name == "f" and final.message.tool_calls[0].id.startswith("call_")
+    history = said("x")[:1] + [m.message, {"role": "tool", "tool_call_id": m.message.tool_calls[0].id, "content": "42"},
+                               *said("done")]
+    assert c.chat.completions.create(model="fake", messages=history, tools=[TOOL]).choices[0].message.content
+    try:
+        c.chat.completions.create(model="fake", messages=said("x"), tools=[TOOL], tool_choice="sometimes")
+        raise AssertionError("not refused")
+    except openai.BadRequestError as e:
+        assert e.param == "tool_choice" and e.request_id
+
+
+def test_anthropic():
+    import anthropic
+    c = anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0)
+    tool = {"name": "f", "description": "d", "input_schema": SCHEMA}
+    m = c.messages.create(model="fake", max_tokens=400, messages=said(CALL), tools=[tool])
+    assert [b.type for b in m.content] == ["thinking", "text", "tool_use"] and m.stop_reason == "tool_use"
+    assert m.content[2].input == {"n": 1} and m.usage.output_tokens > 10
+    with c.messages.stream(model="fake", max_tokens=400, messages=said(CALL), tools=[tool]) as stream:
+        text = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    assert text == "Ok." and final.content[2].input == {"n": 1} and final.content[0].thinking == "hm"
+    history = said("x") + [{"role": "assistant", "content": final.content},
+                           {"role": "user", "content": [{"type": "tool_result", "tool_use_id": final.content[2].id,
+                                                         "content": "42"}, {"type": "text", "text": "SAY done"}]}]
+    assert c.messages.create(model="fake", max_tokens=9, messages=history, tools=[tool]).content[0].text
+    assert c.beta.messages.create(model="fake", max_tokens=40, messages=said("hi"),
+                                  betas=["interleaved-thinking-2025-05-14"]).content[0].text == "hi"
+    assert c.messages.count_tokens(model="fake", messages=said("x")).input_tokens == 6
+    assert [m.id for m in c.models.list()] == ["fake"]
+    try:
+        c.messages.create(model="claude-none", max_tokens=1, messages=said("x"))
+        raise AssertionError("not refused")
+    except anthropic.NotFoundError as e:
+        assert e.request_id and e.body["type"] == "error"
+
+
+def test_ollama():
+    import ollama
+    c = ollama.Client(host=URL)
+    r = c.chat(model="fake", messages=said(CALL), tools=[TOOL])
+    assert r.message.tool_calls[0].function.arguments == {"n": 1} and r.message.content == "Ok."
+    assert r.message.thinking == "hm" and r.eval_count > 10 and r.done_reason == "stop"
+    parts = list(c.chat(model="fake:latest", messages=said(CALL), tools=[TOOL], stream=True))
+    assert "".join(p.message.content or "" for p in parts) == "Ok." and parts[-1].done
+    assert c.generate(model="fake", prompt="SAY yes").response == "yes"
+    assert c.list().models[0].model == "fake:latest" and c.ps().models[0].model == "fake:latest"
+    assert "tools" in c.show("fake").capabilities
+    history = said("x") + [r.message, {"role": "tool", "tool_name": "f", "content": "42"}, *said("done")]
+    assert c.chat(model="fake", messages=history).message.content
+    try:
+        c.chat(model="none", messages=said("x"))
+        raise AssertionError("not refused")
+    except ollama.ResponseError as e:
+        assert e.status_code == 404 and "none" in e.error
+
+
+def test_langchain_openai():
+    from langchain_openai import ChatOpenAI
+    c = ChatOpenAI(base_url=URL + "/v1", api_key="none", model="fake", max_retries=0).bind_tools([TOOL])
+    m = c.invoke("SAY " + CALL)
+    assert m.tool_calls[0]["name"] == "f" and m.tool_calls[0]["args"] == {"n": 1}
+    whole = None
+    for chunk in c.stream("SAY " + CALL):
+        whole = chunk if whole is None else whole + chunk
+    assert whole.tool_calls[0]["args"] == {"n": 1} and whole.content == "Ok."
+
+
+def test_litellm():
+    import litellm
+    litellm.suppress_debug_info = True
+    r = litellm.completion(model="openai/fake", api_base=URL + "/v1", api_key="none", messages=said(CALL), tools=[TOOL])
+    assert r.choices[0].message.tool_calls[0].function.name == "f"
+    r = litellm.completion(model="anthropic/fake", api_base=URL, api_key="none", max_tokens=400, messages=said(CALL),
+                           tools=[TOOL])
+    assert json.loads(r.choices[0].message.tool_calls[0].function.arguments) == {"n": 1}
+    text = ""
+    for chunk in litellm.completion(model="ollama_chat/fake", api_base=URL, messages=said("yes"), stream=True):
+        text += chunk.choices[0].delta.content or ""
+    assert text == "yes"
+
+
+if __name__ == "__main__":
+    ran = 0
+    for name, test in list(globals().items()):
+        if not name.startswith("test_"):
+            continue
+        if importlib.util.find_spec(name[5:].split(".")[0]) is None:
+            print("skipped:", name[5:], "is not installed", flush=True)
+            continue
+        try:
+            test()
+        except ModuleNotFoundError as e:  # a client that lacks a part of itself
+            print("skipped:", name[5:], e, flush=True)
+            continue
+        ran += 1
+        print("ok", name, flush=True)
+    sys.exit(0 if ran else 77)
