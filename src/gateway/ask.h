@@ -70,9 +70,11 @@ struct ask {
     } embed;
     /* how to answer */
     bool stream, include_usage, echo;
-    bool raw, unload;   /* Ollama: no template; keep_alive 0 */
-    bool immediate;     /* nothing is to be generated */
-    bool return_replay; /* with all that proves the answer: docs/replay.md */
+    bool raw, unload;                  /* Ollama: no template; keep_alive 0 */
+    bool store;                        /* Responses: keep it for the next request, with */
+    struct str conversation, repeated; /* the messages so far, and the members its object repeats: JSON, no brackets */
+    bool immediate;                    /* nothing is to be generated */
+    bool return_replay;                /* with all that proves the answer: docs/replay.md */
 };
 
 /* Why not, as the client will read it. */

@@ -219,10 +219,13 @@ static bool keep(struct job *j)
         good = good && copy;
         a->stops[i] = str_n(copy, a->stops[i].len);
     }
-    if (a->cache_salt.len) {
-        char *copy = arena_copy(&j->arena, a->cache_salt);
+    struct str *texts[] = {&a->cache_salt, &a->conversation, &a->repeated};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        if (!texts[i]->ptr)
+            continue;
+        char *copy = arena_copy(&j->arena, *texts[i]);
         good = good && copy;
-        a->cache_salt = str_n(copy, a->cache_salt.len);
+        *texts[i] = str_n(copy, texts[i]->len);
     }
     if (a->tools)
         good = good && speech_tools_make(&j->tools, a->tools, &j->arena);
@@ -245,7 +248,8 @@ static bool make_fingerprint(struct job *j)
 static bool make(struct job *j, struct arena *parsed)
 {
     struct gateway *g = j->g;
-    if (!protocol_parse(&j->ask, j->protocol, buf_str(&j->body), g->bundle, &g->voice, parsed, &j->why))
+    const struct parse_context with = {g->bundle, &g->voice, g->store};
+    if (!protocol_parse(&j->ask, j->protocol, buf_str(&j->body), &with, parsed, &j->why))
         return false;
     j->kind = j->ask.kind;
     j->model = str_n(arena_copy(&j->arena, j->ask.model), j->ask.model.len);

@@ -10,11 +10,13 @@
 #include "gateway/ask.h"
 
 #include "base/json.h"
+#include "gateway/store.h"
 
 struct parse {
     struct ask *out;
     const struct bundle *bundle;
     const struct voice *voice;
+    struct store *store; /* responses to continue */
     struct arena *arena;
     struct refusal *why;
     const struct json *body;

@@ -15,7 +15,7 @@
 #include <signal.h>
 #include <stdio.h>
 
-enum { TICK_MS = 100, REQUEST_BYTES = 1 << 30 };
+enum { TICK_MS = 100, REQUEST_BYTES = 1 << 30, STORE_BYTES = 64 << 20 };
 
 /* ---- routes ---- */
 
@@ -97,6 +97,21 @@ static void route_health(struct gateway *g, struct http_exchange *x)
     struct engine_stats s;
     bool stalled = engine_stalled(g, &s);
     answer_state(g, x, !stalled, stalled ? "stalled" : "ok");
+}
+
+static void route_response(struct gateway *g, struct http_exchange *x)
+{
+    responses_get(g, x);
+}
+
+static void route_response_delete(struct gateway *g, struct http_exchange *x)
+{
+    responses_delete(g, x);
+}
+
+static void route_response_cancel(struct gateway *g, struct http_exchange *x)
+{
+    responses_cancel(g, x);
 }
 
 static void route_tags(struct gateway *g, struct http_exchange *x)
@@ -352,6 +367,8 @@ enum status gateway_create(struct gateway **out, struct engine *engine, const st
     if (st == ST_OK && !voice_make(&g->voice, g->bundle, options->tool_format))
         st = fail(err, ST_INVALID, "--tool-format %s: expected auto, %s", options->tool_format, speech_names());
     if (st == ST_OK)
+        st = store_create(&g->store, g->memory.max / 8 < STORE_BYTES ? g->memory.max / 8 : STORE_BYTES, err);
+    if (st == ST_OK)
         st = loop_create(&g->loop, err);
     if (st == ST_OK)
         st = workers_create(&g->workers, g->options.n_worker, err);
@@ -404,6 +421,7 @@ void gateway_destroy(struct gateway *g)
     while (g->jobs)
         job_free(g->jobs);
     loop_destroy(g->loop);
+    store_destroy(g->store);
     tls_close(g->tls);
     metrics_free(g->metrics);
     pthread_mutex_destroy(&g->mail_lock);

@@ -279,7 +279,8 @@ static bool failed_choice(struct job *j, struct refusal *why)
         if (c->failed)
             return !refuse(why, 503, NULL, NULL, "out of memory");
         if (c->said_end && c->end.finish == FINISH_CANCELED)
-            return !refuse(why, 503, "server_is_overloaded", NULL, "the server is stopping");
+            return !refuse(why, j->cancelled ? 499 : 503, j->cancelled ? "cancelled" : "server_is_overloaded", NULL,
+                           j->cancelled ? "the response was cancelled" : "the server is stopping");
         if (c->said_end && c->end.finish == FINISH_ERROR)
             return !refuse(why, status_row(c->end.status)->http >= 400 ? status_row(c->end.status)->http : 500, NULL,
                            NULL, "%s", c->end_message);

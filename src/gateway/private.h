@@ -10,6 +10,7 @@
 
 #include "gateway/gateway.h"
 #include "gateway/protocol.h"
+#include "gateway/store.h"
 
 #include "base/budget.h"
 #include "base/json.h"
@@ -27,6 +28,7 @@ struct gateway {
     struct engine *engine;
     const struct bundle *bundle;
     struct voice voice; /* the bundle's */
+    struct store *store;
     struct loop *loop;
     struct tls *tls;
     struct http_server *server;
@@ -123,6 +125,8 @@ struct job {
     struct json_writer writer;
     struct speech_tools tools; /* count 0: none */
     bool thinking;             /* the prompt opens reasoning */
+    int64_t sequence;          /* events written (Responses numbers them) */
+    bool cancelled;            /* by a request of its own */
     bool answered;             /* by the worker: in answer */
     struct embed_work *embed;  /* of ASK_EMBED and ASK_RERANK, else NULL */
     struct buf answer;         /* of tokenize and detokenize */
@@ -232,6 +236,19 @@ void anthropic_fail(struct job *j, const struct refusal *why);
 void anthropic_ping(struct job *j);
 void anthropic_answer(struct job *j, struct buf *out);
 void anthropic_answer_count(struct job *j, struct buf *out);
+/* responses_write.c, responses_routes.c */
+void responses_begin(struct job *j);
+void responses_open(struct job *j, struct choice *c, const struct block *b);
+void responses_delta(struct job *j, struct choice *c, const struct block *b, struct str text);
+void responses_close(struct job *j, struct choice *c, const struct block *b);
+void responses_end(struct job *j);
+void responses_fail(struct job *j, const struct refusal *why);
+void responses_ping(struct job *j);
+void responses_answer(struct job *j, struct buf *out);
+void responses_put_call(struct buf *calls, struct str id, struct str name, struct str arguments);
+void responses_get(struct gateway *g, struct http_exchange *x);
+void responses_delete(struct gateway *g, struct http_exchange *x);
+void responses_cancel(struct gateway *g, struct http_exchange *x);
 /* ollama_write.c */
 void ollama_delta(struct job *j, struct choice *c, const struct block *b, struct str text);
 void ollama_close(struct job *j, struct choice *c, const struct block *b);

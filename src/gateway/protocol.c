@@ -34,12 +34,13 @@ static bool check(struct parse *p)
     return tools_check(p) && thinking_apply(p);
 }
 
-bool protocol_parse(struct ask *out, const struct protocol *protocol, struct str body, const struct bundle *bundle,
-                    const struct voice *voice, struct arena *arena, struct refusal *why)
+bool protocol_parse(struct ask *out, const struct protocol *protocol, struct str body, const struct parse_context *with,
+                    struct arena *arena, struct refusal *why)
 {
-    struct parse p = {.out = out, .bundle = bundle, .voice = voice, .arena = arena, .why = why};
+    struct parse p = {
+        .out = out, .bundle = with->bundle, .voice = with->voice, .store = with->store, .arena = arena, .why = why};
     struct error err;
-    set_defaults(out, protocol->kind, bundle);
+    set_defaults(out, protocol->kind, with->bundle);
     if (protocol->defaults)
         protocol->defaults(out);
     enum status st = json_parse(&p.body, arena, body, JSON_UNIQUE, &err);

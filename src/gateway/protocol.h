@@ -41,11 +41,16 @@ struct protocol {
     void (*answer)(struct job *j, struct buf *out); /* the whole; on the worker, when nothing is generated */
 };
 extern const struct protocol openai_chat, openai_completion, openai_tokenize, openai_detokenize;
-extern const struct protocol anthropic_messages, anthropic_count, ollama_chat, ollama_generate;
+extern const struct protocol anthropic_messages, anthropic_count, openai_responses, ollama_chat, ollama_generate;
 
+struct parse_context { /* what a request is read against */
+    const struct bundle *bundle;
+    const struct voice *voice;
+    struct store *store;
+};
 /* Fills *out from a request's body; arena keeps what out points to, and body must live as long. */
-bool protocol_parse(struct ask *out, const struct protocol *protocol, struct str body, const struct bundle *bundle,
-                    const struct voice *voice, struct arena *arena, struct refusal *why);
+bool protocol_parse(struct ask *out, const struct protocol *protocol, struct str body, const struct parse_context *with,
+                    struct arena *arena, struct refusal *why);
 
 /* How each family of routes writes an error; by the request's path. */
 typedef int refusal_fn(struct buf *out, const struct refusal *why, struct str request_id); /* the HTTP status */

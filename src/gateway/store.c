@@ -1,0 +1,139 @@
+#include "gateway/store.h"
+
+#include "base/mem.h"
+#include "base/rng.h"
+
+#include <pthread.h>
+
+enum { BUCKETS = 1024, ID_MAX = 64 };
+
+struct entry {
+    char id[ID_MAX];
+    struct buf body, conversation;
+    struct entry *chain;         /* of the bucket */
+    struct entry *newer, *older; /* by use */
+};
+struct store {
+    pthread_mutex_t lock;
+    struct entry *buckets[BUCKETS], *newest, *oldest;
+    size_t count, bytes, bytes_max;
+    uint64_t seed;
+};
+
+enum status store_create(struct store **out, size_t bytes_max, struct error *err)
+{
+    struct store *s = mem_alloc_zero(1, sizeof *s);
+    if (!s)
+        return fail_nomem(err, "gateway");
+    pthread_mutex_init(&s->lock, NULL);
+    s->bytes_max = bytes_max;
+    s->seed = rng_entropy();
+    *out = s;
+    return ST_OK;
+}
+
+static struct entry **slot_of(struct store *s, struct str id)
+{
+    struct entry **p = &s->buckets[str_hash(id, s->seed) % BUCKETS];
+    while (*p && !str_is(id, (*p)->id))
+        p = &(*p)->chain;
+    return p;
+}
+
+static size_t entry_bytes(const struct entry *e)
+{
+    return sizeof *e + e->body.capacity + e->conversation.capacity;
+}
+
+static void unlink_entry(struct store *s, struct entry *e)
+{
+    *(e->newer ? &e->newer->older : &s->newest) = e->older;
+    *(e->older ? &e->older->newer : &s->oldest) = e->newer;
+}
+
+static void link_newest(struct store *s, struct entry *e)
+{
+    e->newer = NULL;
+    e->older = s->newest;
+    *(s->newest ? &s->newest->newer : &s->oldest) = e;
+    s->newest = e;
+}
+
+static void remove_entry(struct store *s, struct entry *e)
+{
+    struct entry **p = slot_of(s, str_of(e->id));
+    *p = e->chain;
+    unlink_entry(s, e);
+    s->bytes -= entry_bytes(e);
+    s->count--;
+    buf_free(&e->body);
+    buf_free(&e->conversation);
+    mem_free(e);
+}
+
+void store_put(struct store *s, struct str id, struct buf *body, struct buf *conversation)
+{
+    struct entry *e = body->failed || conversation->failed || id.len >= ID_MAX ? NULL : mem_alloc_zero(1, sizeof *e);
+    if (!e) {
+        buf_free(body);
+        buf_free(conversation);
+        return;
+    }
+    memcpy(e->id, id.ptr, id.len);
+    e->body = *body;
+    e->conversation = *conversation;
+    pthread_mutex_lock(&s->lock);
+    if (*slot_of(s, id))
+        remove_entry(s, *slot_of(s, id));
+    struct entry **p = slot_of(s, id);
+    *p = e;
+    link_newest(s, e);
+    s->bytes += entry_bytes(e);
+    s->count++;
+    while (s->oldest && (s->bytes > s->bytes_max || s->count > STORE_ENTRIES_MAX))
+        remove_entry(s, s->oldest);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static bool copy_out(struct store *s, struct str id, struct buf *out, bool conversation)
+{
+    pthread_mutex_lock(&s->lock);
+    struct entry *e = *slot_of(s, id);
+    if (e) {
+        buf_append_str(out, buf_str(conversation ? &e->conversation : &e->body));
+        unlink_entry(s, e);
+        link_newest(s, e);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return e && !out->failed;
+}
+
+bool store_body(struct store *s, struct str id, struct buf *out)
+{
+    return copy_out(s, id, out, false);
+}
+
+bool store_conversation(struct store *s, struct str id, struct buf *out)
+{
+    return copy_out(s, id, out, true);
+}
+
+bool store_delete(struct store *s, struct str id)
+{
+    pthread_mutex_lock(&s->lock);
+    struct entry *e = *slot_of(s, id);
+    if (e)
+        remove_entry(s, e);
+    pthread_mutex_unlock(&s->lock);
+    return e != NULL;
+}
+
+void store_destroy(struct store *s)
+{
+    if (!s)
+        return;
+    while (s->oldest)
+        remove_entry(s, s->oldest);
+    pthread_mutex_destroy(&s->lock);
+    mem_free(s);
+}
