@@ -173,10 +173,9 @@ static bool make_conversation(struct parse *p, struct buf *out)
     struct json_writer w;
     struct buf now = {0};
     if (previous.len && !store_conversation(p->store, previous, out))
-        return out->failed
-                   ? field_no_memory(p)
-                   : refuse(p->why, 404, "previous_response_not_found", "previous_response_id",
-                            "previous_response_id: no response %.*s is kept here", STR_ARG(previous));
+        return out->failed ? field_no_memory(p)
+                           : refuse(p->why, 404, "previous_response_not_found", "previous_response_id",
+                                    "previous_response_id: no response %.*s is kept here", STR_ARG(previous));
     json_writer_init(&w, &now);
     json_begin_array(&w);
     bool good = put_input(p, &w, json_get(p->body, "input"));
