@@ -47,10 +47,10 @@ void answer_body(struct gateway *g, struct http_exchange *x, int status, const c
     if (body->failed) {
         refuse(&why, 503, NULL, NULL, "out of memory");
         answer_refusal(g, x, &why);
+        buf_free(body);
     } else {
-        http_respond(x, status, type, buf_str(body));
+        http_respond_take(x, status, type, body);
     }
-    buf_free(body);
 }
 
 void answer_json(struct gateway *g, struct http_exchange *x, int status, struct buf *body)

@@ -38,9 +38,12 @@ struct ask_prompt { /* text, or ids when ids != NULL */
     size_t n_id;
 };
 
+struct protocol;
+
 struct ask {
     enum ask_kind kind;
-    struct str model; /* ptr NULL: not named */
+    const struct protocol *protocol; /* who read it, and will write the answer */
+    struct str model;                /* ptr NULL: not named */
     /* what to continue */
     const struct json *messages; /* chat (and tokenize): normalised, contents are strings or null */
     const struct json *template_vars;

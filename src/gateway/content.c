@@ -248,10 +248,12 @@ static bool make_fingerprint(struct job *j)
 static bool make(struct job *j, struct arena *parsed)
 {
     struct gateway *g = j->g;
-    const struct parse_context with = {g->bundle, &g->voice, g->store};
+    const struct parse_context with = {g->bundle, &g->voice, g->store, j->socket != NULL};
     if (!protocol_parse(&j->ask, j->protocol, buf_str(&j->body), &with, parsed, &j->why))
         return false;
     j->kind = j->ask.kind;
+    j->protocol = j->ask.protocol;
+    j->ask.stream |= with.streams;
     j->model = str_n(arena_copy(&j->arena, j->ask.model), j->ask.model.len);
     if (j->ask.priority && !g->options.by_priority)
         return refuse(&j->why, 400, "invalid_value", "priority",

@@ -16,6 +16,7 @@ struct parse {
     struct ask *out;
     const struct bundle *bundle;
     const struct voice *voice;
+    bool streams;        /* the answer is a stream, whatever the body says */
     struct store *store; /* responses to continue */
     struct arena *arena;
     struct refusal *why;

@@ -99,6 +99,11 @@ static void route_health(struct gateway *g, struct http_exchange *x)
     answer_state(g, x, !stalled, stalled ? "stalled" : "ok");
 }
 
+static void route_socket(struct gateway *g, struct http_exchange *x)
+{
+    socket_start(g, x);
+}
+
 static void route_response(struct gateway *g, struct http_exchange *x)
 {
     responses_get(g, x);
@@ -293,6 +298,7 @@ static void tick(void *ctx)
     thread_mark("loop", "looks at the clock");
     __atomic_store_n(&g->beat_ns, now, __ATOMIC_RELAXED);
     watchdog_jobs(g);
+    socket_tick(g, now);
     for (struct job *j = g->jobs; j; j = j->next) {
         generate_ping(j, now);
         if (g->draining && now > g->drain_until_ns)

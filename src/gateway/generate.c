@@ -83,6 +83,8 @@ void generate_cancel(struct job *j)
 static void add_timing(struct job *j)
 {
     char ms[32];
+    if (j->socket)
+        return; /* its headers are long gone */
     snprintf(ms, sizeof ms, "%llu", (unsigned long long)((clock_ns() - j->begin_ns) / 1000000));
     http1_write_header(&j->x->headers, "openai-processing-ms", str_of(ms));
     if (j->fingerprint[0])
@@ -93,16 +95,17 @@ static void add_timing(struct job *j)
 static void end_refused(struct job *j, const struct refusal *why)
 {
     struct http_exchange *x = j->x;
-    j->x = NULL;
     j->phase = JOB_DONE;
     generate_cancel(j);
     telemetry_http(j->g, j->protocol->path, why->http);
-    if (x->phase == EXCHANGE_STREAM) {
-        j->protocol->fail(j, why);
-        wire_end(j, x);
-    } else {
-        answer_refusal(j->g, x, why);
+    if (!j->begun) {
+        job_refuse(j, why);
+        return;
     }
+    j->why = *why;
+    j->x = NULL;
+    j->protocol->fail(j, why);
+    wire_end(j, x);
 }
 
 /* The prompt's text, as a stream's first event; with logprobs that waits until the prompt's are all there. */
@@ -160,6 +163,7 @@ void generate_start(struct job *j)
     struct engine_stats s;
     engine_stats(j->g->engine, &s);
     j->phase = JOB_GENERATE;
+    make_id(j->g, j->id, sizeof j->id, j->protocol->id_prefix);
     j->choices = arena_alloc_zero(&j->arena, (size_t)j->n_prompt * (size_t)j->ask.n, sizeof *j->choices);
     if (!j->choices) {
         refuse(&why, 503, NULL, NULL, "out of memory");
@@ -337,7 +341,7 @@ void generate_ping(struct job *j, uint64_t now_ns)
         if (j->protocol->ping)
             j->protocol->ping(j);
         else if (j->wire->ping)
-            buf_append_str(&j->out, str_of(j->wire->ping));
+            buf_append(&j->out, j->wire->ping, j->wire->n_ping);
         wire_flush(j);
     }
     j->write_ns = now_ns;

@@ -24,9 +24,8 @@ bool job_hold(struct job *j, size_t limit)
     return budget_hold(&j->g->memory, &j->held, job_bytes(j), limit);
 }
 
-static void on_gone(void *user)
+void job_gone(struct job *j)
 {
-    struct job *j = user;
     j->x = NULL;
     if (j->phase == JOB_GENERATE) {
         j->phase = JOB_DONE;
@@ -36,16 +35,32 @@ static void on_gone(void *user)
         job_free(j);
 }
 
+static void on_gone(void *user)
+{
+    job_gone(user);
+}
+
+void job_refuse(struct job *j, const struct refusal *why)
+{
+    struct http_exchange *x = j->x;
+    j->x = NULL;
+    if (j->socket)
+        socket_refuse(j->socket, why);
+    else
+        answer_refusal(j->g, x, why);
+}
+
 static void answer_content(struct job *j)
 {
     struct http_exchange *x = j->x;
     j->phase = JOB_DONE;
-    j->x = NULL;
     telemetry_http(j->g, j->protocol->path, j->why.http ? j->why.http : 200);
-    if (j->why.http)
-        answer_refusal(j->g, x, &j->why);
-    else
-        http_respond(x, 200, "application/json", buf_str(&j->answer));
+    if (j->why.http) {
+        job_refuse(j, &j->why);
+        return;
+    }
+    j->x = NULL;
+    answer_json(j->g, x, 200, &j->answer);
 }
 
 static void on_task(void *ctx)
@@ -71,9 +86,8 @@ static void on_task(void *ctx)
         job_free(j);
 }
 
-static void on_writable(void *user)
+void job_writable(struct job *j)
 {
-    struct job *j = user;
     if (j->phase == JOB_GENERATE)
         generate_pump(j);
     if (j->phase == JOB_DONE && generate_over(j))
@@ -81,6 +95,11 @@ static void on_writable(void *user)
 }
 
 /* Ids tell nothing about other users' requests: a counter under a random key. */
+static void on_writable(void *user)
+{
+    job_writable(user);
+}
+
 void make_id(struct gateway *g, char *out, size_t size, const char *prefix)
 {
     uint64_t n = g->id_next++;
@@ -91,27 +110,46 @@ void make_id(struct gateway *g, char *out, size_t size, const char *prefix)
 
 void job_start(struct gateway *g, struct http_exchange *x, const struct protocol *protocol)
 {
+    struct buf body = http_take_body(x);
+    job_start_on(g, x, protocol, &body, NULL);
+}
+
+void job_start_on(struct gateway *g, struct http_exchange *x, const struct protocol *protocol, struct buf *body,
+                  struct socket *socket)
+{
     struct refusal why;
     struct job *j = mem_alloc_zero(1, sizeof *j);
     if (!j) {
+        buf_free(body);
         refuse(&why, 503, NULL, NULL, "out of memory");
-        answer_refusal(g, x, &why);
+        if (socket)
+            socket_refuse(socket, &why);
+        else
+            answer_refusal(g, x, &why);
         return;
     }
     *j = (struct job){.g = g, .x = x, .protocol = protocol, .wire = protocol->wire, .kind = protocol->kind};
     j->begin_ns = x->begin_ns;
     request_id(j->request_id, x);
     j->task = (struct loop_task){.fn = on_task, .ctx = j};
-    j->body = http_take_body(x);
+    j->body = *body;
+    *body = (struct buf){0};
+    j->socket = socket;
+    if (socket) {
+        j->wire = &wire_socket;
+        j->begin_ns = clock_ns();
+        socket_adopt(socket, j);
+    }
     j->created = (int64_t)(clock_wall_ns() / 1000000000);
     job_hold(j, (size_t)BUDGET_NO_LIMIT); /* the connection held it until now */
     arena_init(&j->arena, 0);
     j->arena.budget = &g->memory;
     j->arena.budget_limit = g->memory.max;
-    make_id(g, j->id, sizeof j->id, protocol->id_prefix);
-    x->user = j;
-    x->on_gone = on_gone;
-    x->on_writable = on_writable;
+    if (!socket) {
+        x->user = j;
+        x->on_gone = on_gone;
+        x->on_writable = on_writable;
+    }
     j->next = g->jobs;
     if (j->next)
         j->next->prev = j;

@@ -19,7 +19,7 @@ static bool read_stream_options(struct parse *p, const char *name, const struct 
 {
     if (!json_is(v, JSON_OBJECT))
         return field_wrong_type(p, name, "an object");
-    if (!json_bool(json_get(p->body, "stream"), false))
+    if (!p->streams && !json_bool(json_get(p->body, "stream"), false))
         return refuse(p->why, 400, "invalid_value", name, "%s: only with \"stream\": true", name);
     JSON_EACH_MEMBER (key, value, v) {
         bool usage = str_is(key, "include_usage"),
@@ -157,6 +157,12 @@ const struct protocol openai_completion = {
     .defaults = completion_defaults,
     OPENAI_WRITES,
 };
+static const struct protocol *choose(const struct json *body)
+{
+    return json_get(body, "prompt") ? &openai_completion : &openai_chat;
+}
+
+const struct protocol openai_stream = {.path = "/v1/stream", .kind = ASK_CHAT, .choose = choose};
 const struct protocol openai_tokenize = {OPENAI_READS(ASK_TOKENIZE), .path = "/v1/tokenize",
                                          .answer = openai_answer_tokenize};
 const struct protocol openai_detokenize = {OPENAI_READS(ASK_DETOKENIZE), .path = "/v1/detokenize",

@@ -1,6 +1,24 @@
 /* OpenAI's answers: whole objects, stream chunks, logprobs, usage, errors. */
 #include "gateway/private.h"
 
+void openai_put_error(struct json_writer *w, const struct refusal *why)
+{
+    json_begin_object(w);
+    json_put_str(w, "message", str_of(why->message));
+    json_put_str(w, "type", str_of(why->type));
+    json_key(w, "param");
+    if (why->param[0])
+        json_write_str(w, str_of(why->param));
+    else
+        json_write_null(w);
+    json_key(w, "code");
+    if (why->code)
+        json_write_str(w, str_of(why->code));
+    else
+        json_write_null(w);
+    json_end_object(w);
+}
+
 int openai_write_refusal(struct buf *out, const struct refusal *why, struct str request_id)
 {
     (void)request_id;
@@ -8,20 +26,7 @@ int openai_write_refusal(struct buf *out, const struct refusal *why, struct str 
     json_writer_init(&w, out);
     json_begin_object(&w);
     json_key(&w, "error");
-    json_begin_object(&w);
-    json_put_str(&w, "message", str_of(why->message));
-    json_put_str(&w, "type", str_of(why->type));
-    json_key(&w, "param");
-    if (why->param[0])
-        json_write_str(&w, str_of(why->param));
-    else
-        json_write_null(&w);
-    json_key(&w, "code");
-    if (why->code)
-        json_write_str(&w, str_of(why->code));
-    else
-        json_write_null(&w);
-    json_end_object(&w);
+    openai_put_error(&w, why);
     json_end_object(&w);
     return why->http;
 }
@@ -192,6 +197,8 @@ void openai_chunk_end(struct job *j, struct choice *c)
 
 static void write_done(struct job *j)
 {
+    if (j->wire != &wire_sse)
+        return; /* a socket closes instead */
     struct json_writer *w = event_begin(j, NULL);
     json_write_raw(w, STR("[DONE]"));
     event_end(j);

@@ -22,6 +22,7 @@
 enum { GATEWAY_HISTOGRAM_LABELS = 2, REQUEST_ID_MAX = 132 };
 struct worker_queue;
 struct job;
+struct socket;
 
 struct gateway {
     struct gateway_options options;
@@ -45,6 +46,7 @@ struct gateway {
     bool draining, stop_asked;
     uint64_t drain_until_ns;
     struct loop_task drain_task;
+    struct socket *sockets;
     struct job *jobs; /* alive; loop thread only */
     int n_job;
     pthread_mutex_t mail_lock; /* every choice's mailbox */
@@ -126,6 +128,8 @@ struct job {
     struct speech_tools tools; /* count 0: none */
     bool thinking;             /* the prompt opens reasoning */
     int64_t sequence;          /* events written (Responses numbers them) */
+    struct socket *socket;     /* the answer goes over it; NULL: over HTTP */
+    bool begun;                /* its stream */
     bool cancelled;            /* by a request of its own */
     bool answered;             /* by the worker: in answer */
     struct embed_work *embed;  /* of ASK_EMBED and ASK_RERANK, else NULL */
@@ -152,6 +156,18 @@ void answer_body(struct gateway *g, struct http_exchange *x, int status, const c
 void answer_json(struct gateway *g, struct http_exchange *x, int status, struct buf *body);
 /* job.c */
 void job_start(struct gateway *g, struct http_exchange *x, const struct protocol *protocol);
+/* Takes the body over; the socket is told by socket_adopt, or socket_refuse. */
+void job_start_on(struct gateway *g, struct http_exchange *x, const struct protocol *protocol, struct buf *body,
+                  struct socket *socket);
+void job_gone(struct job *j); /* the client has left */
+void job_writable(struct job *j);
+void job_refuse(struct job *j, const struct refusal *why); /* before anything was written; j->x is NULL after it */
+/* socket.c */
+void socket_start(struct gateway *g, struct http_exchange *x);
+void socket_tick(struct gateway *g, uint64_t now_ns);
+void socket_adopt(struct socket *s, struct job *j);
+void socket_refuse(struct socket *s, const struct refusal *why);
+void socket_over(struct socket *s, bool good); /* the job's answer is written */
 void job_free(struct job *j);
 bool job_hold(struct job *j, size_t limit); /* tells g->memory what the job keeps; false: over the limit */
 /* content.c, on a worker: fills prompts or answer, or why */
@@ -190,8 +206,9 @@ struct wire {
     void (*begin)(struct buf *out, const char *event); /* before the payload; the event's name, or NULL */
     void (*end)(struct buf *out, size_t at);           /* after it; it began at `at` */
     const char *ping;                                  /* bytes that say "still here" and nothing else; or NULL */
+    size_t n_ping;
 };
-extern const struct wire wire_sse, wire_lines;
+extern const struct wire wire_sse, wire_lines, wire_socket;
 struct json_writer *event_begin(struct job *j, const char *event); /* event: its name, or NULL */
 void event_end(struct job *j);
 void wire_begin(struct job *j);
@@ -220,6 +237,7 @@ void openai_chunk_end(struct job *j, struct choice *c);
 void openai_chunk_usage(struct job *j);
 void openai_chunk_fail(struct job *j, const struct refusal *why);
 void openai_write_answer(struct job *j, struct buf *out);
+void openai_put_error(struct json_writer *w, const struct refusal *why); /* {"message", "type", "param", "code"} */
 void openai_write_models(const struct gateway *g, struct buf *out);
 void openai_write_model(const struct gateway *g, struct json_writer *w);
 struct str job_echo(const struct job *j, const struct choice *c);

@@ -40,9 +40,7 @@ bool protocol_parse(struct ask *out, const struct protocol *protocol, struct str
     struct parse p = {
         .out = out, .bundle = with->bundle, .voice = with->voice, .store = with->store, .arena = arena, .why = why};
     struct error err;
-    set_defaults(out, protocol->kind, with->bundle);
-    if (protocol->defaults)
-        protocol->defaults(out);
+    *out = (struct ask){.protocol = protocol, .kind = protocol->kind};
     enum status st = json_parse(&p.body, arena, body, JSON_UNIQUE, &err);
     if (st == ST_NOMEM)
         return field_no_memory(&p);
@@ -50,5 +48,12 @@ bool protocol_parse(struct ask *out, const struct protocol *protocol, struct str
         return refuse(why, 400, "invalid_json", NULL, "the body is not JSON: %s", err.text);
     if (!json_is(p.body, JSON_OBJECT))
         return refuse(why, 400, "invalid_json", NULL, "the body is not a JSON object");
+    if (protocol->choose)
+        protocol = protocol->choose(p.body);
+    set_defaults(out, protocol->kind, with->bundle);
+    if (protocol->defaults)
+        protocol->defaults(out);
+    out->protocol = protocol;
+    p.streams = with->streams;
     return fields_read(&p, protocol->fields, p.body) && (!protocol->check || protocol->check(&p)) && check(&p);
 }

@@ -25,6 +25,7 @@ struct protocol {
     unsigned flags;
     const struct wire *wire; /* of its streams */
     /* reading, on a worker */
+    const struct protocol *(*choose)(const struct json *body); /* another row reads and answers it; may be NULL */
     struct fields fields;
     void (*defaults)(struct ask *a); /* may be NULL */
     bool (*check)(struct parse *p);  /* after the fields; may be NULL */
@@ -41,12 +42,14 @@ struct protocol {
     void (*answer)(struct job *j, struct buf *out); /* the whole; on the worker, when nothing is generated */
 };
 extern const struct protocol openai_chat, openai_completion, openai_tokenize, openai_detokenize;
+extern const struct protocol openai_stream; /* chat or completion, by what the body holds */
 extern const struct protocol anthropic_messages, anthropic_count, openai_responses, ollama_chat, ollama_generate;
 
 struct parse_context { /* what a request is read against */
     const struct bundle *bundle;
     const struct voice *voice;
     struct store *store;
+    bool streams; /* the answer is a stream, whatever the body says */
 };
 /* Fills *out from a request's body; arena keeps what out points to, and body must live as long. */
 bool protocol_parse(struct ask *out, const struct protocol *protocol, struct str body, const struct parse_context *with,

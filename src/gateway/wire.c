@@ -30,8 +30,8 @@ static void end_line(struct buf *out, size_t at)
     buf_append_char(out, '\n');
 }
 
-const struct wire wire_sse = {"text/event-stream; charset=utf-8", begin_sse, end_sse, ": ping\n\n"};
-const struct wire wire_lines = {"application/x-ndjson", begin_line, end_line, NULL};
+const struct wire wire_sse = {"text/event-stream; charset=utf-8", begin_sse, end_sse, ": ping\n\n", 8};
+const struct wire wire_lines = {"application/x-ndjson", begin_line, end_line, NULL, 0};
 
 struct json_writer *event_begin(struct job *j, const char *event)
 {
@@ -48,6 +48,9 @@ void event_end(struct job *j)
 
 void wire_begin(struct job *j)
 {
+    j->begun = true;
+    if (j->socket)
+        return;
     http1_write_header(&j->x->headers, "cache-control", STR("no-cache"));
     http1_write_header(&j->x->headers, "x-accel-buffering", STR("no")); /* proxies: pass it on at once */
     http_stream_begin(j->x, 200, j->wire->content_type);
@@ -78,8 +81,15 @@ void wire_end(struct job *j, struct http_exchange *x)
         http_stream_write(x, buf_str(&j->out));
     bool failed = j->out.failed;
     buf_free(&j->out);
-    if (failed)
+    if (failed) { /* the job ends here: the exchange must not tell it of anything */
+        if (j->socket)
+            socket_adopt(j->socket, NULL);
+        else
+            x->on_gone = x->on_writable = NULL;
         http_stream_break(x);
-    else
+    } else if (j->socket) {
+        socket_over(j->socket, j->why.http == 0);
+    } else {
         http_stream_end(x);
+    }
 }

@@ -6,6 +6,7 @@
  *
  *   accepted -> IDLE --first byte--> HEAD --head--> BODY --whole--> BUSY --answered--> IDLE
  *                 \____ deadline ______\______________\   (408)       \--answered, close--> FLUSH --sent--> LINGER ->
+ *                                                          BUSY --http_upgrade--> RAW --http_stream_end--> FLUSH
  * drop
  */
 #include "net/server.h"
@@ -15,7 +16,8 @@
 
 #include <time.h>
 
-enum phase { PHASE_IDLE, PHASE_HEAD, PHASE_BODY, PHASE_BUSY, PHASE_FLUSH, PHASE_LINGER };
+enum phase { PHASE_IDLE, PHASE_HEAD, PHASE_BODY, PHASE_BUSY, PHASE_RAW, PHASE_FLUSH, PHASE_LINGER };
+enum { PIECE = 64 * 1024 }; /* of a large answer; the next one goes when little of it is left */
 enum { SWEEP_MS = 250, LINGER_MS = 2000, AHEAD_FREE = 8192 }; /* AHEAD_FREE: a pipelined request or two */
 
 struct session {            /* one connection */
@@ -26,6 +28,8 @@ struct session {            /* one connection */
     enum phase phase;
     uint64_t deadline_ns; /* of IDLE, HEAD, BODY, LINGER */
     size_t held;          /* of the budget */
+    struct buf rest;      /* of an answer, sent up to rest_at */
+    size_t rest_at;
     bool close_after, proceeding, ended, peer_closed;
     struct session *prev, *next;
 };
@@ -55,7 +59,7 @@ static void enter(struct session *s, enum phase phase, int timeout_ms)
 /* What the connection keeps in memory, told to the budget. */
 static bool hold(struct session *s, size_t limit)
 {
-    size_t now = s->in.body.capacity + conn_input_total(s->conn) + conn_queued(s->conn);
+    size_t now = s->in.body.capacity + s->rest.capacity + conn_input_total(s->conn) + conn_queued(s->conn);
     return budget_hold(s->server->options.budget, &s->held, now, limit);
 }
 
@@ -74,6 +78,7 @@ static void drop(struct session *s)
     budget_hold(server->options.budget, &s->held, 0, 0);
     conn_close(s->conn);
     http1_free(&s->in);
+    buf_free(&s->rest);
     if (s->prev)
         s->prev->next = s->next;
     else
@@ -178,6 +183,63 @@ void http_respond(struct http_exchange *x, int status, const char *content_type,
     send_buf(s, &out);
     answered(s);
     proceed(s);
+}
+
+/* The next piece of a large answer; true when there is none. */
+static bool send_rest(struct session *s)
+{
+    struct str rest = str_from(buf_str(&s->rest), s->rest_at);
+    if (rest.len > PIECE)
+        rest.len = PIECE;
+    if (rest.len)
+        conn_send(s->conn, rest);
+    s->rest_at += rest.len;
+    if (s->rest_at < s->rest.len)
+        return false;
+    buf_free(&s->rest);
+    s->rest_at = 0;
+    return true;
+}
+
+void http_respond_take(struct http_exchange *x, int status, const char *content_type, struct buf *body)
+{
+    struct session *s = session_of(x);
+    struct buf out = {0};
+    if (body->len <= PIECE || x->head_only || body->failed) {
+        s->ended |= body->failed;
+        http_respond(x, status, content_type, buf_str(body));
+        buf_free(body);
+        return;
+    }
+    if (s->in.state != HTTP1_DONE)
+        s->close_after = true;
+    write_head(s, &out, status, content_type);
+    buf_printf(&out, "content-length: %zu\r\n\r\n", body->len);
+    s->rest = *body;
+    s->rest_at = 0;
+    *body = (struct buf){0};
+    exchange_end(s); /* the handler's part is over; the connection stays busy until on_drained has sent the rest */
+    send_buf(s, &out);
+    send_rest(s);
+}
+
+void http_upgrade(struct http_exchange *x, const char *protocol, size_t (*on_input)(void *user, struct str bytes))
+{
+    struct session *s = session_of(x);
+    struct buf out = {0};
+    x->phase = EXCHANGE_STREAM;
+    x->chunked = false;
+    x->on_input = on_input;
+    x->status = 101;
+    s->close_after = true;
+    http1_write_status(&out, 101);
+    http1_write_header(&out, "upgrade", str_of(protocol));
+    http1_write_header(&out, "connection", STR("Upgrade"));
+    buf_append_str(&out, buf_str(&x->headers));
+    buf_append_str(&out, STR("\r\n"));
+    out.failed |= x->headers.failed;
+    enter(s, PHASE_RAW, 0);
+    send_buf(s, &out);
 }
 
 void http_stream_begin(struct http_exchange *x, int status, const char *content_type)
@@ -302,6 +364,14 @@ static bool feed(struct session *s)
     return used > 0;
 }
 
+/* The bytes of an upgraded connection; true when some were taken. */
+static bool feed_raw(struct session *s)
+{
+    size_t used = s->x.on_input(s->x.user, conn_input(s->conn));
+    conn_consume(s->conn, used);
+    return used > 0;
+}
+
 /* Takes the connection as far as its input allows. Answers given inside come back here and return at once. */
 static void proceed(struct session *s)
 {
@@ -310,10 +380,12 @@ static void proceed(struct session *s)
     s->proceeding = true;
     while (!s->ended && s->phase <= PHASE_BODY && feed(s))
         continue;
+    while (!s->ended && s->phase == PHASE_RAW && conn_input_total(s->conn) && feed_raw(s))
+        continue;
     if (s->phase >= PHASE_FLUSH)
         conn_consume(s->conn, conn_input_total(s->conn));
     const struct budget *budget = s->server->options.budget;
-    size_t ahead = s->phase == PHASE_BUSY ? conn_input_total(s->conn) : 0;
+    size_t ahead = s->phase == PHASE_BUSY || s->phase == PHASE_RAW ? conn_input_total(s->conn) : 0;
     if (ahead >= CONN_INPUT_MAX || (budget && ahead > AHEAD_FREE && !hold(s, budget->max)))
         s->ended = true;
     s->proceeding = false;
@@ -333,10 +405,16 @@ static void on_drained(void *ctx)
 {
     struct session *s = ctx;
     hold(s, (size_t)BUDGET_NO_LIMIT);
-    if (s->phase == PHASE_FLUSH)
+    if (s->phase == PHASE_FLUSH) {
         finish(s);
-    else if (s->x.phase == EXCHANGE_STREAM && s->x.on_writable)
+    } else if (s->rest.len) {
+        if (send_rest(s)) {
+            answered(s);
+            proceed(s);
+        }
+    } else if (s->x.phase == EXCHANGE_STREAM && s->x.on_writable) {
         s->x.on_writable(s->x.user);
+    }
     if (s->ended)
         drop(s);
 }

@@ -52,6 +52,7 @@ struct http_exchange {
     struct buf headers; /* more headers of the answer: http1_write_header(&x->headers, ...) before it begins */
     uint64_t begin_ns;  /* clock_ns when the head was complete */
     int status;         /* of the answer, for the log; 0 = not yet */
+    size_t (*on_input)(void *user, struct str bytes); /* after http_upgrade: returns how many it took */
     /* private to server.c */
     enum { EXCHANGE_NONE, EXCHANGE_OPEN, EXCHANGE_STREAM } phase;
     bool chunked, head_only;
@@ -74,6 +75,11 @@ void http_stream_begin(struct http_exchange *x, int status, const char *content_
 void http_stream_write(struct http_exchange *x, struct str bytes);
 size_t http_stream_queued(const struct http_exchange *x);
 void http_stream_end(struct http_exchange *x);
+/* Leaves HTTP: 101 with x->headers is sent, and from here on bytes come to on_input and go by http_stream_write, until
+ * http_stream_end closes the connection. */
+void http_upgrade(struct http_exchange *x, const char *protocol, size_t (*on_input)(void *user, struct str bytes));
+/* Takes the body over and sends it piece by piece: a large answer is in memory once, not once more for the socket. */
+void http_respond_take(struct http_exchange *x, int status, const char *content_type, struct buf *body);
 /* The answer cannot be completed: the client will see a broken body. on_gone comes soon, never from inside the call. */
 void http_stream_break(struct http_exchange *x);
 

@@ -120,6 +120,23 @@ def test_langchain_openai():
     assert whole.tool_calls[0]["args"] == {"n": 1} and whole.content == "Ok."
 
 
+def test_websockets():
+    from websockets.sync.client import connect
+    ws = URL.replace("http", "ws")
+    with connect(ws + "/v1/stream") as c:
+        c.send(json.dumps({"model": "fake", "messages": said("yes")}))
+        frames = [json.loads(m) for m in c]
+    assert "".join(f["choices"][0]["delta"].get("content") or "" for f in frames) == "yes"
+    assert c.protocol.close_code == 1000
+    with connect(ws + "/v1/responses") as c:
+        for _ in range(2):
+            c.send(json.dumps({"type": "response.create", "model": "fake", "input": "SAY yes"}))
+            event = {"type": ""}
+            while event["type"] != "response.completed":
+                event = json.loads(c.recv())
+        c.ping().wait(10)
+
+
 def test_litellm():
     import litellm
     litellm.suppress_debug_info = True
