@@ -1,4 +1,5 @@
 /* ingot serve MODEL - the OpenAI-compatible server and its chat page */
+#include "base/file.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "gateway/gateway.h"
@@ -27,6 +28,22 @@ static enum status serve(struct bundle *bundle, struct pool *pool, const struct 
     return st;
 }
 
+enum { TEMPLATE_BYTES_MAX = 1 << 20 };
+
+/* Another chat template than the model's own. text: keeps it, as long as the bundle lives. */
+static enum status set_template(struct bundle *b, struct buf *text, const char *path, struct error *err)
+{
+    struct template *t;
+    TRY(file_read_all(text, path, TEMPLATE_BYTES_MAX, err));
+    if (template_parse(&t, buf_str(text), err) != ST_OK)
+        return fail_context(err, "--chat-template %s", path);
+    template_free(b->template);
+    b->template = t;
+    b->template_source = buf_str(text);
+    b->template_error = (struct error){0};
+    return ST_OK;
+}
+
 enum status cmd_serve(int argc, char **argv, struct error *err)
 {
     struct cli_model m = {.draft_tokens = CLI_DRAFT_TOKENS, .any_task = true};
@@ -34,7 +51,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
     int64_t port = 8080, drain_s = 0, stall_s = 60;
     uint64_t request_bytes = 0;
     double temperature = (double)__builtin_nanf(""), top_p = temperature;
-    const char *level = "info", *policy = "fcfs";
+    const char *level = "info", *policy = "fcfs", *template_path = NULL;
     const struct cli_option options[] = {
         {"host", 'H', CLI_TEXT, &g.host, "H", "address to listen at (default 127.0.0.1; others need --api-key)"},
         {"port", 'p', CLI_INT, &port, "N", "port (default 8080; 0 takes a free one)"},
@@ -50,6 +67,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
          "memory for all requests and their answers together (default 1G, or a quarter of what is free)"},
         {"scheduling-policy", 0, CLI_TEXT, &policy, "P",
          "fcfs: as requests come (default); priority: smaller \"priority\" first, for clients that trust each other"},
+        {"chat-template", 0, CLI_TEXT, &template_path, "FILE", "Jinja template for chats (default: the model's own)"},
         {"tool-format", 0, CLI_TEXT, &g.tool_format, "F",
          "how the model writes tool calls: hermes, qwen-xml, llama, mistral, deepseek, harmony or plain (default auto: "
          "told by its chat template)"},
@@ -104,8 +122,12 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         bundle->temperature = temperature;
     if (top_p == top_p)
         bundle->top_p = top_p;
-    enum status st = serve(bundle, pool, &m, &g, err);
+    struct buf chat_template = {0};
+    enum status st = template_path ? set_template(bundle, &chat_template, template_path, err) : ST_OK;
+    if (st == ST_OK)
+        st = serve(bundle, pool, &m, &g, err);
     bundle_close(bundle);
+    buf_free(&chat_template);
     pool_destroy(pool);
     return st;
 }

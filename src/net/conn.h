@@ -7,7 +7,8 @@
  *   TRY(conn_dial(&c, loop, &to, err));               // then conn_set_handler; a failure arrives as on_end
  *
  * Input is read until INPUT_MAX bytes wait; more stays in the kernel until some are consumed. Output is queued without
- * limit: the writer looks at conn_queued and pauses; on_drained tells when less than OUTPUT_LOW is left.
+ * limit: the writer looks at conn_queued and pauses; on_drained tells when less than OUTPUT_LOW is left. What the
+ * kernel takes at once is never queued, and no on_drained tells of it.
  *
  * Threads  loop thread only
  * Faults   FAULT_ACCEPT, FAULT_RECV and FAULT_SEND act here (base/fault.h)

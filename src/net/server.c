@@ -188,12 +188,13 @@ void http_respond(struct http_exchange *x, int status, const char *content_type,
 /* The next piece of a large answer; true when there is none. */
 static bool send_rest(struct session *s)
 {
-    struct str rest = str_from(buf_str(&s->rest), s->rest_at);
-    if (rest.len > PIECE)
-        rest.len = PIECE;
-    if (rest.len)
-        conn_send(s->conn, rest);
-    s->rest_at += rest.len;
+    while (s->rest_at < s->rest.len && conn_queued(s->conn) <= CONN_OUTPUT_LOW) {
+        struct str piece = str_from(buf_str(&s->rest), s->rest_at);
+        if (piece.len > PIECE)
+            piece.len = PIECE;
+        conn_send(s->conn, piece);
+        s->rest_at += piece.len;
+    }
     if (s->rest_at < s->rest.len)
         return false;
     buf_free(&s->rest);
@@ -220,7 +221,10 @@ void http_respond_take(struct http_exchange *x, int status, const char *content_
     *body = (struct buf){0};
     exchange_end(s); /* the handler's part is over; the connection stays busy until on_drained has sent the rest */
     send_buf(s, &out);
-    send_rest(s);
+    if (send_rest(s)) {
+        answered(s);
+        proceed(s);
+    }
 }
 
 void http_upgrade(struct http_exchange *x, const char *protocol, size_t (*on_input)(void *user, struct str bytes))
