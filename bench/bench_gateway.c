@@ -4,7 +4,7 @@
  *
  *   bench_gateway [streams [tokens]]
  */
-#include "gateway/fake.h"
+#include "../tests/gateway/fake.h"
 
 #include "base/clock.h"
 #include "base/log.h"
