@@ -32,7 +32,7 @@ static bool too_many(struct parse *p, const char *name, size_t n)
     return refuse(p->why, 400, "invalid_value", name, "%s: %zu texts; expected 1 to %d", name, n, EMBED_INPUTS_MAX);
 }
 
-static bool read_input(struct parse *p, const char *name, const struct json *v)
+bool read_embed_input(struct parse *p, const char *name, const struct json *v)
 {
     bool many = json_is(v, JSON_ARRAY) && !json_is(json_at(v, 0), JSON_INT);
     size_t n = many ? json_count(v) : 1, i = 0;
@@ -80,7 +80,7 @@ static bool read_documents(struct parse *p, const char *name, const struct json 
 
 static const struct field rows[] = {
     WORDS("model", BOTH, model),
-    SHAPED("input", EMBED, read_input),
+    SHAPED("input", EMBED, read_embed_input),
     SHAPED("encoding_format", EMBED, read_format),
     NUMBER("dimensions", EMBED, READ_INT, embed.dimensions, 1, INT_MAX),
     SHAPED("truncate_prompt_tokens", BOTH, read_truncate),
@@ -99,12 +99,12 @@ static const struct field rows[] = {
     REFUSED("rank_fields", RERANK, "[] [\"text\"]"),
 };
 
-static void defaults(struct ask *a)
+void embed_defaults(struct ask *a)
 {
     a->embed.normalize = true;
 }
 
-static bool check(struct parse *p)
+bool embed_check(struct parse *p)
 {
     const struct ask *a = p->out;
     bool embed = a->kind == ASK_EMBED;
@@ -141,13 +141,13 @@ static bool check(struct parse *p)
 const struct protocol openai_embeddings = {.path = "/v1/embeddings",
                                            .kind = ASK_EMBED,
                                            .fields = {rows, sizeof rows / sizeof *rows},
-                                           .defaults = defaults,
-                                           .check = check,
+                                           .defaults = embed_defaults,
+                                           .check = embed_check,
                                            .answer = openai_answer_embeddings};
 const struct protocol jina_rerank = {.path = "/v1/rerank",
                                      .id_prefix = "rerank-",
                                      .kind = ASK_RERANK,
                                      .fields = {rows, sizeof rows / sizeof *rows},
-                                     .defaults = defaults,
-                                     .check = check,
+                                     .defaults = embed_defaults,
+                                     .check = embed_check,
                                      .answer = openai_answer_rerank};

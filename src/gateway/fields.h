@@ -95,6 +95,11 @@ bool tools_check(struct parse *p);
 read_fn read_effort;
 bool thinking_apply(struct parse *p);
 
+/* embed_parse.c */
+read_fn read_embed_input;
+void embed_defaults(struct ask *a);
+bool embed_check(struct parse *p);
+
 /* messages.c: OpenAI's messages, and the one form templates read that all protocols' become */
 read_fn read_messages;
 /* Parses what was written (an array of messages) into out->messages; frees text. */

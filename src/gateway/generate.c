@@ -163,7 +163,6 @@ void generate_start(struct job *j)
     struct engine_stats s;
     engine_stats(j->g->engine, &s);
     j->phase = JOB_GENERATE;
-    make_id(j->g, j->id, sizeof j->id, j->protocol->id_prefix);
     j->choices = arena_alloc_zero(&j->arena, (size_t)j->n_prompt * (size_t)j->ask.n, sizeof *j->choices);
     if (!j->choices) {
         refuse(&why, 503, NULL, NULL, "out of memory");

@@ -63,6 +63,37 @@ static void answer_content(struct job *j)
     answer_json(j->g, x, 200, &j->answer);
 }
 
+void job_writable(struct job *j)
+{
+    if (j->phase == JOB_GENERATE)
+        generate_pump(j);
+    if (j->phase == JOB_DONE && generate_over(j))
+        job_free(j);
+}
+
+static void on_writable(void *user)
+{
+    job_writable(user);
+}
+
+/* Ids tell nothing about other users' requests: a counter under a random key. */
+void make_id(struct gateway *g, char *out, size_t size, const char *prefix)
+{
+    uint64_t n = g->id_next++;
+    uint64_t a = str_hash(str_n(&n, sizeof n), g->id_key), b = str_hash(str_n(&n, sizeof n), ~g->id_key);
+    snprintf(out, size, "%s%016llx%08llx", prefix ? prefix : "", (unsigned long long)a,
+             (unsigned long long)(b & 0xffffffffu));
+}
+
+static void start(struct job *j)
+{
+    make_id(j->g, j->id, sizeof j->id, j->protocol->id_prefix);
+    if (j->embed)
+        embed_start(j);
+    else
+        generate_start(j);
+}
+
 static void on_task(void *ctx)
 {
     struct job *j = ctx;
@@ -71,10 +102,8 @@ static void on_task(void *ctx)
             j->phase = JOB_DONE;
         else if (j->why.http || j->answered)
             answer_content(j);
-        else if (j->embed)
-            embed_start(j);
         else
-            generate_start(j);
+            start(j);
     } else if (j->phase == JOB_GENERATE) {
         generate_pump(j);
     } else if (j->phase == JOB_WRITE) {
@@ -84,28 +113,6 @@ static void on_task(void *ctx)
     }
     if (j->phase == JOB_DONE && generate_over(j))
         job_free(j);
-}
-
-void job_writable(struct job *j)
-{
-    if (j->phase == JOB_GENERATE)
-        generate_pump(j);
-    if (j->phase == JOB_DONE && generate_over(j))
-        job_free(j);
-}
-
-/* Ids tell nothing about other users' requests: a counter under a random key. */
-static void on_writable(void *user)
-{
-    job_writable(user);
-}
-
-void make_id(struct gateway *g, char *out, size_t size, const char *prefix)
-{
-    uint64_t n = g->id_next++;
-    uint64_t a = str_hash(str_n(&n, sizeof n), g->id_key), b = str_hash(str_n(&n, sizeof n), ~g->id_key);
-    snprintf(out, size, "%s%016llx%08llx", prefix ? prefix : "", (unsigned long long)a,
-             (unsigned long long)(b & 0xffffffffu));
 }
 
 void job_start(struct gateway *g, struct http_exchange *x, const struct protocol *protocol)

@@ -26,6 +26,12 @@ static bool read_think(struct parse *p, const char *name, const struct json *v)
            field_wrong_type(p, name, "true, false, low, medium or high");
 }
 
+static bool read_truncate(struct parse *p, const char *name, const struct json *v)
+{
+    p->out->embed.truncate = json_is(v, JSON_FALSE) ? 0 : -1;
+    return json_is(v, JSON_TRUE) || json_is(v, JSON_FALSE) || field_wrong_type(p, name, "true or false");
+}
+
 /* num_predict: -1 = until the end, -2 = until the context is full: the same here. */
 static bool read_predict(struct parse *p, const char *name, const struct json *v)
 {
@@ -227,3 +233,29 @@ static bool check_generate(struct parse *p)
     }
 const struct protocol ollama_chat = OLLAMA_ROW("/api/chat", chat_rows, check_chat, ollama);
 const struct protocol ollama_generate = OLLAMA_ROW("/api/generate", generate_rows, check_generate, ollama);
+
+/* ---- embed, and its older form embeddings ---- */
+
+static const struct field embed_rows[] = {
+    WORDS("model", ASK_ANY, model),
+    SHAPED("input", ASK_ANY, read_embed_input),
+    SHAPED("prompt", ASK_ANY, read_embed_input),
+    NUMBER("dimensions", ASK_ANY, READ_INT, embed.dimensions, 1, INT_MAX),
+    SHAPED("truncate", ASK_ANY, read_truncate),
+    IGNORED("options", ASK_ANY),
+    IGNORED("keep_alive", ASK_ANY),
+};
+
+static void embeds(struct ask *a)
+{
+    embed_defaults(a);
+    a->embed.truncate = -1; /* long texts are cut, unless "truncate" is false */
+}
+
+#define EMBED_ROW(route, writes)                                                                                       \
+    {                                                                                                                  \
+        .path = route, .kind = ASK_EMBED, .fields = {embed_rows, sizeof embed_rows / sizeof *embed_rows},              \
+        .defaults = embeds, .check = embed_check, .answer = writes                                                     \
+    }
+const struct protocol ollama_embed = EMBED_ROW("/api/embed", ollama_answer_embed);
+const struct protocol ollama_embeddings = EMBED_ROW("/api/embeddings", ollama_answer_embeddings);

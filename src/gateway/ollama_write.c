@@ -190,3 +190,42 @@ void ollama_answer(struct job *j, struct buf *out)
     buf_free(&thought);
     buf_free(&calls);
 }
+
+/* ---- embeddings ---- */
+
+static void put_vector(struct json_writer *w, const struct job *j, int i)
+{
+    const real *row;
+    int n = embed_row(&row, j, i);
+    json_begin_array(w);
+    for (int k = 0; k < n; k++)
+        json_write_float(w, (float)row[k]);
+    json_end_array(w);
+}
+
+void ollama_answer_embed(struct job *j, struct buf *out)
+{
+    struct json_writer w;
+    json_writer_init(&w, out);
+    json_begin_object(&w);
+    json_put_str(&w, "model", j->model.ptr ? j->model : str_of(j->g->bundle->id));
+    json_key(&w, "embeddings");
+    json_begin_array(&w);
+    for (int i = 0; i < j->n_prompt; i++)
+        put_vector(&w, j, i);
+    json_end_array(&w);
+    json_put_int(&w, "total_duration", (int64_t)(clock_ns() - j->begin_ns));
+    json_put_int(&w, "load_duration", (int64_t)(j->parse_ns - j->begin_ns));
+    json_put_int(&w, "prompt_eval_count", embed_tokens(j));
+    json_end_object(&w);
+}
+
+void ollama_answer_embeddings(struct job *j, struct buf *out)
+{
+    struct json_writer w;
+    json_writer_init(&w, out);
+    json_begin_object(&w);
+    json_key(&w, "embedding");
+    put_vector(&w, j, 0);
+    json_end_object(&w);
+}

@@ -274,6 +274,8 @@ void ollama_end(struct job *j);
 void ollama_fail(struct job *j, const struct refusal *why);
 void ollama_ping(struct job *j);
 void ollama_answer(struct job *j, struct buf *out);
+void ollama_answer_embed(struct job *j, struct buf *out);
+void ollama_answer_embeddings(struct job *j, struct buf *out);
 void ollama_put_time(struct json_writer *w, const char *key, uint64_t wall_ns);
 /* ollama_models.c */
 void ollama_answer_tags(struct gateway *g, struct http_exchange *x);

@@ -43,7 +43,8 @@ struct protocol {
 };
 extern const struct protocol openai_chat, openai_completion, openai_tokenize, openai_detokenize;
 extern const struct protocol openai_stream; /* chat or completion, by what the body holds */
-extern const struct protocol anthropic_messages, anthropic_count, openai_responses, ollama_chat, ollama_generate;
+extern const struct protocol anthropic_messages, anthropic_count, openai_responses, ollama_chat, ollama_generate,
+    ollama_embed, ollama_embeddings;
 
 struct parse_context { /* what a request is read against */
     const struct bundle *bundle;

@@ -277,6 +277,18 @@ def test_decoder_with_pooling():
         assert "--pooling" in error({"input": "a"}, s=s)["message"]
 
 
+def test_ollama_embeds():
+    with server.Server("--pooling", "last", "--ctx", "128") as s:
+        both = vectors(["Once upon a time", "there was"], s)
+        a = post(s, "/api/embed", {"model": s.model + ":latest", "input": ["Once upon a time", "there was"]})
+        assert a["embeddings"] == both and a["prompt_eval_count"] > 4 and a["total_duration"] > 0
+        assert post(s, "/api/embeddings", {"prompt": "there was"})["embedding"] == both[1]
+        long = "once upon a time " * 200
+        assert len(post(s, "/api/embed", {"input": long})["embeddings"]) == 1  # cut
+        status, refused = s.call("POST", "/api/embed", {"input": long, "truncate": False})
+        assert status == 400 and "tokens" in refused["error"]
+
+
 def test_minilm_knows_what_is_alike():
     path = minilm()
     if not path:
