@@ -204,8 +204,9 @@ int main(int argc, char **argv)
             r.verbose = true;
         else
             most = atoi(argv[i]);
+    struct grammar_vocab_of of = {.n_vocab = n_vocab, .eos = &eos, .n_eos = eos >= 0};
     uint64_t begin = clock_thread_cpu_ns();
-    if (n < 0 || grammar_vocab_create(&r.vocab, tok, n_vocab, &eos, eos >= 0, &err) != ST_OK)
+    if (n < 0 || grammar_vocab_create(&r.vocab, tok, &of, &err) != ST_OK)
         return 1;
     printf("vocabulary of %d tokens: %.1f ms\n", n_vocab, (double)(clock_thread_cpu_ns() - begin) / 1e6);
     r.tok = tok;

@@ -39,8 +39,28 @@ struct generate_how { /* what the command line asked for, beside the sampling */
     struct str prompt;
     const char *lora; /* an adapter's folder, or NULL */
     bool raw, json;
-    const char *save; /* a file for the answer, or NULL */
+    const char *save;                     /* a file for the answer, or NULL */
+    const char *schema, *regex, *grammar; /* at most one: what the answer must be; files, but for the expression */
 };
+
+/* What the answer must be; *out stays NULL when it may be anything. */
+static enum status make_grammar(struct grammar **out, struct grammar_vocab **vocab, const struct engine *e,
+                                const struct generate_how *how, struct error *err)
+{
+    const char *file = how->schema ? how->schema : how->grammar;
+    struct buf text = {0};
+    if (!file && !how->regex)
+        return ST_OK;
+    struct grammar_part part = {.kind = how->schema ? GRAMMAR_SCHEMA : how->grammar ? GRAMMAR_GBNF : GRAMMAR_REGEX};
+    enum status st = file ? file_read_all(&text, file, GRAMMAR_SOURCE_MAX, err) : ST_OK;
+    part.text = file ? buf_str(&text) : str_of(how->regex);
+    if (st == ST_OK)
+        st = engine_vocab_create(vocab, e, NULL, 0, err);
+    if (st == ST_OK)
+        st = grammar_compile(out, *vocab, &part, err);
+    buf_free(&text);
+    return st;
+}
 
 static void print_json(struct buf *out, const struct generate *g, const struct finish_event *end)
 {
@@ -141,6 +161,7 @@ static enum status generate_run(struct bundle *bundle, struct pool *pool, const 
     struct finish_event end = {0};
     struct ids ids = {0};
     struct lora *lora = NULL;
+    struct grammar_vocab *vocab = NULL;
     TRY(cli_engine_options(&options, m, pool, err));
     if (how->lora)
         TRY(lora_open(&lora, bundle->model, how->lora, pool, err));
@@ -151,6 +172,8 @@ static enum status generate_run(struct bundle *bundle, struct pool *pool, const 
     enum status st = engine_create(&g.engine, bundle, &options, err);
     if (st == ST_OK)
         st = bundle_prompt_ids(&ids, bundle, how->prompt, how->raw, err);
+    if (st == ST_OK)
+        st = make_grammar(&request->grammar, &vocab, g.engine, how, err);
     if (st == ST_OK) {
         request->prompt = ids.ids;
         request->n_prompt = (int)ids.count;
@@ -165,6 +188,8 @@ static enum status generate_run(struct bundle *bundle, struct pool *pool, const 
     if (st == ST_OK && how->save)
         st = save(&g, bundle, how, &end, err);
     engine_destroy(g.engine);
+    grammar_release(request->grammar);
+    grammar_vocab_destroy(vocab);
     lora_drop(lora);
     ids_free(&ids);
     ids_free(&g.ids);
@@ -187,6 +212,9 @@ enum status cmd_generate(int argc, char **argv, struct error *err)
         {"json", 0, CLI_FLAG, &how.json, NULL, "one object: text, ids, finish_reason, usage"},
         {"lora", 0, CLI_TEXT, &how.lora, "DIR", "a PEFT adapter over the model"},
         {"save", 0, CLI_TEXT, &how.save, "FILE", "writes the answer with all that `ingot replay` needs to prove it"},
+        {"json-schema", 0, CLI_TEXT, &how.schema, "FILE", "the answer is JSON that this JSON Schema accepts"},
+        {"regex", 0, CLI_TEXT, &how.regex, "R", "the answer matches this expression"},
+        {"grammar", 0, CLI_TEXT, &how.grammar, "FILE", "the answer is of this GBNF grammar"},
         CLI_SAMPLING_OPTIONS(s),
         CLI_DRAFT_OPTIONS(m),
         CLI_MODEL_OPTIONS(m),
@@ -196,7 +224,8 @@ enum status cmd_generate(int argc, char **argv, struct error *err)
         "Prints the completion of one prompt. The same seed gives the same bits, on any machine.",
         "  ingot generate model.gguf -p \"What is the capital of France?\" -n 32\n"
         "  ingot generate model/ --raw -p \"Once upon a time\" --temperature 0.8 --seed 7 --json\n"
-        "  ingot generate model.gguf -p \"Hello\" --save answer.json",
+        "  ingot generate model.gguf -p \"Hello\" --save answer.json\n"
+        "  ingot generate model.gguf -p \"A person, please\" --json-schema person.json",
         CLI_TAKES(options, 1, 1)};
     struct cli_args args;
     TRY(cli_parse(&args, &spec, argc, argv, err));
@@ -204,6 +233,9 @@ enum status cmd_generate(int argc, char **argv, struct error *err)
         return ST_OK;
     if (!prompt == !file)
         return fail(err, ST_INVALID, "one of -p TEXT and -f FILE is needed; usage: %s", spec.usage);
+    if ((how.schema != NULL) + (how.regex != NULL) + (how.grammar != NULL) > 1)
+        return fail(err, ST_INVALID,
+                    "--json-schema, --regex and --grammar exclude each other: an answer has one shape");
     struct buf text = {0};
     struct bundle *bundle = NULL;
     struct pool *pool = NULL;

@@ -44,6 +44,8 @@ enum status core_init(struct core *c, const struct executor *x, const struct eng
     c->logits =
         size_mul(&size, n * sizeof *c->logits, (size_t)x->n_vocab) ? alloc_untouched(size, &c->logits_base) : NULL;
     enum status st = c->samples && c->inputs && c->scratch && c->logits ? ST_OK : fail_nomem(err, "engine");
+    if (st == ST_OK)
+        st = masker_create(&c->masker, c->sched.max_sequences, err);
     for (int i = 0; i < c->n_scratch && st == ST_OK; i++)
         st = sampler_scratch_init(&c->scratch[i], x->n_vocab, err);
     if (st != ST_OK)
@@ -78,6 +80,7 @@ void core_free(struct core *c)
     mem_free(c->samples);
     mem_free(c->inputs);
     mem_free(c->logits_base);
+    masker_destroy(c->masker);
     sched_free(&c->sched);
     *c = (struct core){0};
 }
@@ -123,6 +126,7 @@ static void fill_inputs(struct core *c, const struct batch *b)
             bool draws = position >= s->n_ids - 1;
             if (!draws && !seq_wants_echo(s, position))
                 continue;
+            int row = position - (s->n_ids - 1); /* of the masks */
             c->inputs[at] = (struct sampler_in){
                 .how = &s->r->sampling,
                 .logits = c->logits + (size_t)at * (size_t)c->x.n_vocab,
@@ -133,6 +137,7 @@ static void fill_inputs(struct core *c, const struct batch *b)
                 .choice = s->r->choice,
                 .eos = c->x.eos,
                 .n_eos = c->x.n_eos,
+                .mask = draws && s->grammar && row < s->n_mask ? s->masks + (size_t)row * (size_t)s->n_mask_word : NULL,
                 .given = draws ? -1 : s->ids[position + 1],
             };
             at++;
@@ -172,6 +177,10 @@ static bool take_samples(struct core *c, struct seq *s, const struct sample *sam
         int32_t proposed = n < n_draft ? s->ids[s->n_ids] : -1;
         if (samples[n].id < 0) {
             end_damaged(c, s);
+            return false;
+        }
+        if (s->grammar && n >= s->n_mask) { /* after a proposed end there is none, but then nothing comes here */
+            core_end(c, s, FINISH_ERROR, no_stop, s->mask_status, s->mask_message);
             return false;
         }
         confirmed = samples[n].id == proposed;
@@ -275,7 +284,9 @@ bool core_step(struct core *c)
         if (c->on_scheduled)
             c->on_scheduled(c->ctx);
         thread_mark("engine", "runs the model");
+        masker_begin(c->masker, b);
         c->x.forward(c->x.ctx, &b->model, c->logits);
+        masker_end(c->masker);
         thread_mark("engine", "samples and tells the tokens");
         fill_inputs(c, b);
         pool_run(c->x.pool, sample_item, c, b->model.n_logit);

@@ -466,6 +466,20 @@ const struct bundle *engine_bundle(const struct engine *e)
     return e->bundle;
 }
 
+enum status engine_vocab_create(struct grammar_vocab **out, const struct engine *e, const int32_t *markers,
+                                int n_marker, struct error *err)
+{
+    const struct executor *x = &e->core.x;
+    *out = NULL;
+    if (!x->tokenizer)
+        return fail(err, ST_UNSUPPORTED, "answers cannot be shaped: this model has no tokenizer");
+    return grammar_vocab_create(
+        out, x->tokenizer,
+        &(struct grammar_vocab_of){
+            .n_vocab = x->n_vocab, .eos = x->eos, .n_eos = x->n_eos, .markers = markers, .n_marker = n_marker},
+        err);
+}
+
 void engine_stats(const struct engine *e, struct engine_stats *out)
 {
     if (e->embedder) {

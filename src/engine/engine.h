@@ -10,6 +10,7 @@
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
+#include "grammar/grammar.h"
 #include "model/model.h"
 
 enum { REQUEST_STOPS_MAX = 16, REQUEST_LOGPROBS_MAX = 20 };
@@ -68,13 +69,14 @@ struct request { /* filled by the caller; ids, stops and callbacks must live unt
     int choice;           /* index of this sequence in an n > 1 request: part of the random counter */
     const int32_t *shown; /* special tokens whose text is delivered like any other's (markers of calls, reasoning) */
     int n_shown;
-    bool echo_logprobs;            /* prompt log-probabilities too (evaluation) */
-    int priority;                  /* larger goes first; 0 is usual. One step outweighs 10 s of waiting. */
-    uint64_t deadline_ns;          /* clock_ns() by which it must end, else FINISH_ERROR, ST_TIMEOUT; 0 = none */
-    uint64_t tenant;               /* whose share it takes, when engine_options.weight is set */
-    struct str cache_salt;         /* only requests with the same salt share KV blocks */
-    uint64_t adapter;              /* likewise: a hash of what it holds; 0 = none; engine_submit sets it from lora */
-    const struct lora *lora;       /* an adapter of the model, the caller's until on_finish; NULL = none */
+    struct grammar *grammar; /* NULL: any text. What the answer must be; made for a vocabulary of engine_vocab_create */
+    bool echo_logprobs;      /* prompt log-probabilities too (evaluation) */
+    int priority;            /* larger goes first; 0 is usual. One step outweighs 10 s of waiting. */
+    uint64_t deadline_ns;    /* clock_ns() by which it must end, else FINISH_ERROR, ST_TIMEOUT; 0 = none */
+    uint64_t tenant;         /* whose share it takes, when engine_options.weight is set */
+    struct str cache_salt;   /* only requests with the same salt share KV blocks */
+    uint64_t adapter;        /* likewise: a hash of what it holds; 0 = none; engine_submit sets it from lora */
+    const struct lora *lora; /* an adapter of the model, the caller's until on_finish; NULL = none */
     const volatile int *interrupt; /* NULL, or: not 0 = cancel, within one step. A signal handler may set it. */
     void *ctx;
     void (*on_token)(void *ctx, const struct token_event *event);
@@ -115,6 +117,10 @@ void engine_cancel(struct engine *e, uint64_t id); /* unknown ids are ignored */
 /* The weights are others now: requests submitted from here on find no KV block of before. */
 void engine_weights_changed(struct engine *e);
 const struct bundle *engine_bundle(const struct engine *e);
+/* The vocabulary that grammars for this engine's requests are compiled for; the caller destroys it, after those.
+ * markers: special tokens whose text answers may hold (request.shown). ST_UNSUPPORTED without a tokenizer. */
+MUST_USE enum status engine_vocab_create(struct grammar_vocab **out, const struct engine *e, const int32_t *markers,
+                                         int n_marker, struct error *err);
 
 enum { ENGINE_STEP_SIZES = 14 };
 struct engine_stats {

@@ -41,7 +41,8 @@ struct sampler_in {
     int n_prompt, n_ids, choice;
     const int32_t *eos;
     int n_eos;
-    int32_t given; /* >= 0: do not sample, report this id's log-probability */
+    const uint64_t *mask; /* ids that may be drawn; NULL: all */
+    int32_t given;        /* >= 0: do not sample, report this id's log-probability */
 };
 struct sample {
     int32_t id; /* -1: the logits hold NaN or infinity */
@@ -98,6 +99,11 @@ struct seq {
     struct decoder decoder;
     struct stopper stop;
     struct buf piece;
+    struct grammar_state *grammar; /* NULL: any text; behind the ids that were taken */
+    uint64_t *masks;               /* [mask_rows][n_mask_word], the first n_mask of this step */
+    int n_mask_word, mask_rows, n_mask;
+    enum status mask_status; /* why there are no more */
+    char mask_message[200];
     uint64_t submit_ns, start_ns, first_ns;
 };
 MUST_USE enum status seq_create(struct seq **out, struct request *r, const struct executor *x, struct error *err);
@@ -173,10 +179,18 @@ void sched_commit(struct sched *s, struct seq *q, int n);
 /* `to`, which runs, goes on as `from` does: the same ids, and its blocks by reference. Both have room for the ids. */
 void sched_fork(struct sched *s, struct seq *to, const struct seq *from);
 
+/* ---- mask: what grammars let come next, worked out while the model computes ---- */
+struct masker;
+MUST_USE enum status masker_create(struct masker **out, int max_sequences, struct error *err);
+void masker_destroy(struct masker *m);
+void masker_begin(struct masker *m, const struct batch *b);
+void masker_end(struct masker *m);
+
 /* ---- core: schedule, run, commit, on one thread ---- */
 struct core {
     struct executor x;
     struct sched sched;
+    struct masker *masker;
     real *logits;
     void *logits_base;
     struct sampler_scratch *scratch; /* [pool threads] */

@@ -134,19 +134,47 @@ static bool forbids_eos(const struct sampler_in *in)
     return in->n_ids - in->n_prompt < in->how->min_tokens && !in->how->ignore_eos && in->n_eos > 0;
 }
 
+static bool is_allowed(const uint64_t *mask, int32_t id)
+{
+    return mask[id / 64] >> id % 64 & 1;
+}
+
+/* Does the mask leave anything but the end? Then min_tokens can wait for it. */
+static bool goes_on(const struct sampler_in *in)
+{
+    for (int w = 0; in->mask && w < (in->n_vocab + 63) / 64; w++) {
+        uint64_t word = in->mask[w];
+        for (int i = 0; i < in->n_eos; i++)
+            if (in->eos[i] / 64 == w)
+                word &= ~((uint64_t)1 << in->eos[i] % 64);
+        if (word)
+            return true;
+    }
+    return !in->mask;
+}
+
+static void apply_mask(const struct sampler_in *in, struct sampler_scratch *s)
+{
+    for (int w = 0; in->mask && w < (in->n_vocab + 63) / 64; w++)
+        for (int id = w * 64; in->mask[w] != UINT64_MAX && id < (w + 1) * 64 && id < in->n_vocab; id++)
+            if (!is_allowed(in->mask, id))
+                s->work[id] = -INFINITY;
+}
+
 /* The row to choose from: the model's own when nothing changes it. */
 static const real *adjust(const struct sampler_in *in, struct sampler_scratch *s)
 {
     const struct sampling *how = in->how;
     if (how->repetition_penalty == 1 && how->presence_penalty == 0 && how->frequency_penalty == 0 &&
-        how->n_logit_bias == 0 && !forbids_eos(in))
+        how->n_logit_bias == 0 && !forbids_eos(in) && !in->mask)
         return in->logits;
     memcpy(s->work, in->logits, (size_t)in->n_vocab * sizeof *s->work);
     apply_repetition(in, s);
     apply_presence_frequency(in, s);
     for (int i = 0; i < how->n_logit_bias; i++)
         s->work[how->logit_bias[i].id] += (real)how->logit_bias[i].bias;
-    for (int i = 0; forbids_eos(in) && i < in->n_eos; i++)
+    apply_mask(in, s);
+    for (int i = 0; forbids_eos(in) && goes_on(in) && i < in->n_eos; i++)
         s->work[in->eos[i]] = -INFINITY;
     return s->work;
 }

@@ -49,6 +49,16 @@ static enum status check_request(const struct request *r, const struct executor 
     return ST_OK;
 }
 
+static enum status begin_grammar(struct seq *s, const struct executor *x, struct error *err)
+{
+    if (!s->r->grammar)
+        return ST_OK;
+    s->n_mask_word = grammar_vocab_words(grammar_vocab_of(s->r->grammar));
+    if (s->n_mask_word != (x->n_vocab + 63) / 64)
+        return fail(err, ST_INVALID, "the grammar was made for another vocabulary than this model's");
+    return grammar_state_create(&s->grammar, s->r->grammar, err);
+}
+
 static bool allocate(struct seq *s)
 {
     s->blocks.capacity = kv_blocks_for(s->n_limit);
@@ -90,6 +100,11 @@ enum status seq_create(struct seq **out, struct request *r, const struct executo
     if (!r->sampling.has_seed)
         r->sampling.seed = rng_entropy() >> 11; /* 53 bits: what a JSON number carries without loss */
     s->submit_ns = executor_now(x);
+    enum status st = begin_grammar(s, x, err);
+    if (st != ST_OK) {
+        seq_free(s);
+        return st;
+    }
     *out = s;
     return ST_OK;
 }
@@ -100,6 +115,8 @@ void seq_free(struct seq *s)
     mem_free(s->ids);
     buf_free(&s->piece);
     buf_free(&s->stop.held);
+    grammar_state_destroy(s->grammar);
+    mem_free(s->masks);
     mem_free(s);
 }
 
@@ -179,9 +196,11 @@ enum finish seq_take(struct seq *s, const struct executor *x, const struct sampl
     struct str text = {"", 0};
     *stop_text = (struct str){NULL, 0};
     s->ids[s->n_ids++] = sample->id;
-    bool eos = is_eos(x, sample->id) && !s->r->sampling.ignore_eos, full = s->n_ids == s->n_limit;
+    bool eos = is_eos(x, sample->id) && (!s->r->sampling.ignore_eos || s->grammar), full = s->n_ids == s->n_limit;
     bool check_stops = s->n_ids - s->n_prompt >= s->r->sampling.min_tokens;
     int hit = -1;
+    if (s->grammar && !eos && grammar_accept(s->grammar, sample->id, NULL) != ST_OK)
+        return FINISH_ERROR; /* the mask let it through: only memory can be the reason */
     if (x->tokenizer) {
         buf_clear(&s->piece);
         if (!eos && sample->id < tokenizer_vocab_size(x->tokenizer))

@@ -50,9 +50,11 @@ struct ask {
     bool no_generation_prompt;
     const struct json *tools; /* [{"type": "function", "function": {...}}]; NULL: none */
     enum tool_choice tool_choice;
-    struct str tool_name; /* TOOLS_NAMED */
-    bool one_call;        /* no parallel calls */
-    struct str effort;    /* of reasoning; ptr NULL: not said */
+    struct str tool_name;             /* TOOLS_NAMED */
+    bool one_call;                    /* no parallel calls */
+    const struct grammar_part *shape; /* what the answer must be; NULL: any text */
+    const char *shape_param;          /* the field that said so */
+    struct str effort;                /* of reasoning; ptr NULL: not said */
     enum thinking thinking;
     const struct ask_prompt *prompts;
     int n_prompt;

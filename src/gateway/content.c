@@ -278,7 +278,7 @@ static bool make(struct job *j, struct arena *parsed)
             return false;
     if (j->kind == ASK_CHAT && !find_thinking(j))
         return false;
-    return make_echo(j) && keep(j) && make_fingerprint(j);
+    return make_echo(j) && keep(j) && structured_make(j) && make_fingerprint(j);
 }
 
 void content_make(struct job *j)
@@ -295,6 +295,7 @@ void content_make(struct job *j)
     j->ask.messages = j->ask.template_vars = j->ask.tools = NULL;
     j->ask.tool_name = j->ask.effort = (struct str){NULL, 0};
     j->ask.prompts = NULL;
+    j->ask.shape = NULL;
     arena_free(&parsed); /* here: giving back hundreds of megabytes takes milliseconds that the loop does not have */
     if (good && j->ask.return_replay) {
         j->request = j->body;

@@ -79,6 +79,10 @@ bool read_text_or_ids(struct parse *p, const char *name, const struct json *v, s
 read_fn read_logit_bias, read_logprobs, read_top_logprobs, read_prompt, read_tokens;
 bool read_check_model(struct parse *p);
 bool is_model_name(const struct bundle *b, struct str name);
+/* structured.c */
+read_fn read_response_format, read_guided_json, read_guided_regex, read_guided_grammar, read_guided_choice;
+read_fn read_structured_outputs, read_ollama_format;
+bool structured_check(struct parse *p);
 /* tools.c */
 read_fn read_tools, read_tool_choice, read_parallel;
 /* Others' tools, {"name", "description", SCHEMA_KEY}, in OpenAI's form. */

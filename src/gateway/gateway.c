@@ -365,6 +365,7 @@ enum status gateway_create(struct gateway **out, struct engine *engine, const st
     g->memory.max = g->options.request_bytes;
     g->intake_max = g->memory.max / 4 * 3;
     pthread_mutex_init(&g->mail_lock, NULL);
+    pthread_mutex_init(&g->grammar_lock, NULL);
     g->created = (int64_t)(clock_wall_ns() / 1000000000);
     bundle_fingerprint_begin(g->bundle);
     g->id_key = rng_entropy();
@@ -430,6 +431,8 @@ void gateway_destroy(struct gateway *g)
     store_destroy(g->store);
     tls_close(g->tls);
     metrics_free(g->metrics);
+    structured_free(g);
+    pthread_mutex_destroy(&g->grammar_lock);
     pthread_mutex_destroy(&g->mail_lock);
     mem_free(g);
 }

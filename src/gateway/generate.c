@@ -144,6 +144,7 @@ static void fill_request(struct job *j, struct choice *c, int n_ctx)
                           .shown = j->g->voice.shown,
                           .n_shown = c->speech ? j->g->voice.n_shown : 0,
                           .choice = c->index % j->ask.n,
+                          .grammar = j->grammar,
                           .echo_logprobs =
                               j->ask.echo && (j->ask.sampling.n_logprobs >= 0 || j->ask.sampling.max_tokens < 0),
                           .priority = -j->ask.priority,

@@ -179,6 +179,7 @@ void job_free(struct job *j)
     if (j->next)
         j->next->prev = j->prev;
     g->n_job--;
+    grammar_release(j->grammar);
     loop_forget(g->loop, &j->task); /* the engine's last wake may still be queued */
     for (int i = 0; i < j->n_choice; i++) {
         struct choice *c = &j->choices[i];

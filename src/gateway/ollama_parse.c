@@ -157,8 +157,9 @@ static bool read_conversation(struct parse *p, const char *name, const struct js
 #define COMMON_ROWS                                                                                                    \
     WORDS("model", ASK_ANY, model), SHAPED("options", ASK_ANY, read_options), SWITCH("stream", ASK_ANY, stream),       \
         SHAPED("keep_alive", ASK_ANY, read_keep), SHAPED("think", ASK_ANY, read_think),                                \
-        REFUSED("format", ASK_ANY, "\"\""), REFUSED("logprobs", ASK_ANY, "false"), IGNORED("top_logprobs", ASK_ANY),   \
-        IGNORED("truncate", ASK_ANY), IGNORED("shift", ASK_ANY), IGNORED("_debug_render_only", ASK_ANY)
+        SHAPED("format", ASK_ANY, read_ollama_format), REFUSED("logprobs", ASK_ANY, "false"),                          \
+        IGNORED("top_logprobs", ASK_ANY), IGNORED("truncate", ASK_ANY), IGNORED("shift", ASK_ANY),                     \
+        IGNORED("_debug_render_only", ASK_ANY)
 
 static const struct field chat_rows[] = {
     COMMON_ROWS,

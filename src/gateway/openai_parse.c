@@ -70,6 +70,15 @@ static const struct field rows[] = {
     NUMBER("max_completion_tokens", CHAT, READ_INT, sampling.max_tokens, 1, INT_MAX),
     NUMBER("min_tokens", GEN, READ_INT, sampling.min_tokens, 0, INT_MAX),
     SWITCH("ignore_eos", GEN, sampling.ignore_eos),
+    SHAPED("response_format", GEN, read_response_format),
+    SHAPED("guided_json", GEN, read_guided_json), /* vLLM's, older and newer */
+    SHAPED("guided_regex", GEN, read_guided_regex),
+    SHAPED("guided_choice", GEN, read_guided_choice),
+    SHAPED("guided_grammar", GEN, read_guided_grammar),
+    SHAPED("structured_outputs", GEN, read_structured_outputs),
+    SHAPED("grammar", GEN, read_guided_grammar), /* llama.cpp's */
+    SHAPED("json_schema", GEN, read_guided_json),
+    IGNORED("guided_decoding_backend", GEN),
     SHAPED("seed", GEN, read_seed),
     SHAPED("stop", GEN, read_stop),
     SHAPED("logit_bias", GEN, read_logit_bias),
@@ -99,7 +108,6 @@ static const struct field rows[] = {
 
     REFUSED("functions", CHAT, "[]"),
     REFUSED("function_call", CHAT, "\"none\" \"auto\""),
-    REFUSED("response_format", GEN, "{\"type\":\"text\"}"),
     REFUSED("modalities", CHAT, "[\"text\"]"),
     REFUSED("audio", CHAT, ""),
     REFUSED("moderation", CHAT, ""),

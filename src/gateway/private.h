@@ -35,6 +35,9 @@ struct gateway {
     struct http_server *server;
     struct worker_queue *workers;
     struct metrics *metrics;
+    struct grammar_vocab *vocab; /* these two: made when first needed, under the lock */
+    struct grammar_cache *grammars;
+    pthread_mutex_t grammar_lock;
     struct budget memory;        /* bodies, parsed requests, prompts, answers, unsent bytes */
     size_t intake_max;           /* how far new requests may fill it: the rest is for the answers to those that run */
     struct engine_stats counted; /* what of the engine's totals the counters already hold */
@@ -126,6 +129,7 @@ struct job {
     size_t event_at;
     struct json_writer writer;
     struct speech_tools tools; /* count 0: none */
+    struct grammar *grammar;   /* what the answers must be, or NULL */
     bool thinking;             /* the prompt opens reasoning */
     int64_t sequence;          /* events written (Responses numbers them) */
     struct socket *socket;     /* the answer goes over it; NULL: over HTTP */
@@ -170,6 +174,9 @@ void socket_refuse(struct socket *s, const struct refusal *why);
 void socket_over(struct socket *s, bool good); /* the job's answer is written */
 void job_free(struct job *j);
 bool job_hold(struct job *j, size_t limit); /* tells g->memory what the job keeps; false: over the limit */
+/* structured.c */
+bool structured_make(struct job *j); /* on a worker */
+void structured_free(struct gateway *g);
 /* content.c, on a worker: fills prompts or answer, or why */
 void content_make(struct job *j);
 /* generate.c, on the loop */

@@ -75,6 +75,19 @@ static struct ast *make_triggered(struct joiner *j, const struct grammar_part *p
     return ast_add(ast_add(ast_new(b, AST_CAT), ast_repeat(b, alt, (uint32_t)p->min, max)), embed(b, rest));
 }
 
+/* Text that ends in the mark, less what holds it earlier. */
+static struct ast *make_until(struct joiner *j, const struct grammar_part *p)
+{
+    struct build *b = j->b;
+    struct grammar_part mark = {.trigger = p->text}, one = {.parts = &mark, .n_part = 1};
+    if (p->text.len == 0) {
+        build_fail(b, ST_INVALID, "free text until nothing");
+        return NULL;
+    }
+    struct dfa *ends = triggers(b, &one, 0, 0, true), *before = ends ? triggers(b, &one, 0, 1, false) : NULL;
+    return before ? embed(b, dfa_combine(b, ends, before, DFA_AND_NOT)) : NULL;
+}
+
 static struct ast *make_json(struct joiner *j, const struct grammar_part *p, struct str schema)
 {
     uint32_t type;
@@ -130,6 +143,8 @@ static struct ast *make_part(struct joiner *j, const struct grammar_part *p, int
         return p->n_part == 1 ? ast_repeat(b, make_part(j, &p->parts[0], depth + 1), (uint32_t)p->min,
                                            p->max < 0 ? REPEAT_NO_MAX : (uint32_t)p->max)
                               : (build_fail(b, ST_INVALID, "a repetition is of one part"), NULL);
+    case GRAMMAR_UNTIL:
+        return make_until(j, p);
     case GRAMMAR_TRIGGERED:
         return make_triggered(j, p, depth);
     }

@@ -34,8 +34,15 @@ enum {
 
 /* ---- vocabulary ---- */
 struct grammar_vocab;
-MUST_USE enum status grammar_vocab_create(struct grammar_vocab **out, const struct tokenizer *tok, int n_vocab,
-                                          const int32_t *eos, int n_eos, struct error *err);
+struct grammar_vocab_of {
+    int n_vocab; /* ids the model has; those beyond the tokenizer's are never offered */
+    const int32_t *eos;
+    int n_eos;
+    const int32_t *markers; /* special tokens that stand for their text all the same, e.g. </think> */
+    int n_marker;
+};
+MUST_USE enum status grammar_vocab_create(struct grammar_vocab **out, const struct tokenizer *tok,
+                                          const struct grammar_vocab_of *of, struct error *err);
 /* From the bytes of each id; a token of no bytes is never offered. */
 MUST_USE enum status grammar_vocab_create_of(struct grammar_vocab **out, const struct str *tokens, int n_vocab,
                                              const int32_t *eos, int n_eos, struct error *err);
@@ -52,6 +59,7 @@ enum grammar_kind {
     GRAMMAR_SEQUENCE, /* all parts, one after the other: a literal prefix, a schema, a literal suffix */
     GRAMMAR_ANY_OF,   /* one of the parts */
     GRAMMAR_REPEAT,   /* parts[0], min to max times */
+    GRAMMAR_UNTIL,    /* free text up to and with the first `text` */
     GRAMMAR_TRIGGERED, /* free text, which may end at any place; where a part's `trigger` appears in it, that part must
                         * follow, and then free text again: min to max times in all */
 };

@@ -8,7 +8,7 @@
  */
 #include "grammar/private.h"
 
-enum { SPARSE_MAX = 1024, MASK_STEPS_MAX = 40000000, ANY_BYTES_MIN = 64 };
+enum { SPARSE_MAX = 1024, MASK_STEPS_MAX = 4000000 /* a tenth of a second */, ANY_BYTES_MIN = 64 };
 
 struct walker {
     struct machine *m;
@@ -205,6 +205,11 @@ static void walk_text(struct walker *w, const struct view *v, const uint64_t *an
     bool whole = true; /* the token begins with a character, as those in `any` do */
     for (uint32_t i = 0; i < t->n_node && w->m->status == ST_OK;) {
         unsigned d = t->depth[i];
+        if (w->m->steps_left-- == 0) {
+            w->m->steps_left = 0;
+            w->m->status = ST_LIMIT;
+            return;
+        }
         struct text_level l = levels[d - 1];
         enum text_result r = step_level(v, &l, t->byte[i]);
         if (d == 1)

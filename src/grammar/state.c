@@ -5,7 +5,7 @@
  */
 #include "grammar/private.h"
 
-enum { ACCEPT_STEPS_MAX = 4000000 };
+enum { ACCEPT_STEPS_MAX = 1000000 };
 
 /* What m->out holds becomes a step. */
 static bool push_step(struct grammar_state *s)

@@ -255,24 +255,25 @@ enum status grammar_vocab_create_of(struct grammar_vocab **out, const struct str
     return st;
 }
 
-static bool is_eos(const int32_t *eos, int n_eos, int id)
+static bool is_one_of(const int32_t *ids, int n, int id)
 {
-    for (int i = 0; i < n_eos; i++)
-        if (eos[i] == id)
+    for (int i = 0; i < n; i++)
+        if (ids[i] == id)
             return true;
     return false;
 }
 
-enum status grammar_vocab_create(struct grammar_vocab **out, const struct tokenizer *tok, int n_vocab,
-                                 const int32_t *eos, int n_eos, struct error *err)
+enum status grammar_vocab_create(struct grammar_vocab **out, const struct tokenizer *tok,
+                                 const struct grammar_vocab_of *of, struct error *err)
 {
-    int n = tokenizer_vocab_size(tok) < n_vocab ? tokenizer_vocab_size(tok) : n_vocab;
+    int n_vocab = of->n_vocab, n = tokenizer_vocab_size(tok) < n_vocab ? tokenizer_vocab_size(tok) : n_vocab;
     struct str *bytes = mem_alloc_zero((size_t)n_vocab + 1, sizeof *bytes);
     size_t *at = mem_alloc_zero((size_t)n_vocab + 2, sizeof *at);
     struct buf all = {0};
     *out = NULL;
     for (int i = 0; at && i < n; i++) {
-        if (!tokenizer_is_special(tok, i) && !is_eos(eos, n_eos, i))
+        if (!is_one_of(of->eos, of->n_eos, i) &&
+            (!tokenizer_is_special(tok, i) || is_one_of(of->markers, of->n_marker, i)))
             tokenizer_token_bytes(tok, &all, i);
         at[i + 1] = all.len;
     }
@@ -282,7 +283,7 @@ enum status grammar_vocab_create(struct grammar_vocab **out, const struct tokeni
     for (int i = 0; st == ST_OK && i < n; i++)
         bytes[i] = str_n(all.ptr + at[i], at[i + 1] - at[i]);
     if (st == ST_OK)
-        st = grammar_vocab_create_of(out, bytes, n_vocab, eos, n_eos, err);
+        st = grammar_vocab_create_of(out, bytes, n_vocab, of->eos, of->n_eos, err);
     buf_free(&all);
     mem_free(bytes);
     mem_free(at);

@@ -4,7 +4,8 @@
  *   prompt holds "FAIL"   the third token is an engine error
  *   prompt holds "BIG"    every token is 4 KB of text
  *   prompt holds "END"    the answer ends before its first token
- *   prompt holds "SAY x"  the answer is x, to the prompt's end, three bytes and the rest of a character a token
+ *   prompt holds "SAY x"  the answer is x, to the prompt's end, three bytes and the rest of a character a token; an
+ *                         engine error when the request has a grammar that forbids it
  *   fake.hold             tokens wait while it is set: what is in flight stays in flight
  */
 #ifndef TESTS_GATEWAY_FAKE_H
@@ -194,6 +195,12 @@ enum status engine_submit(struct engine *e, struct request *r, struct error *err
         s->big = fake_prompt_has(r, "BIG", NULL);
         s->ends = fake_prompt_has(r, "END", NULL);
     }
+    if (r->grammar && s->script) { /* what it says by nature must fit: it has no other words */
+        struct grammar_state *state;
+        s->fails = grammar_state_create(&state, r->grammar, err) != ST_OK ||
+                   !grammar_accepts_bytes(state, str_of(s->script), true);
+        grammar_state_destroy(state);
+    }
     s->r = r;
     pthread_mutex_lock(&e->lock);
     fake.priority = r->priority;
@@ -255,6 +262,21 @@ const struct bundle *engine_bundle(const struct engine *e)
 {
     (void)e;
     return &fake_bundle;
+}
+
+/* All single bytes. */
+enum status engine_vocab_create(struct grammar_vocab **out, const struct engine *e, const int32_t *markers,
+                                int n_marker, struct error *err)
+{
+    static char bytes[256];
+    struct str tokens[FAKE_VOCAB] = {{NULL, 0}};
+    int32_t eos = FAKE_VOCAB - 1;
+    (void)e, (void)markers, (void)n_marker;
+    for (int i = 0; i < 256; i++) {
+        bytes[i] = (char)i;
+        tokens[i] = str_n(&bytes[i], 1);
+    }
+    return grammar_vocab_create_of(out, tokens, FAKE_VOCAB, &eos, 1, err);
 }
 
 const struct model_config *model_config(const struct model *m)
@@ -394,6 +416,12 @@ void decoder_next(struct decoder *d, int32_t id, struct buf *out)
 {
     (void)d;
     buf_append_char(out, id < 256 ? (char)id : '?');
+}
+
+int32_t tokenizer_vocab_size(const struct tokenizer *tok)
+{
+    (void)tok;
+    return FAKE_VOCAB;
 }
 
 int32_t tokenizer_bos(const struct tokenizer *tok)

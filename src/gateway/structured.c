@@ -1,0 +1,217 @@
+/* structured - answers that must have a shape: OpenAI's response_format, vLLM's guided_* and structured_outputs,
+ * llama.cpp's grammar and json_schema, Ollama's format
+ *
+ * All of them become one part of a grammar, which is compiled on the worker (or found in the cache) and given to the
+ * engine with the request. What a schema asks for and cannot be enforced is a 400 that names its place.
+ */
+#include "gateway/private.h"
+
+enum { CACHED_MAX = 64, CHOICES_MAX = 10000 };
+
+/* ---- reading ---- */
+
+static bool set_shape(struct parse *p, const char *name, struct grammar_part part)
+{
+    struct grammar_part *kept = arena_alloc(p->arena, sizeof *kept);
+    if (p->out->shape)
+        return refuse(p->why, 400, "invalid_value", name, "%s and %s exclude each other: an answer has one shape", name,
+                      p->out->shape_param);
+    if (!kept)
+        return field_no_memory(p);
+    *kept = part;
+    p->out->shape = kept;
+    p->out->shape_param = name;
+    return true;
+}
+
+/* A schema, as JSON or as the text of JSON. */
+static bool set_schema(struct parse *p, const char *name, const struct json *v, unsigned flags)
+{
+    struct buf text = {0};
+    struct json_writer w;
+    if (json_is(v, JSON_STRING))
+        return set_shape(p, name, (struct grammar_part){.kind = GRAMMAR_SCHEMA, .flags = flags, .text = json_str(v)});
+    if (!json_is(v, JSON_OBJECT) && !json_is(v, JSON_TRUE))
+        return field_wrong_type(p, name, "a JSON Schema");
+    json_writer_init(&w, &text);
+    json_write_value(&w, v);
+    size_t n = text.len;
+    char *kept = text.failed ? NULL : arena_copy(p->arena, buf_str(&text));
+    buf_free(&text);
+    return kept ? set_shape(p, name,
+                            (struct grammar_part){.kind = GRAMMAR_SCHEMA, .flags = flags, .text = str_n(kept, n)})
+                : field_no_memory(p);
+}
+
+static bool set_text(struct parse *p, const char *name, const struct json *v, enum grammar_kind kind)
+{
+    if (!json_is(v, JSON_STRING))
+        return field_wrong_type(p, name, "a string");
+    return json_str(v).len == 0 || set_shape(p, name, (struct grammar_part){.kind = kind, .text = json_str(v)});
+}
+
+static bool set_choice(struct parse *p, const char *name, const struct json *v)
+{
+    size_t n = json_count(v), i = 0;
+    if (!json_is(v, JSON_ARRAY) || n == 0 || n > CHOICES_MAX)
+        return field_wrong_type(p, name, "an array of 1 to 10000 strings");
+    struct grammar_part *parts = arena_alloc_zero(p->arena, n, sizeof *parts);
+    JSON_EACH (item, v) {
+        if (!json_is(item, JSON_STRING))
+            return field_wrong_type(p, name, "an array of strings");
+        if (parts)
+            parts[i++] = (struct grammar_part){.kind = GRAMMAR_TEXT, .text = json_str(item)};
+    }
+    return parts ? set_shape(p, name, (struct grammar_part){.kind = GRAMMAR_ANY_OF, .parts = parts, .n_part = n})
+                 : field_no_memory(p);
+}
+
+/* strict is OpenAI's promise: the properties come in the order of the schema. */
+bool read_response_format(struct parse *p, const char *name, const struct json *v)
+{
+    struct str type = json_str(json_get(v, "type"));
+    const struct json *schema = json_get(v, "schema"), *named = json_get(v, "json_schema");
+    if (str_is(type, "text"))
+        return true;
+    if (str_is(type, "json_object"))
+        return json_type(schema) != JSON_NULL ? set_schema(p, name, schema, 0)
+                                              : set_shape(p, name, (struct grammar_part){.kind = GRAMMAR_JSON});
+    if (!str_is(type, "json_schema"))
+        return refuse(p->why, 400, "invalid_value", name, "%s.type: expected text, json_object or json_schema", name);
+    if (json_type(named) == JSON_NULL && json_type(schema) == JSON_NULL)
+        return refuse(p->why, 400, "missing_required_parameter", "response_format.json_schema",
+                      "response_format.json_schema is missing");
+    bool strict = json_bool(json_get(named, "strict"), false);
+    if (json_type(named) != JSON_NULL)
+        schema = json_get(named, "schema");
+    if (json_type(schema) == JSON_NULL) /* OpenAI: a schema is not required; then any object */
+        return set_shape(p, name, (struct grammar_part){.kind = GRAMMAR_JSON});
+    return set_schema(p, name, schema, strict ? GRAMMAR_ORDERED : 0);
+}
+
+bool read_guided_json(struct parse *p, const char *name, const struct json *v)
+{
+    return set_schema(p, name, v, 0);
+}
+bool read_guided_regex(struct parse *p, const char *name, const struct json *v)
+{
+    return set_text(p, name, v, GRAMMAR_REGEX);
+}
+bool read_guided_grammar(struct parse *p, const char *name, const struct json *v)
+{
+    return set_text(p, name, v, GRAMMAR_GBNF);
+}
+bool read_guided_choice(struct parse *p, const char *name, const struct json *v)
+{
+    return set_choice(p, name, v);
+}
+
+static bool read_member(struct parse *p, const char *name, struct str key, const struct json *v, unsigned *flags)
+{
+    if (str_is(key, "json"))
+        return set_schema(p, name, v, 0);
+    if (str_is(key, "regex"))
+        return set_text(p, name, v, GRAMMAR_REGEX);
+    if (str_is(key, "grammar"))
+        return set_text(p, name, v, GRAMMAR_GBNF);
+    if (str_is(key, "choice"))
+        return set_choice(p, name, v);
+    if (str_is(key, "json_object"))
+        return !json_bool(v, false) || set_shape(p, name, (struct grammar_part){.kind = GRAMMAR_JSON});
+    if (str_is(key, "disable_any_whitespace")) {
+        *flags |= json_bool(v, false) ? GRAMMAR_COMPACT : 0;
+        return true;
+    }
+    if (str_is(key, "disable_fallback") || str_is(key, "disable_additional_properties"))
+        return !json_bool(v, false) || str_is(key, "disable_fallback") ||
+               refuse(p->why, 400, "unsupported_parameter", name, "%s.%.*s: this is not offered here", name,
+                      STR_ARG(key));
+    return refuse(p->why, 400, "unsupported_parameter", name, "%s.%.*s: this is not offered here", name, STR_ARG(key));
+}
+
+bool read_structured_outputs(struct parse *p, const char *name, const struct json *v)
+{
+    unsigned flags = 0;
+    if (!json_is(v, JSON_OBJECT))
+        return field_wrong_type(p, name, "an object");
+    JSON_EACH_MEMBER (key, value, v)
+        if (json_type(value) != JSON_NULL && !read_member(p, name, key, value, &flags))
+            return false;
+    if (flags && p->out->shape) {
+        struct grammar_part part = *p->out->shape;
+        part.flags |= flags;
+        p->out->shape = NULL;
+        return set_shape(p, name, part);
+    }
+    return true;
+}
+
+/* Ollama: "json", or a schema. */
+bool read_ollama_format(struct parse *p, const char *name, const struct json *v)
+{
+    if (json_is(v, JSON_STRING) && json_str(v).len == 0)
+        return true;
+    if (str_is(json_str(v), "json"))
+        return set_shape(p, name, (struct grammar_part){.kind = GRAMMAR_JSON});
+    return json_is(v, JSON_OBJECT) ? set_schema(p, name, v, 0) : field_wrong_type(p, name, "\"json\" or a JSON Schema");
+}
+
+bool structured_check(struct parse *p)
+{
+    const struct ask *a = p->out;
+    if (!a->shape)
+        return true;
+    if (a->tools)
+        return refuse(p->why, 400, "unsupported_parameter", a->shape_param,
+                      "%s: not together with tools; set tool_choice to none", a->shape_param);
+    if (json_bool(json_get(p->body, "use_beam_search"), false))
+        return refuse(p->why, 400, "unsupported_parameter", a->shape_param, "%s: not together with use_beam_search",
+                      a->shape_param);
+    if (a->kind == ASK_CHAT && p->voice->format->flags & SPEECH_CHANNELS)
+        return refuse(p->why, 400, "unsupported_parameter", a->shape_param,
+                      "%s: %s answers in channels, whose text cannot be shaped", a->shape_param, p->bundle->id);
+    return true;
+}
+
+/* ---- compiling, on the worker ---- */
+
+/* The vocabulary's trie takes a moment and some memory: made for the first who asks. */
+static enum status open_cache(struct gateway *g, struct error *err)
+{
+    enum status st = ST_OK;
+    pthread_mutex_lock(&g->grammar_lock);
+    if (!g->vocab)
+        st = engine_vocab_create(&g->vocab, g->engine, g->voice.shown, g->voice.n_shown, err);
+    if (st == ST_OK && !g->grammars)
+        st = grammar_cache_create(&g->grammars, g->vocab, CACHED_MAX, err);
+    pthread_mutex_unlock(&g->grammar_lock);
+    return st;
+}
+
+void structured_free(struct gateway *g)
+{
+    grammar_cache_destroy(g->grammars);
+    grammar_vocab_destroy(g->vocab);
+}
+
+bool structured_make(struct job *j)
+{
+    struct error err;
+    const struct ask *a = &j->ask;
+    if (!a->shape)
+        return true;
+    /* Where the template has opened reasoning, that comes first, and is free. */
+    struct grammar_part after[] = {
+        {.kind = GRAMMAR_UNTIL, .text = str_of(j->thinking ? j->g->voice.think->close : "")},
+        {.kind = GRAMMAR_REGEX, .text = STR("\n{0,2}")},
+        *a->shape,
+    };
+    struct grammar_part whole = {.kind = GRAMMAR_SEQUENCE, .parts = after, .n_part = 3};
+    enum status st = open_cache(j->g, &err);
+    if (st == ST_OK)
+        st = grammar_cache_get(j->g->grammars, &j->grammar, j->thinking ? &whole : a->shape, &err);
+    if (st == ST_NOMEM)
+        return refuse_status(&j->why, &err, NULL);
+    return st == ST_OK || refuse(&j->why, 400, st == ST_UNSUPPORTED ? "unsupported_value" : "invalid_value",
+                                 a->shape_param, "%s: %s", a->shape_param, err.text);
+}
