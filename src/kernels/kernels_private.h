@@ -150,7 +150,7 @@ struct linear_job {
 };
 /* Rows row0 .. row1-1 of the output in panels panel0 .. panel1-1. Up to FEW_ROWS come together: weights are read once;
  * otherwise row0 is a multiple of TILE_ROWS and at most ITEM_ROWS_INT8 rows come (ITEM_ROWS for other activations). */
-enum { FEW_ROWS = 8, ITEM_ROWS = 96, ITEM_ROWS_INT8 = 256, ITEM_PANELS_INT8 = 8 };
+enum { FEW_ROWS = 8, ITEM_ROWS = 96, ITEM_PANELS = 8, ITEM_ROWS_INT8 = 256, ITEM_PANELS_INT8 = 4 };
 typedef void linear_fn(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1);
 #define PANEL(TYPE, name, ...) typedef linear_fn linear_##name##_fn;
 #include "kernels/panels.def"

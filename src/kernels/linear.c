@@ -77,7 +77,7 @@ void linear_forward(real *out, const struct act *x, const struct weight *w, cons
 {
     assert(x->n_in == w->n_in && x->type == weight_act(w));
     struct forward_split s = {.job = {out, x, w, bias}, .fn = linear_kernel(w), .n_panel = panel_count(w->n_out)};
-    int64_t wanted = ITEM_PANELS_INT8;
+    int64_t wanted = x->type == ACT_INT8 ? ITEM_PANELS_INT8 : ITEM_PANELS;
     if (x->n_row <= FEW_ROWS) {
         wanted = ITEM_BYTES / (int64_t)panel_bytes(w->type, w->n_in) / 4 * 4;
         wanted = wanted < 4 ? 4 : wanted;

@@ -116,7 +116,7 @@ void linear_forward_set(const struct linear_set *set, const struct act *x, struc
         return;
     }
     int64_t share = s.line / (2 * pool_threads(pool));
-    s.item_panels = smaller(ITEM_PANELS_INT8, share > 1 ? share : 1);
+    s.item_panels = smaller(x->type == ACT_INT8 ? ITEM_PANELS_INT8 : ITEM_PANELS, share > 1 ? share : 1);
     s.item_rows = x->type == ACT_INT8 ? ITEM_ROWS_INT8 : ITEM_ROWS;
     int64_t n_row_item = (x->n_row + s.item_rows - 1) / s.item_rows;
     pool_run(pool, many_rows_item, &s, (int)(n_row_item * ((s.line + s.item_panels - 1) / s.item_panels)));

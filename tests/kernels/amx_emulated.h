@@ -16,7 +16,7 @@ static struct {
     int row_bytes[8], rows[8];
     uint8_t data[8][16][64];
     int64_t products;
-} unit;
+} tiles;
 
 static void unit_begin(const void *config)
 {
@@ -26,48 +26,48 @@ static void unit_begin(const void *config)
         uint16_t row_bytes;
         memcpy(&row_bytes, byte + 16 + 2 * i, 2);
         assert(row_bytes <= 64 && byte[48 + i] <= 16 && (row_bytes == 0) == (byte[48 + i] == 0));
-        unit.row_bytes[i] = row_bytes;
-        unit.rows[i] = byte[48 + i];
+        tiles.row_bytes[i] = row_bytes;
+        tiles.rows[i] = byte[48 + i];
     }
-    unit.configured = true;
+    tiles.configured = true;
 }
 static void unit_end(void)
 {
-    unit.configured = false;
+    tiles.configured = false;
 }
 static void unit_load(int tile, const void *p, int stride)
 {
-    assert(unit.configured && unit.rows[tile] > 0);
-    memset(unit.data[tile], 0, sizeof unit.data[tile]);
-    for (int r = 0; r < unit.rows[tile]; r++)
-        memcpy(unit.data[tile][r], (const char *)p + r * stride, (size_t)unit.row_bytes[tile]);
+    assert(tiles.configured && tiles.rows[tile] > 0);
+    memset(tiles.data[tile], 0, sizeof tiles.data[tile]);
+    for (int r = 0; r < tiles.rows[tile]; r++)
+        memcpy(tiles.data[tile][r], (const char *)p + r * stride, (size_t)tiles.row_bytes[tile]);
 }
 static void unit_store(int tile, void *p, int stride)
 {
-    assert(unit.configured && unit.rows[tile] > 0);
-    for (int r = 0; r < unit.rows[tile]; r++)
-        memcpy((char *)p + r * stride, unit.data[tile][r], (size_t)unit.row_bytes[tile]);
+    assert(tiles.configured && tiles.rows[tile] > 0);
+    for (int r = 0; r < tiles.rows[tile]; r++)
+        memcpy((char *)p + r * stride, tiles.data[tile][r], (size_t)tiles.row_bytes[tile]);
 }
 static void unit_zero(int tile)
 {
-    memset(unit.data[tile], 0, sizeof unit.data[tile]);
+    memset(tiles.data[tile], 0, sizeof tiles.data[tile]);
 }
 /* sum[m][n] += sum over k of signed a[m][k] * unsigned b[k / 4][n][k % 4] */
 static void unit_dot(int sum, int a, int b)
 {
-    assert(unit.rows[sum] == unit.rows[a] && unit.row_bytes[sum] == unit.row_bytes[b] &&
-           unit.row_bytes[a] == 4 * unit.rows[b]);
-    for (int m = 0; m < unit.rows[sum]; m++)
-        for (int n = 0; n < unit.row_bytes[sum] / 4; n++) {
+    assert(tiles.rows[sum] == tiles.rows[a] && tiles.row_bytes[sum] == tiles.row_bytes[b] &&
+           tiles.row_bytes[a] == 4 * tiles.rows[b]);
+    for (int m = 0; m < tiles.rows[sum]; m++)
+        for (int n = 0; n < tiles.row_bytes[sum] / 4; n++) {
             int32_t total;
-            memcpy(&total, &unit.data[sum][m][4 * n], 4);
-            for (int k = 0; k < unit.row_bytes[a]; k++) {
-                uint8_t x = unit.data[a][m][k], w = unit.data[b][k / 4][4 * n + k % 4];
-                total += unit.swapped ? x * (int8_t)w : (int8_t)x * w;
+            memcpy(&total, &tiles.data[sum][m][4 * n], 4);
+            for (int k = 0; k < tiles.row_bytes[a]; k++) {
+                uint8_t x = tiles.data[a][m][k], w = tiles.data[b][k / 4][4 * n + k % 4];
+                total += tiles.swapped ? x * (int8_t)w : (int8_t)x * w;
             }
-            memcpy(&unit.data[sum][m][4 * n], &total, 4);
+            memcpy(&tiles.data[sum][m][4 * n], &total, 4);
         }
-    unit.products++;
+    tiles.products++;
 }
 
 #define AMX_EMULATED
@@ -101,10 +101,10 @@ static void amx_equals_ref(const struct amx_row *rows, size_t n)
             OK(kernels_init("ref", &err));
             rows[i].check(&ref, NULL);
             *panel_type(rows[i].type)->forward = rows[i].emulated;
-            unit.swapped = broken;
-            unit.products = 0;
+            tiles.swapped = broken;
+            tiles.products = 0;
             rows[i].check(&got, NULL);
-            assert_true(unit.products > 0 && !unit.configured);
+            assert_true(tiles.products > 0 && !tiles.configured);
             if (sink_equal(&ref, &got) == broken)
                 fail_msg("linear_%s: %s", rows[i].name, broken ? "a broken unit is not noticed" : "differs from ref");
             sink_free(&ref), sink_free(&got);

@@ -241,7 +241,8 @@ static void by_rows(const struct linear_job *job, int64_t row0, int64_t row1, in
 }
 static void by_panels(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)
 {
-    mutate_all(job, row0, row1, panel0, panel1, panel1 - panel0 == 8 ? UNFUSED : FAITHFUL);
+    mutate_all(job, row0, row1, panel0, panel1,
+               panel1 - panel0 == ITEM_PANELS_INT8 || panel1 - panel0 == ITEM_PANELS ? UNFUSED : FAITHFUL);
 }
 
 static void put_everywhere(linear_fn *fn)
