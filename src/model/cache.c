@@ -9,6 +9,7 @@
  * 3. The panels are used only after every chunk was compared with its checksum.
  */
 #include "base/checksum.h"
+#include "base/clock.h"
 #include "base/guard.h"
 #include "base/log.h"
 #include "model/private.h"
@@ -321,7 +322,8 @@ static enum status save_locked(const struct cache *c, const struct model *m, con
     return st;
 }
 
-static enum status save(const struct cache *c, const struct model *m, const struct checkpoint *ck, struct error *err)
+static enum status save(bool *saved, const struct cache *c, const struct model *m, const struct checkpoint *ck,
+                        struct error *err)
 {
     char folder[4096], lock_path[4096];
     path_join(folder, sizeof folder, m->options.cache, "panels");
@@ -333,16 +335,28 @@ static enum status save(const struct cache *c, const struct model *m, const stru
     }
     enum status st = save_locked(c, m, ck, folder, err);
     file_unlock(lock);
+    *saved = st == ST_OK;
     return st;
+}
+
+/* The file takes the place of what was packed: one copy, which the kernel may drop and read again. */
+static void take_over(struct cache *c, struct model *m)
+{
+    void *own = m->plan.block;
+    if (!use(c, m))
+        return;
+    m->plan.block = NULL;
+    mem_free(own);
 }
 
 /* ---- the three calls ---- */
 
-/* From here on no write into the model's files can go unnoticed. */
+/* From here on no write into the model's files can go unnoticed: they are on disk. */
 static bool settle(const struct checkpoint *ck)
 {
     struct error err;
     struct file_id id;
+    uint64_t start = clock_ns();
     for (size_t i = 0; i < ck->n_file; i++) {
         enum status st = ck->files[i].map.size ? file_settle(&id, ck->files[i].path, &err) : ST_OK;
         if (st == ST_OK && ck->files[i].map.size && !file_id_equal(&id, &ck->files[i].map.id))
@@ -352,6 +366,10 @@ static bool settle(const struct checkpoint *ck)
             return false;
         }
     }
+    double waited_s = (double)(clock_ns() - start) / 1e9;
+    if (waited_s > 0.5) /* it was copied a moment ago */
+        log_infof("cache", "waited %.1f s until %s was written to disk: only then can panels be kept", waited_s,
+                  ck->path);
     return true;
 }
 
@@ -375,11 +393,20 @@ void cache_begin(struct cache *c, struct model *m, const struct checkpoint *ck)
     c->wanted = !c->hit && settle(ck);
 }
 
-void cache_save(struct cache *c, const struct model *m, const struct checkpoint *ck)
+void cache_save(struct cache *c, struct model *m, const struct checkpoint *ck)
 {
     struct error err;
-    if (c->wanted && save(c, m, ck, &err) != ST_OK)
+    bool saved = false;
+    uint64_t start = clock_ns();
+    if (!c->wanted)
+        return;
+    if (save(&saved, c, m, ck, &err) != ST_OK)
         log_warnf("cache", "%s", err.text);
+    if (!saved)
+        return;
+    take_over(c, m);
+    log_infof("cache", "panels for the next start: %.0f MB in %.1f s, %s", (double)c->block_bytes / 1e6,
+              (double)(clock_ns() - start) / 1e9, c->path);
 }
 
 void cache_end(struct cache *c)

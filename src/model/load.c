@@ -231,6 +231,7 @@ static enum status load_params(struct model *m, const struct checkpoint *ck, str
         return ST_OK;
     }
     cache_begin(&cache, m, ck);
+    m->packed = !cache.hit;
     enum status st = cache.hit ? ST_OK : pack_params(m, ck, err);
     if (st == ST_OK)
         st = checkpoint_check(ck, err);

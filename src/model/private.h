@@ -21,7 +21,8 @@ struct model {
     struct model_param *params; /* training: the public list */
     struct arena names;
     uint64_t weight_bytes;
-    struct mapping cached;           /* the panels, when they come from the cache; else empty */
+    struct mapping cached;           /* the panels, when they lie in the cache; else empty */
+    bool packed;                     /* they were packed by this load */
     const struct checkpoint *stream; /* options.stream: where parameters come from while they are held */
 };
 
@@ -141,7 +142,8 @@ struct cache {
 };
 /* After it, on a hit, the parameters point into m->cached. */
 void cache_begin(struct cache *c, struct model *m, const struct checkpoint *ck);
-void cache_save(struct cache *c, const struct model *m, const struct checkpoint *ck);
+/* After it, where panels could be kept, the parameters point into m->cached, too, and the private ones are gone. */
+void cache_save(struct cache *c, struct model *m, const struct checkpoint *ck);
 void cache_end(struct cache *c);
 
 /* ---- fingerprint.c ---- */

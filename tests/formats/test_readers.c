@@ -303,6 +303,101 @@ static void test_other_files_are_named(void **state)
     }
 }
 
+/* ---- GGUF tensors of other types, of rows that hold no whole blocks, at odd places ---- */
+static void put_text(struct buf *b, const char *text)
+{
+    uint64_t n = strlen(text);
+    buf_append(b, &n, 8);
+    buf_append_str(b, str_of(text));
+}
+
+static void put_u32(struct buf *b, uint32_t v)
+{
+    buf_append(b, &v, 4);
+}
+
+/* One tensor "blk.7.ffn_up.weight" [2, row] with its first byte `offset` into the data. */
+static void one_tensor(struct buf *b, uint32_t type, uint64_t row, uint32_t alignment, uint64_t offset, size_t data)
+{
+    uint64_t counts[2] = {1, 1}, dims[2] = {row, 2};
+    buf_append_str(b, STR("GGUF"));
+    put_u32(b, 3);
+    buf_append(b, counts, sizeof counts);
+    put_text(b, "general.alignment");
+    put_u32(b, GGUF_U32);
+    put_u32(b, alignment);
+    put_text(b, "blk.7.ffn_up.weight");
+    put_u32(b, 2);
+    buf_append(b, dims, sizeof dims);
+    put_u32(b, type);
+    buf_append(b, &offset, 8);
+    while (b->len % alignment)
+        buf_append_char(b, 0);
+    for (size_t i = 0; i < offset + data; i++)
+        buf_append_char(b, (char)(i * 37 % 61));
+}
+
+static void check_tensor(enum status want, uint32_t type, uint64_t row, uint32_t alignment, uint64_t offset,
+                         const char *says)
+{
+    struct error err;
+    struct checkpoint *ck;
+    struct buf b = {0};
+    one_tensor(&b, type, row, alignment, offset, 4096);
+    enum status st = checkpoint_open_memory(&ck, b.ptr, b.len, &err);
+    if (st != want || !strstr(err.text, "tensor blk.7.ffn_up.weight") || !strstr(err.text, says))
+        fail_msg("type %u, row %d: \"%s\" does not name the tensor and say \"%s\"", type, (int)row, err.text, says);
+    checkpoint_close(ck);
+    buf_free(&b);
+}
+
+static void test_types_that_are_not_read_are_named(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t type;
+        const char *name;
+    } types[] = {{16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"},
+                 {21, "IQ3_S"},   {22, "IQ2_S"},  {29, "IQ1_M"},   {34, "TQ1_0"},
+                 {35, "TQ2_0"},   {4, "4"},       {99, "99"},      {0xffffffff, "4294967295"}};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        check_tensor(ST_UNSUPPORTED, types[i].type, 256, 32, 0, types[i].name);
+}
+
+static void test_rows_without_whole_blocks_are_named(void **state)
+{
+    (void)state;
+    static const uint32_t small[] = {2, 3, 6, 7, 8, 20, 39}, large[] = {10, 11, 12, 13, 14, 23};
+    for (size_t i = 0; i < sizeof small / sizeof *small; i++)
+        for (uint64_t row = 31; row < 97; row += row % 32 == 31 ? 2 : 30)
+            check_tensor(ST_CORRUPT, small[i], row, 32, 0, "multiples of 32");
+    for (size_t i = 0; i < sizeof large / sizeof *large; i++)
+        for (uint64_t row = 32; row < 512; row += row == 224 ? 64 : 32)
+            check_tensor(ST_CORRUPT, large[i], row, 32, 0, "multiples of 256");
+}
+
+static void test_tensors_at_odd_places(void **state)
+{
+    (void)state;
+    enum { BYTES = 2 * 64 / 32 * 34 };
+    float aligned[128], odd[128];
+    check_tensor(ST_CORRUPT, 8, 64, 32, 1, "no multiple of 32");
+    for (uint64_t offset = 0; offset < 9; offset++) {
+        struct error err;
+        struct checkpoint *ck;
+        struct buf b = {0};
+        one_tensor(&b, 8, 64, 1, offset, BYTES);
+        for (size_t i = 0; i < BYTES; i++) /* the same numbers, wherever they lie */
+            b.ptr[b.len - BYTES + i] = (char)(i * 37 % 61);
+        OK(checkpoint_open_memory(&ck, b.ptr, b.len, &err));
+        dtype_to_f32(offset ? odd : aligned, DT_Q8_0, ck->tensors[0].data, 128);
+        if (offset)
+            assert_memory_equal(aligned, odd, sizeof odd);
+        checkpoint_close(ck);
+        buf_free(&b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -315,6 +410,9 @@ int main(void)
         cmocka_unit_test(test_sharded_folders),
         cmocka_unit_test(test_pytorch_folder_and_index),
         cmocka_unit_test(test_other_files_are_named),
+        cmocka_unit_test(test_types_that_are_not_read_are_named),
+        cmocka_unit_test(test_rows_without_whole_blocks_are_named),
+        cmocka_unit_test(test_tensors_at_odd_places),
     };
     return RUN(tests);
 }

@@ -144,6 +144,37 @@ static void test_chunks_and_threads(void **state)
     pool_destroy(pool);
 }
 
+/* Weights at odd addresses, as a file of another alignment has them. */
+static void test_unaligned_files(void **state)
+{
+    (void)state;
+    struct error err;
+    int32_t ids[ROWS];
+    ids_of(ids, 11, ROWS);
+    JSON_EACH (c, cases) {
+        struct buf file = {0};
+        struct checkpoint *ck;
+        struct model *m;
+        struct bench_model b;
+        write_model(c);
+        real *aligned = logits_of(ROWS, NULL, (struct model_options){.kv = KV_F16});
+        real *odd = malloc(sizeof *odd * ROWS * N_VOCAB);
+        buf_append_char(&file, 0);
+        OK(file_read_all(&file, path, 64 << 20, &err));
+        OK(checkpoint_open_memory(&ck, file.ptr + 1, file.len - 1, &err));
+        OK(model_load(&m, ck, &(struct model_options){.kv = KV_F16}, &err));
+        checkpoint_close(ck);
+        buf_free(&file);
+        bench_open(&b, m, ROWS);
+        bench_logits(&b, odd, ids, ROWS, ROWS);
+        bench_close(&b);
+        if (!is_same(aligned, odd))
+            fail_msg("%.*s at an odd address: other bits", STR_ARG(json_str(json_get(c, "name"))));
+        free(aligned);
+        free(odd);
+    }
+}
+
 int main(void)
 {
     struct error err;
@@ -160,6 +191,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_type),
         cmocka_unit_test(test_chunks_and_threads),
+        cmocka_unit_test(test_unaligned_files),
     };
     int failed = RUN(tests);
     remove(path);

@@ -64,6 +64,12 @@ static void logits(float *out, struct model *model) /* frees the model */
     bench_close(&b);
 }
 
+/* The panels of an earlier load. */
+static bool served(const struct model *m)
+{
+    return m->cached.size && !m->packed;
+}
+
 /* Loads with the cache; the logits must be those without it. Whether the cache served. */
 static bool check_load(void)
 {
@@ -71,7 +77,7 @@ static bool check_load(void)
     float got[N_IDS * N_VOCAB];
     struct model_options options = with_cache();
     OK(load(&m, gguf, &options));
-    bool hit = m->cached.size != 0;
+    bool hit = served(m);
     logits(got, m);
     assert_memory_equal(got, plain, sizeof plain);
     return hit;
@@ -141,6 +147,12 @@ static void test_cache_serves_the_same_bits(void **state)
 {
     (void)state;
     struct stat st;
+    struct model *m;
+    struct model_options options = with_cache();
+    clear();
+    OK(load(&m, gguf, &options)); /* the first load goes on with the file it wrote: there is no second copy */
+    assert_true(m->packed && m->cached.size && !m->plan.block);
+    model_free(m);
     clear();
     assert_false(check_load());
     struct found f = find();
@@ -153,19 +165,17 @@ static void test_cache_serves_the_same_bits(void **state)
         assert_true(check_load());
     assert_int_equal(find().n, 1);
     /* other uses of the same panels, and one that has no use for them */
-    struct model *m;
-    struct model_options options = with_cache();
     options.exact = true;
     OK(load(&m, gguf, &options));
-    assert_true(m->cached.size);
+    assert_true(served(m));
     model_free(m);
     options.train = true;
     OK(load(&m, gguf, &options));
-    assert_false(m->cached.size);
+    assert_false(served(m));
     model_free(m);
     options = (struct model_options){.cache = cache_folder}; /* too small to be worth it */
     OK(load(&m, gguf, &options));
-    assert_false(m->cached.size);
+    assert_false(served(m));
     model_free(m);
     /* with threads */
     struct pool *pool;
@@ -173,7 +183,7 @@ static void test_cache_serves_the_same_bits(void **state)
     options = with_cache();
     options.pool = pool;
     OK(load(&m, gguf, &options));
-    assert_true(m->cached.size);
+    assert_true(served(m));
     model_free(m);
     pool_destroy(pool);
 }
@@ -279,7 +289,7 @@ static void test_cache_follows_the_model(void **state)
     assert_memory_not_equal(want, plain, sizeof plain);
     for (int i = 0; i < 2; i++) {
         OK(load(&m, gguf, &options));
-        assert_int_equal(m->cached.size != 0, i);
+        assert_int_equal(served(m), i);
         logits(got, m);
         assert_memory_equal(got, want, sizeof want);
     }
@@ -371,14 +381,14 @@ static void test_cache_stays_within_its_bytes(void **state)
         snprintf(name, sizeof name, "m%d.gguf", i);
         write_model(path_join(path, sizeof path, folder, name), 20 + (uint64_t)i);
         OK(load(&m, path, &options));
-        assert_false(m->cached.size);
+        assert_false(served(m));
         model_free(m);
         assert_int_equal(find().n, 2);
         nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL); /* file times have a grain */
         assert_true(check_load());                                /* used after each: it is never the oldest */
     }
     OK(load(&m, path, &options));
-    assert_true(m->cached.size);
+    assert_true(served(m));
     model_free(m);
     options.cache_bytes_max = 10; /* not even one */
     OK(load(&m, in_folder("m0.gguf"), &options));
@@ -488,7 +498,7 @@ static void test_truncated_files_are_said(void **state)
     pid_t child = fork();
     if (child == 0) {
         float got[N_IDS * N_VOCAB];
-        if (load(&m, gguf, &options) != ST_OK || !m->cached.size || chmod(f.path, 0600) || truncate(f.path, 4096))
+        if (load(&m, gguf, &options) != ST_OK || !served(m) || chmod(f.path, 0600) || truncate(f.path, 4096))
             _exit(1);
         logits(got, m);
         _exit(2); /* weights are gone, and it went on */
