@@ -247,7 +247,10 @@ static bool read_output(struct parse *p, const char *name, const struct json *v)
     JSON_EACH_MEMBER (key, value, v) {
         if (str_is(key, "effort") && json_is(value, JSON_STRING))
             p->out->effort = json_str(value);
-        else if (json_type(value) != JSON_NULL)
+        else if (str_is(key, "format") && json_type(value) != JSON_NULL) {
+            if (!read_response_format(p, "output_config.format", value))
+                return false;
+        } else if (json_type(value) != JSON_NULL)
             return refuse(p->why, 400, "unsupported_parameter", "output_config",
                           "output_config.%.*s: this is not offered here", STR_ARG(key));
     }

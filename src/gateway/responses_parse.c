@@ -257,8 +257,7 @@ static bool read_text(struct parse *p, const char *name, const struct json *v)
 {
     const struct json *format = json_get(v, "format");
     (void)name;
-    return json_type(format) == JSON_NULL || str_is(json_str(json_get(format, "type")), "text") ||
-           refuse(p->why, 400, "unsupported_parameter", "text.format", "text.format: only text is offered here");
+    return json_type(format) == JSON_NULL || read_response_format(p, "text.format", format);
 }
 
 static const struct field rows[] = {

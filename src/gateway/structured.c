@@ -207,9 +207,10 @@ bool structured_make(struct job *j)
         *a->shape,
     };
     struct grammar_part whole = {.kind = GRAMMAR_SEQUENCE, .parts = after, .n_part = 3};
+    bool reasons = j->thinking && a->shape->kind != GRAMMAR_TRIGGERED; /* that begins with free text anyway */
     enum status st = open_cache(j->g, &err);
     if (st == ST_OK)
-        st = grammar_cache_get(j->g->grammars, &j->grammar, j->thinking ? &whole : a->shape, &err);
+        st = grammar_cache_get(j->g->grammars, &j->grammar, reasons ? &whole : a->shape, &err);
     if (st == ST_NOMEM)
         return refuse_status(&j->why, &err, NULL);
     return st == ST_OK || refuse(&j->why, 400, st == ST_UNSUPPORTED ? "unsupported_value" : "invalid_value",

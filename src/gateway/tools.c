@@ -28,9 +28,6 @@ static bool check_tool(struct parse *p, const char *name, size_t index, const st
     if (json_type(schema) != JSON_NULL && !json_is(schema, JSON_OBJECT))
         return refuse(p->why, 400, "invalid_type", param, "%s.function.parameters: expected a JSON Schema object",
                       param);
-    if (json_bool(json_get(f, "strict"), false))
-        return refuse(p->why, 400, "unsupported_parameter", param,
-                      "%s.function.strict: arguments are not held to a schema yet; leave strict out", param);
     return true;
 }
 
@@ -92,9 +89,6 @@ bool tools_check(struct parse *p)
     if (a->tool_choice == TOOLS_NAMED && !has_tool(a))
         return refuse(p->why, 400, "invalid_value", "tool_choice", "tool_choice: no tool is called %.*s",
                       STR_ARG(a->tool_name));
-    if (a->tool_choice >= TOOLS_REQUIRED)
-        return refuse(p->why, 400, "unsupported_parameter", "tool_choice",
-                      "tool_choice: a call cannot be enforced yet; use auto");
     if (!a->tools)
         return true;
     if (!p->voice->takes_tools)

@@ -262,7 +262,7 @@ static void test_responses_refusals(void **state)
         {"{\"input\":[{\"role\":\"king\",\"content\":\"x\"}]}", "input[0]"},
         {"{\"input\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_image\"}]}]}", "input[0]"},
         {"{\"input\":\"x\",\"tools\":[{\"type\":\"web_search\"}]}", "tools"},
-        {"{\"input\":\"x\",\"text\":{\"format\":{\"type\":\"json_object\"}}}", "text.format"},
+        {"{\"input\":\"x\",\"text\":{\"format\":{\"type\":\"yaml\"}}}", "text.format"},
         {"{\"input\":\"x\",\"background\":true}", "background"},
         {"{\"input\":\"x\",\"max_tokens\":3}", "max_tokens"},
         {"{\"input\":\"x\",\"reasoning\":{\"effort\":\"vast\"}}", "reasoning.effort"},
