@@ -155,7 +155,7 @@ static void test_ollama_refusals(void **state)
         {"/api/chat", "{\"model\":\"no\",\"messages\":[]}", 404},
         {"/api/chat", "{\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"images\":[\"\"]}]}", 400},
         {"/api/chat", "{\"messages\":[{\"role\":\"x\"}]}", 400},
-        {"/api/chat", "{\"messages\":[],\"format\":\"json\"}", 400},
+        {"/api/chat", "{\"messages\":[],\"format\":7}", 400},
         {"/api/chat", "{\"messages\":[],\"options\":{\"mirostat\":2}}", 400},
         {"/api/chat", "{\"messages\":[],\"options\":{\"num_predict\":-3}}", 400},
         {"/api/chat", "{\"messages\":[],\"think\":\"much\"}", 400},
