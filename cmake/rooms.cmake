@@ -2,7 +2,7 @@
 
 execute_process(COMMAND git -C ${CMAKE_SOURCE_DIR} describe --always --dirty OUTPUT_VARIABLE GIT_VERSION
   OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-set(ROOMS base observe tensor net kernels formats tokenizer chat speech grammar data model load engine eval replay train gateway sdk)
+set(ROOMS base observe tensor net kernels formats tokenizer chat speech grammar data model load engine eval replay train hosting gateway sdk)
 foreach(room ${ROOMS})
   file(GLOB_RECURSE src_${room} CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${room}/*.c)
   list(APPEND CORE_SRC ${src_${room}})

@@ -1,0 +1,134 @@
+/* hosting - several models in one process under one memory budget: loaded when asked for, counted while used
+ *
+ *   TRY(hosting_create(&h, &options, err));
+ *   TRY(hosting_add(h, &(struct hosting_model){.name = "a", .path = "a.gguf"}, err));
+ *   switch (hosting_acquire(h, name, &lease, &wait, err)) ...     // any thread, never waits
+ *   hosting_release(h, &lease);
+ *
+ *   absent --acquire--> wanted --loader thread--> loading --> ready --evicted, idle, unloaded--> closing --> absent
+ *                                                        \--> failed --acquire, a while later--> wanted
+ *
+ * A lease holds its model: nothing that is in use is unloaded. When the budget is short, the ready models that nobody
+ * uses go, the least recently used first; pinned ones stay. A new model under a name that is in use is loaded beside
+ * the old one; then the name is the new one's, and the old one goes with its last lease. A model that cannot be loaded
+ * harms no other.
+ *
+ * Threads  any, for every function; waits are called back on the loader's thread, without locks held
+ * Errors   ST_NOT_FOUND, ST_LIMIT (busy: later), ST_NOMEM (it can never fit): sizes in the text; what loading says
+ */
+#ifndef HOSTING_HOSTING_H
+#define HOSTING_HOSTING_H
+
+#include "engine/engine.h"
+
+enum { HOSTED_NAME_MAX = 128 };
+
+struct hosting_model {
+    const char *name, *path;
+    bool pinned;      /* loaded at once, never evicted */
+    int keep_alive_s; /* unloaded after so long without a request; 0 = hosting_options', -1 = never */
+    struct model_options model;
+    struct engine_options engine;
+    int n_thread;
+};
+struct hosted_parts { /* a loaded model, and how many bytes it takes */
+    struct bundle *bundle;
+    struct engine *engine;
+    struct pool *pool;
+    uint64_t bytes;
+};
+/* How models come to be: hosting_real, or a test's stand-in. Called on the loader's thread, one at a time; lora_open on
+ * any. */
+struct hosting_maker {
+    void *ctx;
+    enum status (*measure)(void *ctx, uint64_t *bytes, const struct hosting_model *m, struct error *err);
+    enum status (*open)(void *ctx, struct hosted_parts *out, const struct hosting_model *m, struct error *err);
+    void (*close)(void *ctx, struct hosted_parts *parts);
+    enum status (*open_lora)(void *ctx, struct lora **out, const struct hosted_parts *base, const char *path,
+                             struct error *err);
+    void (*hold_lora)(void *ctx, struct lora *l); /* one more close_lora will come */
+    void (*close_lora)(void *ctx, struct lora *l);
+    const char *(*lora_digest)(void *ctx, const struct lora *l); /* 64 digits */
+};
+extern const struct hosting_maker hosting_real;
+
+struct hosting_options {
+    uint64_t bytes_max; /* of all loaded models together; 0 = no bound */
+    int keep_alive_s;   /* 0 = for ever */
+    const struct hosting_maker *maker;
+};
+struct hosting;
+MUST_USE enum status hosting_create(struct hosting **out, const struct hosting_options *options, struct error *err);
+/* No lease is held and nothing waits any more. */
+void hosting_destroy(struct hosting *h);
+
+/* Strings are copied, all but the options' (cache folders ...), which outlive the hosting. The first one is the
+ * default. ST_INVALID when the name is taken. */
+MUST_USE enum status hosting_add(struct hosting *h, const struct hosting_model *m, struct error *err);
+/* One that is loaded already and never goes: not closed by hosting_destroy either. */
+MUST_USE enum status hosting_add_ready(struct hosting *h, const char *name, const struct hosted_parts *parts,
+                                       struct error *err);
+MUST_USE enum status hosting_alias(struct hosting *h, const char *alias, const char *name, struct error *err);
+
+/* ---- using ---- */
+struct hosted;
+struct hosting_lease {
+    struct hosted *hosted; /* NULL: none */
+    const struct bundle *bundle;
+    struct engine *engine;
+    struct lora *lora;          /* held; NULL = the base alone */
+    char adapter[SHA256_TEXT];  /* its digest, for fingerprints; empty */
+    char name[HOSTED_NAME_MAX]; /* what it was asked for by */
+};
+/* hosting_acquire may wait for the loader's lock, never for a model. */
+struct hosting_wait { /* the caller's, until fn was called or hosting_forget said true */
+    void (*fn)(void *ctx);
+    void *ctx;
+    struct hosting_wait *next;
+};
+/* ST_OK: leased. ST_CANCELED: it is not loaded yet; wait->fn will be called when it is, or cannot be: acquire again
+ * then (wait NULL: nobody is told). name ptr NULL: the default model. */
+enum status hosting_acquire(struct hosting *h, struct str name, struct hosting_lease *out, struct hosting_wait *wait,
+                            struct error *err);
+bool hosting_forget(struct hosting *h, struct hosting_wait *wait);    /* false: it was, or is just being, called */
+void hosting_release(struct hosting *h, struct hosting_lease *lease); /* an empty one is nothing */
+/* The same, waited for. */
+MUST_USE enum status hosting_acquire_wait(struct hosting *h, struct str name, struct hosting_lease *out,
+                                          struct error *err);
+
+/* ---- while running ---- */
+/* Loads a configured model, or (m->path) another one under its name, beside the one that has it; returns when that is
+ * done. */
+MUST_USE enum status hosting_load(struct hosting *h, const struct hosting_model *m, struct error *err);
+/* Unloads it as soon as nobody uses it; the name stays, and the next request loads it again. */
+MUST_USE enum status hosting_unload(struct hosting *h, const char *name, struct error *err);
+/* An adapter of `base` under a name of its own. ST_INVALID when the name is taken. */
+MUST_USE enum status hosting_lora_add(struct hosting *h, const char *name, const char *base, const char *path,
+                                      struct error *err); /* opened with its base */
+MUST_USE enum status hosting_lora_load(struct hosting *h, const char *name, const char *base, const char *path,
+                                       struct error *err); /* opened now; waits for its base */
+MUST_USE enum status hosting_lora_unload(struct hosting *h, const char *name, struct error *err);
+
+/* ---- looking ---- */
+enum hosted_state { HOSTED_ABSENT, HOSTED_WANTED, HOSTED_LOADING, HOSTED_READY, HOSTED_CLOSING, HOSTED_FAILED };
+extern const char *const hosted_state_names[];
+struct hosting_row { /* valid during the call */
+    const char *name, *path;
+    const char *parent; /* of an adapter its base, of an alias its model; NULL */
+    bool is_lora, pinned;
+    enum hosted_state state;
+    const struct bundle *bundle; /* ready: of this model; else NULL */
+    const struct engine *engine;
+    const struct lora *lora;
+    uint64_t bytes; /* ready */
+    int n_lease;
+    uint64_t expires_ns; /* clock_ns() at which it will go if nobody asks; 0 = never */
+    const char *failure; /* failed: why */
+};
+/* In the order they were added. fn is called under the hosting's lock: it may look, not call. */
+void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_row *row), void *ctx);
+bool hosting_knows(struct hosting *h, struct str name);
+const char *hosting_default(struct hosting *h); /* its name */
+uint64_t hosting_bytes(struct hosting *h, uint64_t *bytes_max);
+
+#endif
