@@ -209,7 +209,7 @@ static const char *cache_folder(const char *given)
 }
 
 /* All but the pool. */
-static enum status fill_model_options(struct model_options *out, const struct cli_model *m, struct error *err)
+enum status cli_model_numbers(struct model_options *out, const struct cli_model *m, struct error *err)
 {
     static const char *const kv_names[] = {[KV_F32] = "f32", [KV_F16] = "f16", [KV_INT8] = "int8"};
     TRY(range_check("ctx", m->ctx, 0, 1 << 24, err));
@@ -241,7 +241,7 @@ enum status cli_model_options(struct model_options *out, struct pool **pool, con
                               struct error *err)
 {
     TRY(range_check("threads", m->threads, 0, 1024, err));
-    TRY(fill_model_options(out, m, err));
+    TRY(cli_model_numbers(out, m, err));
     TRY(pool_create(pool, m->threads ? (int)m->threads : cpu_count(), err));
     out->pool = *pool;
     return ST_OK;
@@ -264,7 +264,7 @@ enum status cli_bundle_open(struct bundle **out, struct pool **pool, const char 
 static enum status open_draft(struct bundle **out, const struct cli_model *m, struct pool *pool, struct error *err)
 {
     struct model_options options;
-    TRY(fill_model_options(&options, m, err));
+    TRY(cli_model_numbers(&options, m, err));
     options.pool = pool;
     enum status st = bundle_open(out, m->draft, &options, err);
     progress_end();

@@ -108,6 +108,8 @@ enum { CLI_DRAFT_TOKENS = 8 }; /* what cli_model.draft_tokens begins with where 
 /* Checks the values and makes the pool; *pool is the caller's. */
 MUST_USE enum status cli_model_options(struct model_options *out, struct pool **pool, const struct cli_model *m,
                                        struct error *err);
+/* The same without a pool. */
+MUST_USE enum status cli_model_numbers(struct model_options *out, const struct cli_model *m, struct error *err);
 /* Opens MODEL with a progress bar. Errors say what was found, what was expected and what to do. */
 MUST_USE enum status cli_bundle_open(struct bundle **out, struct pool **pool, const char *path,
                                      const struct cli_model *m, struct error *err);

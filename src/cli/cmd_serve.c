@@ -1,23 +1,32 @@
 /* ingot serve MODEL - the OpenAI-compatible server and its chat page */
 #include "base/file.h"
 #include "base/log.h"
-#include "cli/cli.h"
+#include "cli/hosted.h"
 #include "gateway/gateway.h"
 
 #include <stdio.h>
 
 static enum status serve(struct bundle *bundle, struct pool *pool, const struct cli_model *m,
-                         const struct gateway_options *options, struct error *err)
+                         struct gateway_options *options, struct cli_hosted *hosted, struct error *err)
 {
     struct engine_options engine_options;
+    struct model_options model_options;
     struct engine *engine;
     struct gateway *gateway = NULL;
     TRY(cli_engine_options(&engine_options, m, pool, err));
+    TRY(cli_model_numbers(&model_options, m, err));
+    model_options.pool = pool;
     TRY(engine_create(&engine, bundle, &engine_options, err));
+    hosted->bundle = bundle;
+    hosted->first = engine;
+    hosted->model = &model_options;
+    hosted->engine = &engine_options;
     if (bundle->template_error.status != ST_OK)
         log_warnf("serve", "chats will be refused, completions work: the chat template cannot be used: %s",
                   bundle->template_error.text);
-    enum status st = gateway_create(&gateway, engine, options, err);
+    enum status st = cli_hosting(&options->hosting, hosted, err);
+    if (st == ST_OK)
+        st = gateway_create(&gateway, engine, options, err);
     if (st == ST_OK) {
         fprintf(stderr, "ingot: ready %s model=%s\n", gateway_url(gateway), bundle->id);
         fflush(stderr);
@@ -25,6 +34,7 @@ static enum status serve(struct bundle *bundle, struct pool *pool, const struct 
     }
     engine_destroy(engine); /* before the gateway, which it calls back */
     gateway_destroy(gateway);
+    hosting_destroy(options->hosting);
     return st;
 }
 
@@ -52,6 +62,8 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
     uint64_t request_bytes = 0;
     double temperature = (double)__builtin_nanf(""), top_p = temperature;
     const char *level = "info", *policy = "fcfs", *template_path = NULL;
+    struct cli_hosted hosted = {0};
+    int64_t keep_alive_s = 0;
     const struct cli_option options[] = {
         {"host", 'H', CLI_TEXT, &g.host, "H", "address to listen at (default 127.0.0.1; others need --api-key)"},
         {"port", 'p', CLI_INT, &port, "N", "port (default 8080; 0 takes a free one)"},
@@ -74,6 +86,16 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         {"stall-timeout", 0, CLI_INT, &stall_s, "S",
          "seconds without a step, while work waits, after which /health fails and the log says why (default 60)"},
         {"legacy-metrics", 0, CLI_FLAG, &g.legacy_metrics, NULL, "metrics under the names that vLLM has dropped, too"},
+        {"models", 0, CLI_TEXT, &hosted.file, "FILE",
+         "more models, as YAML: models: [{name, path, pinned, keep_alive, aliases, loras, ctx, kv_bytes}, ...]"},
+        {"lora", 0, CLI_TEXT, &hosted.loras, "NAME=DIR,..",
+         "PEFT adapters of the first model, each a model by its name"},
+        {"memory-budget", 0, CLI_BYTES, &hosted.bytes_max, "B",
+         "of all models together: those that nobody uses go, the least recently used first (default: no bound)"},
+        {"keep-alive", 0, CLI_INT, &keep_alive_s, "S",
+         "seconds after which a model that nobody asks for goes (default: never; the first stays)"},
+        {"allow-runtime-loading", 0, CLI_FLAG, &g.runtime_loading, NULL,
+         "clients may load and unload models and adapters by paths of this machine"},
         {"log-level", 0, CLI_TEXT, &level, "L", "debug, info, warn, error or off (default info)"},
         CLI_SERVING_OPTIONS(m),
         CLI_DRAFT_OPTIONS(m),
@@ -81,14 +103,15 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         CLI_MODEL_OPTIONS(m),
     };
     const struct cli_spec spec = {
-        "ingot serve MODEL [--port 8080] [options]",
+        "ingot serve MODEL [MODEL ...] [--port 8080] [options]",
         "Serves a model over HTTP: OpenAI's chat and completions, tokenize, metrics, and a "
         "chat page at /. Stops gently at SIGTERM.",
         "  ingot serve model.gguf\n"
+        "  ingot serve model.gguf model/ --memory-budget 8G --keep-alive 600\n"
         "  INGOT_API_KEY=secret ingot serve model/ --host 0.0.0.0 --tls-cert c.pem --tls-key k.pem\n"
         "  curl http://127.0.0.1:8080/v1/chat/completions -d "
         "'{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}'",
-        CLI_TAKES(options, 1, 1)};
+        CLI_TAKES(options, 1, 64)};
     struct cli_args args;
     TRY(cli_parse(&args, &spec, argc, argv, err));
     if (args.done)
@@ -103,6 +126,11 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         return fail(err, ST_INVALID, "--drain-timeout %lld: expected seconds, 0 to 86400", (long long)drain_s);
     if (stall_s < 1 || stall_s > 86400)
         return fail(err, ST_INVALID, "--stall-timeout %lld: expected seconds, 1 to 86400", (long long)stall_s);
+    if (keep_alive_s < 0 || keep_alive_s > INT32_MAX)
+        return fail(err, ST_INVALID, "--keep-alive %lld: expected seconds", (long long)keep_alive_s);
+    hosted.keep_alive_s = (int)keep_alive_s;
+    hosted.more = args.positional + 1;
+    hosted.n_more = args.n_positional - 1;
     g.health_ms = (int)stall_s * 1000;
     g.by_priority = !strcmp(policy, "priority");
     if (!g.by_priority && strcmp(policy, "fcfs") != 0)
@@ -125,7 +153,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
     struct buf chat_template = {0};
     enum status st = template_path ? set_template(bundle, &chat_template, template_path, err) : ST_OK;
     if (st == ST_OK)
-        st = serve(bundle, pool, &m, &g, err);
+        st = serve(bundle, pool, &m, &g, &hosted, err);
     bundle_close(bundle);
     buf_free(&chat_template);
     pool_destroy(pool);

@@ -73,7 +73,7 @@ static void put_head(struct json_writer *w, const struct job *j)
     json_put_str(w, "id", str_of(j->id));
     json_put_str(w, "type", STR("message"));
     json_put_str(w, "role", STR("assistant"));
-    json_put_str(w, "model", str_of(j->g->bundle->id));
+    json_put_str(w, "model", str_of(j->name));
 }
 
 /* A block with what it holds; empty when it only begins. */

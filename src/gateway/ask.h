@@ -27,6 +27,7 @@ struct voice {
     bool takes_tools, takes_effort, takes_enable, takes_thinking; /* variables its template looks at */
     int32_t shown[32];                                            /* special tokens that are markers */
     int n_shown;
+    const char *name; /* by which the request called the model; NULL: its own */
 };
 
 /* voice.c; false: no such format. format: NULL or "auto" = told by the template */

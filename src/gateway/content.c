@@ -36,7 +36,7 @@ static bool render(struct job *j, struct ids *out)
                              .extra = j->ask.template_vars,
                              .no_generation_prompt = j->ask.no_generation_prompt};
     struct error err;
-    return bundle_chat_ids(out, j->g->bundle, &o, &err) == ST_OK || refuse_status(&j->why, &err, "messages");
+    return bundle_chat_ids(out, j->bundle, &o, &err) == ST_OK || refuse_status(&j->why, &err, "messages");
 }
 
 /* The end of a chat's prompt tells whether its template has opened reasoning. */
@@ -46,10 +46,10 @@ static bool find_thinking(struct job *j)
     size_t n = ids->count < 16 ? ids->count : 16;
     struct buf text = {0};
     struct error err;
-    if (!j->g->voice.think)
+    if (!j->voice->think)
         return true;
-    enum status st = tokenizer_decode(j->g->bundle->tokenizer, &text, ids->ids + ids->count - n, n, 0, &err);
-    j->thinking = st == ST_OK && speech_prompt_thinks(j->g->voice.think, buf_str(&text));
+    enum status st = tokenizer_decode(j->bundle->tokenizer, &text, ids->ids + ids->count - n, n, 0, &err);
+    j->thinking = st == ST_OK && speech_prompt_thinks(j->voice->think, buf_str(&text));
     buf_free(&text);
     return st == ST_OK || refuse_status(&j->why, &err, "messages");
 }
@@ -64,7 +64,7 @@ static bool encode(struct job *j, const struct ask_prompt *p, struct ids *out)
         return true;
     }
     unsigned flags = TOKENIZE_SPECIAL | (j->ask.add_special ? TOKENIZE_ADD : 0);
-    enum status st = tokenizer_encode(j->g->bundle->tokenizer, out, p->text, flags, &err);
+    enum status st = tokenizer_encode(j->bundle->tokenizer, out, p->text, flags, &err);
     return st == ST_OK || refuse_status(&j->why, &err, "prompt");
 }
 
@@ -72,7 +72,7 @@ static bool check_length(struct job *j, const struct ids *ids)
 {
     const char *param = j->kind == ASK_CHAT ? "messages" : "prompt";
     struct engine_stats s;
-    engine_stats(j->g->engine, &s);
+    engine_stats(j->engine, &s);
     if (ids->count == 0)
         return refuse(&j->why, 400, "invalid_value", param, "the prompt is empty");
     if (ids->count + (j->ask.sampling.max_tokens >= 0) > (size_t)s.n_ctx)
@@ -110,7 +110,7 @@ struct str job_echo(const struct job *j, const struct choice *c)
 /* Where each token of prompt i begins in the echoed text, in characters: the legacy logprobs' text_offset. */
 static bool make_offsets(struct job *j, int i, struct str echo)
 {
-    const struct tokenizer *tok = j->g->bundle->tokenizer;
+    const struct tokenizer *tok = j->bundle->tokenizer;
     const struct ids *ids = &j->prompts[i];
     struct decoder decoder;
     struct buf piece = {0};
@@ -145,7 +145,7 @@ static bool make_echo(struct job *j)
         const struct ask_prompt *p = &j->ask.prompts[i];
         if (!p->ids)
             buf_append_str(&j->echo, p->text);
-        else if (tokenizer_decode(j->g->bundle->tokenizer, &j->echo, p->ids, p->n_id, 0, &err) != ST_OK)
+        else if (tokenizer_decode(j->bundle->tokenizer, &j->echo, p->ids, p->n_id, 0, &err) != ST_OK)
             return refuse_status(&j->why, &err, "prompt");
         j->echo_end[i] = j->echo.len;
     }
@@ -159,11 +159,11 @@ static bool make_echo(struct job *j)
 
 void openai_answer_tokenize(struct job *j, struct buf *out)
 {
-    const struct tokenizer *tok = j->g->bundle->tokenizer;
+    const struct tokenizer *tok = j->bundle->tokenizer;
     const struct ids *ids = &j->prompts[0];
     struct engine_stats s;
     struct json_writer w;
-    engine_stats(j->g->engine, &s);
+    engine_stats(j->engine, &s);
     json_writer_init(&w, out);
     json_begin_object(&w);
     json_put_int(&w, "count", (int64_t)ids->count);
@@ -191,7 +191,7 @@ void openai_answer_detokenize(struct job *j, struct buf *out)
     struct json_writer w;
     struct error err;
     const struct ask_prompt *p = &j->ask.prompts[0];
-    enum status st = tokenizer_decode(j->g->bundle->tokenizer, &text, p->ids, p->n_id, 0, &err);
+    enum status st = tokenizer_decode(j->bundle->tokenizer, &text, p->ids, p->n_id, 0, &err);
     if (st == ST_OK) {
         json_writer_init(&w, out);
         json_begin_object(&w);
@@ -237,7 +237,7 @@ static bool make_fingerprint(struct job *j)
 {
     struct error err;
     struct fingerprint f;
-    enum status st = bundle_fingerprint(&f, j->g->bundle, NULL, &err);
+    enum status st = bundle_fingerprint(&f, j->bundle, j->lease.adapter[0] ? j->lease.adapter : NULL, &err);
     if (st == ST_OK)
         memcpy(j->fingerprint, f.text, sizeof f.text);
     if (j->ask.return_replay && st != ST_OK)
@@ -248,7 +248,7 @@ static bool make_fingerprint(struct job *j)
 static bool make(struct job *j, struct arena *parsed)
 {
     struct gateway *g = j->g;
-    const struct parse_context with = {g->bundle, &g->voice, g->store, j->socket != NULL};
+    const struct parse_context with = {j->bundle, j->voice, g->store, j->socket != NULL};
     if (!protocol_parse(&j->ask, j->protocol, buf_str(&j->body), &with, parsed, &j->why))
         return false;
     j->kind = j->ask.kind;
@@ -259,7 +259,7 @@ static bool make(struct job *j, struct arena *parsed)
         return refuse(&j->why, 400, "invalid_value", "priority",
                       "priority: only 0, because this server takes requests as they come; --scheduling-policy priority "
                       "lets every client choose");
-    if (!g->bundle->tokenizer)
+    if (!j->bundle->tokenizer)
         return refuse(&j->why, 400, "unsupported_value", NULL,
                       "this model has no tokenizer: it cannot be asked in text");
     if (j->kind & (ASK_EMBED | ASK_RERANK))
@@ -281,14 +281,19 @@ static bool make(struct job *j, struct arena *parsed)
     return make_echo(j) && keep(j) && structured_make(j) && make_fingerprint(j);
 }
 
-void content_make(struct job *j)
+bool content_make(struct job *j)
 {
     struct gateway *g = j->g;
     struct arena parsed;
     arena_init(&parsed, PARSED_MAX);
     parsed.budget = &g->memory;
     parsed.budget_limit = g->intake_max;
-    bool good = make(j, &parsed);
+    enum found found = model_find(j, &parsed);
+    if (found == PARKED) {
+        arena_free(&parsed);
+        return false;
+    }
+    bool good = found == FOUND && make(j, &parsed);
     if (good && j->answer.failed)
         good = refuse(&j->why, 503, NULL, NULL, "out of memory");
     j->ask.model = (struct str){NULL, 0};
@@ -305,4 +310,5 @@ void content_make(struct job *j)
     if (!job_hold(j, g->intake_max) && good)
         refuse(&j->why, 503, "server_is_overloaded", NULL, "the memory for requests is full: try again, or send less");
     j->parse_ns = clock_ns();
+    return true;
 }

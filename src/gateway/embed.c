@@ -32,13 +32,13 @@ static bool too_long(struct job *j, int i, size_t n)
     snprintf(param, sizeof param, "%s[%d]", name, i);
     return refuse(&j->why, 400, "context_length_exceeded", param,
                   "%s has %zu tokens, this model takes %d: shorten it, or let truncate_prompt_tokens cut it", param, n,
-                  model_config(j->g->bundle->model)->n_ctx);
+                  model_config(j->bundle->model)->n_ctx);
 }
 
 /* Ids of another vocabulary would give vectors that mean nothing. */
 static bool take_ids(struct job *j, int i, const struct ask_prompt *p, struct ids *out)
 {
-    if (!tokenizer_frames(j->g->bundle->tokenizer, p->ids, p->n_id))
+    if (!tokenizer_frames(j->bundle->tokenizer, p->ids, p->n_id))
         return refuse(
             &j->why, 400, "invalid_value", "input",
             "input[%d]: these ids do not begin and end as this model's tokenizer does: were they made by "
@@ -53,7 +53,7 @@ static bool take_ids(struct job *j, int i, const struct ask_prompt *p, struct id
 static bool encode_input(struct job *j, int i, struct str before, size_t most, struct ids *out)
 {
     const struct ask_prompt *p = &j->ask.prompts[i];
-    const struct tokenizer *tok = j->g->bundle->tokenizer;
+    const struct tokenizer *tok = j->bundle->tokenizer;
     struct error err;
     struct buf text = {0};
     enum status st = ST_OK;
@@ -75,7 +75,7 @@ static bool encode_input(struct job *j, int i, struct str before, size_t most, s
 static bool encode_document(struct job *j, int i, size_t most, struct ids *out, size_t *first)
 {
     struct error err;
-    enum status st = tokenizer_encode_pair(j->g->bundle->tokenizer, out, first, j->ask.embed.query,
+    enum status st = tokenizer_encode_pair(j->bundle->tokenizer, out, first, j->ask.embed.query,
                                            j->ask.prompts[i].text, j->ask.embed.truncate ? most : SIZE_MAX, &err);
     return st == ST_OK ||
            refuse_status(&j->why, &err, st == ST_INVALID && j->ask.embed.truncate ? "query" : "documents");
@@ -83,9 +83,9 @@ static bool encode_document(struct job *j, int i, size_t most, struct ids *out, 
 
 static bool make_ids(struct job *j, struct embed_text *texts)
 {
-    const struct model_config *c = model_config(j->g->bundle->model);
+    const struct model_config *c = model_config(j->bundle->model);
     size_t most = j->ask.embed.truncate > 0 ? (size_t)j->ask.embed.truncate : (size_t)c->n_ctx;
-    struct str before = model_prompt(j->g->bundle->model, j->ask.embed.prompt_name);
+    struct str before = model_prompt(j->bundle->model, j->ask.embed.prompt_name);
     for (int i = 0; i < j->n_prompt; i++) {
         struct ids *ids = &j->prompts[i];
         size_t first = 0;
@@ -120,7 +120,7 @@ static void on_finish(void *ctx, const struct finish_event *end);
 
 bool embed_content(struct job *j)
 {
-    size_t n = (size_t)j->ask.n_prompt, n_out = (size_t)model_config(j->g->bundle->model)->n_out;
+    size_t n = (size_t)j->ask.n_prompt, n_out = (size_t)model_config(j->bundle->model)->n_out;
     struct embed_work *w = arena_alloc_zero(&j->arena, 1, sizeof *w);
     struct embed_text *texts = arena_alloc_zero(&j->arena, n, sizeof *texts);
     j->prompts = arena_alloc_zero(&j->arena, n, sizeof *j->prompts);
@@ -141,7 +141,7 @@ bool embed_content(struct job *j)
 /* A model that embeds or scores is never asked to write. */
 bool embed_leaves(struct job *j)
 {
-    enum model_task task = model_config(j->g->bundle->model)->task;
+    enum model_task task = model_config(j->bundle->model)->task;
     if (task == TASK_GENERATE || !(j->kind & (ASK_CHAT | ASK_COMPLETION)) || j->ask.immediate)
         return true;
     return refuse(&j->why, 400, "unsupported_value", "model", "this model gives %s and generates no text: ask it at %s",
@@ -190,7 +190,7 @@ bool embed_over(const struct job *j)
 void embed_cancel(struct job *j)
 {
     if (!embed_over(j))
-        engine_cancel(j->g->engine, j->embed->request.id);
+        engine_cancel(j->engine, j->embed->request.id);
 }
 
 static void end_refused(struct job *j)
@@ -206,7 +206,7 @@ void embed_start(struct job *j)
 {
     struct error err;
     j->phase = JOB_GENERATE;
-    enum status st = engine_embed(j->g->engine, &j->embed->request, &err);
+    enum status st = engine_embed(j->engine, &j->embed->request, &err);
     j->embed->submitted = st == ST_OK;
     if (st == ST_OK)
         return;
@@ -256,7 +256,7 @@ int embed_tokens(const struct job *j)
 
 int embed_row(const real **out, const struct job *j, int i)
 {
-    int n_out = model_config(j->g->bundle->model)->n_out, n = j->ask.embed.dimensions ? j->ask.embed.dimensions : n_out;
+    int n_out = model_config(j->bundle->model)->n_out, n = j->ask.embed.dimensions ? j->ask.embed.dimensions : n_out;
     real *row = j->embed->rows + (size_t)i * (size_t)n_out;
     if (j->ask.embed.normalize)
         embed_unit(row, n);
@@ -326,7 +326,7 @@ void openai_answer_embeddings(struct job *j, struct buf *out)
         json_end_object(&w);
     }
     json_end_array(&w);
-    json_put_str(&w, "model", str_of(j->g->bundle->id));
+    json_put_str(&w, "model", str_of(j->name));
     put_usage(&w, j);
     json_end_object(&w);
 }
@@ -357,7 +357,7 @@ void openai_answer_rerank(struct job *j, struct buf *out)
     json_writer_init(&w, out);
     json_begin_object(&w);
     json_put_str(&w, "id", str_of(j->id));
-    json_put_str(&w, "model", str_of(j->g->bundle->id));
+    json_put_str(&w, "model", str_of(j->name));
     json_key(&w, "results");
     json_begin_array(&w);
     for (int i = 0; i < n; i++) {

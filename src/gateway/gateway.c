@@ -14,6 +14,7 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <unistd.h>
 
 enum { TICK_MS = 100, REQUEST_BYTES = 1 << 30, STORE_BYTES = 64 << 20 };
 
@@ -60,16 +61,13 @@ static void route_model(struct gateway *g, struct http_exchange *x)
 {
     struct str id = str_from(http_request(x)->path, strlen("/v1/models/"));
     struct buf body = {0};
-    struct json_writer w;
     struct refusal why;
-    if (!str_is(id, g->bundle->id)) {
+    if (!openai_write_named(g, id, &body)) {
         refuse(&why, 404, "model_not_found", "model", "the model %.*s does not exist; this server has %s", STR_ARG(id),
                g->bundle->id);
         answer_refusal(g, x, &why);
         return;
     }
-    json_writer_init(&w, &body);
-    openai_write_model(g, &w);
     answer_json(g, x, 200, &body);
 }
 
@@ -137,6 +135,26 @@ static void route_show(struct gateway *g, struct http_exchange *x)
 static void route_version(struct gateway *g, struct http_exchange *x)
 {
     ollama_answer_version(g, x);
+}
+
+static void route_load_lora(struct gateway *g, struct http_exchange *x)
+{
+    admin_start(g, x, admin_load_lora);
+}
+
+static void route_unload_lora(struct gateway *g, struct http_exchange *x)
+{
+    admin_start(g, x, admin_unload_lora);
+}
+
+static void route_load_model(struct gateway *g, struct http_exchange *x)
+{
+    admin_start(g, x, admin_load_model);
+}
+
+static void route_unload_model(struct gateway *g, struct http_exchange *x)
+{
+    admin_start(g, x, admin_unload_model);
 }
 
 static void route_page(struct gateway *g, struct http_exchange *x)
@@ -360,7 +378,8 @@ enum status gateway_create(struct gateway **out, struct engine *engine, const st
     struct gateway *g = mem_alloc_zero(1, sizeof *g);
     if (!g)
         return fail_nomem(err, "gateway");
-    *g = (struct gateway){.options = *options, .engine = engine, .bundle = engine_bundle(engine)};
+    *g = (struct gateway){
+        .options = *options, .engine = engine, .bundle = engine_bundle(engine), .hosting = options->hosting};
     set_defaults(&g->options);
     g->memory.max = g->options.request_bytes;
     g->intake_max = g->memory.max / 4 * 3;
@@ -407,6 +426,9 @@ static void close_down(struct gateway *g)
     watchdog_stop(g);
     http_server_close(g->server);
     g->server = NULL;
+    admin_end_all(g);
+    if (g->hosting)
+        hosting_quiet(g->hosting); /* nobody is called back any more */
     workers_destroy(g->workers);
     g->workers = NULL;
 }
@@ -425,6 +447,11 @@ void gateway_destroy(struct gateway *g)
     if (!g)
         return;
     close_down(g);
+    for (struct job *j = g->jobs; j; j = j->next) { /* the gateway's own engine is gone, others run still */
+        generate_cancel(j);
+        while (!generate_over(j))
+            usleep(1000);
+    }
     while (g->jobs)
         job_free(g->jobs);
     loop_destroy(g->loop);

@@ -16,6 +16,7 @@
 #include "engine/engine.h"
 
 struct gateway;
+struct hosting; /* hosting/hosting.h */
 
 struct gateway_options {            /* 0 or NULL = the default in brackets */
     const char *host;               /* [127.0.0.1] */
@@ -31,6 +32,8 @@ struct gateway_options {            /* 0 or NULL = the default in brackets */
     int health_ms;
     bool legacy_metrics;     /* the names that vLLM has dropped, too */
     const char *tool_format; /* how the model writes calls: a name of speech_names() [told by its template] */
+    struct hosting *hosting; /* other models and adapters, beside the engine's [none]; outlives the gateway */
+    bool runtime_loading;    /* clients may load and unload them, by paths of this machine */
     bool by_priority;        /* requests may name a priority; else only 0, so that nobody jumps the queue */
     bool signals;            /* SIGTERM and SIGINT drain; a second one stops at once */
 };

@@ -77,7 +77,7 @@ void generate_cancel(struct job *j)
         embed_cancel(j);
     for (int i = 0; i < j->n_submitted; i++)
         if (!is_finished(&j->choices[i]))
-            engine_cancel(j->g->engine, j->choices[i].request.id);
+            engine_cancel(j->engine, j->choices[i].request.id);
 }
 
 static void add_timing(struct job *j)
@@ -141,10 +141,11 @@ static void fill_request(struct job *j, struct choice *c, int n_ctx)
                           .n_prompt = (int)prompt->count,
                           .sampling = j->ask.sampling,
                           .n_stop = j->ask.n_stop,
-                          .shown = j->g->voice.shown,
-                          .n_shown = c->speech ? j->g->voice.n_shown : 0,
+                          .shown = j->voice->shown,
+                          .n_shown = c->speech ? j->voice->n_shown : 0,
                           .choice = c->index % j->ask.n,
                           .grammar = j->grammar,
+                          .lora = j->lease.lora,
                           .echo_logprobs =
                               j->ask.echo && (j->ask.sampling.n_logprobs >= 0 || j->ask.sampling.max_tokens < 0),
                           .priority = -j->ask.priority,
@@ -162,7 +163,7 @@ void generate_start(struct job *j)
     struct refusal why;
     struct error err;
     struct engine_stats s;
-    engine_stats(j->g->engine, &s);
+    engine_stats(j->engine, &s);
     j->phase = JOB_GENERATE;
     j->choices = arena_alloc_zero(&j->arena, (size_t)j->n_prompt * (size_t)j->ask.n, sizeof *j->choices);
     if (!j->choices) {
@@ -180,7 +181,7 @@ void generate_start(struct job *j)
             j->choices[i].n_char = text_chars(job_echo(j, &j->choices[i]));
         say_begin(j, &j->choices[i]);
         fill_request(j, &j->choices[i], s.n_ctx);
-        enum status st = engine_submit(j->g->engine, &j->choices[i].request, &err);
+        enum status st = engine_submit(j->engine, &j->choices[i].request, &err);
         if (st != ST_OK) {
             if (st == ST_LIMIT || st == ST_CANCELED)
                 refuse(&why, 503, "server_is_overloaded", NULL, "%s", err.text);

@@ -136,6 +136,10 @@ void job_start_on(struct gateway *g, struct http_exchange *x, const struct proto
         return;
     }
     *j = (struct job){.g = g, .x = x, .protocol = protocol, .wire = protocol->wire, .kind = protocol->kind};
+    j->bundle = g->bundle;
+    j->engine = g->engine;
+    j->voice = &g->voice;
+    j->name = g->bundle->id;
     j->begin_ns = x->begin_ns;
     request_id(j->request_id, x);
     j->task = (struct loop_task){.fn = on_task, .ctx = j};
@@ -180,6 +184,7 @@ void job_free(struct job *j)
         j->next->prev = j->prev;
     g->n_job--;
     grammar_release(j->grammar);
+    model_leave(j);
     loop_forget(g->loop, &j->task); /* the engine's last wake may still be queued */
     for (int i = 0; i < j->n_choice; i++) {
         struct choice *c = &j->choices[i];

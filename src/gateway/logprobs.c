@@ -40,7 +40,7 @@ static struct buf token_name(const struct tokenizer *tok, int32_t id)
 
 static void chat_entry(struct json_writer *w, const struct job *j, const struct mail *m, const struct candidate *top)
 {
-    const struct tokenizer *tok = j->g->bundle->tokenizer;
+    const struct tokenizer *tok = j->bundle->tokenizer;
     json_begin_object(w);
     write_token(w, tok, m->id);
     json_put_real(w, "logprob", finite_logprob(m->logprob));
@@ -60,7 +60,7 @@ static void chat_entry(struct json_writer *w, const struct job *j, const struct 
 static void completion_tops(struct json_writer *w, const struct job *j, const struct mail *m,
                             const struct candidate *top)
 {
-    const struct tokenizer *tok = j->g->bundle->tokenizer;
+    const struct tokenizer *tok = j->bundle->tokenizer;
     bool has_chosen = false;
     json_begin_object(w);
     for (uint32_t i = 0; i <= m->n_top; i++) {
@@ -139,7 +139,7 @@ static void completion_entry(struct json_writer *w, const struct job *j, struct 
 {
     bool first = m->is_prompt && c->n_echoed == 0;
     int64_t offset = m->is_prompt ? j->echo_offsets[c->index / j->ask.n][c->n_echoed++] : (int64_t)c->n_char;
-    struct buf name = token_name(j->g->bundle->tokenizer, m->id);
+    struct buf name = token_name(j->bundle->tokenizer, m->id);
     json_write_str(w, buf_str(&name));
     w->out->failed |= name.failed;
     buf_free(&name);

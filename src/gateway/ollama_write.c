@@ -35,7 +35,7 @@ static bool is_chat(const struct job *j)
 static void begin_line(struct json_writer *w, const struct job *j)
 {
     json_begin_object(w);
-    json_put_str(w, "model", j->model.ptr ? j->model : str_of(j->g->bundle->id)); /* as the client wrote it */
+    json_put_str(w, "model", j->model.ptr ? j->model : str_of(j->name)); /* as the client wrote it */
     ollama_put_time(w, "created_at", clock_wall_ns());
 }
 

@@ -1,6 +1,8 @@
 /* OpenAI's answers: whole objects, stream chunks, logprobs, usage, errors. */
 #include "gateway/private.h"
 
+#include <stdio.h>
+
 void openai_put_error(struct json_writer *w, const struct refusal *why)
 {
     json_begin_object(w);
@@ -38,7 +40,7 @@ static void begin(struct json_writer *w, const struct job *j, const char *object
     json_put_str(w, "id", str_of(j->id));
     json_put_str(w, "object", str_of(object));
     json_put_int(w, "created", j->created);
-    json_put_str(w, "model", str_of(j->g->bundle->id));
+    json_put_str(w, "model", str_of(j->name));
     json_key(w, "system_fingerprint");
     if (fingerprint_brief(brief, j->fingerprint))
         json_write_str(w, str_of(brief));
@@ -315,43 +317,101 @@ static void put_task(struct json_writer *w, const struct model_config *c)
         json_put_int(w, "dimensions", c->n_out);
 }
 
-void openai_write_model(const struct gateway *g, struct json_writer *w)
+static void put_text(struct json_writer *w, const char *key, const char *text)
 {
-    struct engine_stats s;
+    json_key(w, key);
+    if (text)
+        json_write_str(w, str_of(text));
+    else
+        json_write_null(w);
+}
+
+static void write_row(const struct gateway *g, struct json_writer *w, const struct hosting_row *row)
+{
+    struct engine_stats s = {0};
     struct fingerprint f;
-    engine_stats(g->engine, &s);
+    if (row->engine)
+        engine_stats(row->engine, &s);
+    bool known = row->bundle && bundle_fingerprint_known(&f, row->bundle, row->adapter);
     json_begin_object(w);
-    json_put_str(w, "id", str_of(g->bundle->id));
+    json_put_str(w, "id", str_of(row->name));
     json_put_str(w, "object", STR("model"));
     json_put_int(w, "created", g->created);
     json_put_str(w, "owned_by", STR("ingot"));
-    json_put_str(w, "root", str_of(g->bundle->id));
-    put_null(w, "parent");
-    json_put_int(w, "max_model_len", s.n_ctx);
-    put_task(w, model_config(g->bundle->model));
-    json_put_str(w, "type", STR("model")); /* from here on: as Anthropic's clients read it */
-    json_put_str(w, "display_name", str_of(g->bundle->id));
-    ollama_put_time(w, "created_at", (uint64_t)g->created * 1000000000);
-    json_key(w, "fingerprint");
-    if (bundle_fingerprint_known(&f, g->bundle, NULL))
-        json_write_str(w, str_of(f.text));
+    json_put_str(w, "root", str_of(row->is_lora ? row->path : row->parent ? row->parent : row->name));
+    put_text(w, "parent", row->parent);
+    json_key(w, "max_model_len");
+    if (row->engine)
+        json_write_int(w, s.n_ctx);
     else
         json_write_null(w);
+    if (row->bundle)
+        put_task(w, model_config(row->bundle->model));
+    json_put_str(w, "type", STR("model")); /* from here on: as Anthropic's clients read it */
+    json_put_str(w, "display_name", str_of(row->name));
+    ollama_put_time(w, "created_at", (uint64_t)g->created * 1000000000);
+    put_text(w, "fingerprint", known ? f.text : NULL);
+    json_put_str(w, "state", str_of(hosted_state_names[row->state]));
+    if (row->failure)
+        put_text(w, "error", row->failure);
     json_end_object(w);
+}
+
+/* The gateway's own first; then what is hosted beside it. */
+static struct hosting_row own_row(const struct gateway *g)
+{
+    return (struct hosting_row){.name = g->bundle->id, .state = HOSTED_READY, .bundle = g->bundle, .engine = g->engine};
+}
+
+struct listing {
+    const struct gateway *g;
+    struct json_writer *w;
+    struct str only; /* ptr NULL: all */
+    bool found;
+    char last[HOSTED_NAME_MAX];
+};
+
+static void list_row(void *ctx, const struct hosting_row *row)
+{
+    struct listing *l = ctx;
+    if (l->only.ptr && !str_is(l->only, row->name))
+        return;
+    l->found = true;
+    snprintf(l->last, sizeof l->last, "%s", row->name);
+    write_row(l->g, l->w, row);
+}
+
+static void list_all(struct listing *l)
+{
+    struct hosting_row own = own_row(l->g);
+    if (l->g->hosting)
+        hosting_each(l->g->hosting, list_row, l);
+    else
+        list_row(l, &own);
+}
+
+bool openai_write_named(const struct gateway *g, struct str name, struct buf *out)
+{
+    struct json_writer w;
+    struct listing l = {.g = g, .w = &w, .only = name};
+    json_writer_init(&w, out);
+    list_all(&l);
+    return l.found;
 }
 
 void openai_write_models(const struct gateway *g, struct buf *out)
 {
     struct json_writer w;
+    struct listing l = {.g = g, .w = &w};
     json_writer_init(&w, out);
     json_begin_object(&w);
     json_put_str(&w, "object", STR("list"));
     json_key(&w, "data");
     json_begin_array(&w);
-    openai_write_model(g, &w);
+    list_all(&l);
     json_end_array(&w);
     json_put_bool(&w, "has_more", false);
     json_put_str(&w, "first_id", str_of(g->bundle->id));
-    json_put_str(&w, "last_id", str_of(g->bundle->id));
+    json_put_str(&w, "last_id", str_of(l.last));
     json_end_object(&w);
 }

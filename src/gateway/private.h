@@ -14,6 +14,7 @@
 
 #include "base/budget.h"
 #include "base/json.h"
+#include "hosting/hosting.h"
 #include "net/sse.h"
 #include "observe/metrics.h"
 
@@ -28,7 +29,9 @@ struct gateway {
     struct gateway_options options;
     struct engine *engine;
     const struct bundle *bundle;
-    struct voice voice; /* the bundle's */
+    struct voice voice;      /* the bundle's */
+    struct hosting *hosting; /* other models and adapters; NULL: this one alone */
+    struct admin *admins;    /* calls that change what is hosted; loop thread only */
     struct store *store;
     struct loop *loop;
     struct tls *tls;
@@ -115,6 +118,13 @@ struct job {
     const struct protocol *protocol;
     const struct wire *wire;
     enum ask_kind kind;
+    /* the model it is for, from the content's beginning to job_free: model.c */
+    struct hosting_lease lease; /* empty: the gateway's own */
+    const struct bundle *bundle;
+    struct engine *engine;
+    const struct voice *voice;
+    const char *name; /* as answers call it */
+    struct hosting_wait wait;
     struct loop_task task;
     struct job *prev, *next; /* of g->jobs */
     struct job *queue_next;  /* of the workers' queue */
@@ -178,7 +188,7 @@ bool job_hold(struct job *j, size_t limit); /* tells g->memory what the job keep
 bool structured_make(struct job *j); /* on a worker */
 void structured_free(struct gateway *g);
 /* content.c, on a worker: fills prompts or answer, or why */
-void content_make(struct job *j);
+bool content_make(struct job *j); /* false: it waits for its model, and will be put back */
 /* generate.c, on the loop */
 void generate_start(struct job *j);
 void generate_pump(struct job *j);
@@ -203,7 +213,17 @@ int embed_row(const real **out, const struct job *j, int i);
 int embed_tokens(const struct job *j);
 void openai_answer_embeddings(struct job *j, struct buf *out);
 void openai_answer_rerank(struct job *j, struct buf *out);
+/* model.c: which model a request is for */
+enum found { FOUND, PARKED, REFUSED };
+enum found model_find(struct job *j, struct arena *parsed);
+void model_leave(struct job *j); /* gives the lease back; a job that waits stops waiting */
+/* admin.c: models and adapters loaded and unloaded by request */
+typedef enum status admin_fn(struct hosting *h, const struct json *body, struct buf *said, struct error *err);
+void admin_start(struct gateway *g, struct http_exchange *x, admin_fn *fn);
+admin_fn admin_load_lora, admin_unload_lora, admin_load_model, admin_unload_model;
+void admin_end_all(struct gateway *g); /* waits for those that run */
 /* worker.c */
+void workers_put_back(struct worker_queue *w, struct job *j); /* one that was taken before: there is always room */
 MUST_USE enum status workers_create(struct worker_queue **out, int n_thread, struct error *err);
 bool workers_put(struct worker_queue *w, struct job *j); /* false when full */
 void workers_destroy(struct worker_queue *w);            /* finishes what is queued */
@@ -246,7 +266,7 @@ void openai_chunk_fail(struct job *j, const struct refusal *why);
 void openai_write_answer(struct job *j, struct buf *out);
 void openai_put_error(struct json_writer *w, const struct refusal *why); /* {"message", "type", "param", "code"} */
 void openai_write_models(const struct gateway *g, struct buf *out);
-void openai_write_model(const struct gateway *g, struct json_writer *w);
+bool openai_write_named(const struct gateway *g, struct str name, struct buf *out); /* false: there is none */
 struct str job_echo(const struct job *j, const struct choice *c);
 /* content.c */
 void openai_answer_tokenize(struct job *j, struct buf *out);

@@ -27,10 +27,12 @@ void replay_put(struct json_writer *w, const struct job *j)
     struct answer_choice choices[ASK_SEQUENCES_MAX];
     if (!j->ask.return_replay)
         return;
-    struct answer a = {.model = str_of(j->g->bundle->id),
+    const struct request *first = &j->choices[0].request;
+    struct answer a = {.model = str_of(j->name),
                        .request = buf_str(&j->request),
                        .sampling = j->choices[0].request.sampling,
                        .n_stop = j->ask.n_stop,
+                       .shown = {(int32_t *)(uintptr_t)first->shown, (size_t)first->n_shown, 0},
                        .prompts = j->prompts,
                        .choices = choices,
                        .n_prompt = j->n_prompt,
@@ -38,7 +40,7 @@ void replay_put(struct json_writer *w, const struct job *j)
     memcpy(a.stops, j->ask.stops, sizeof a.stops);
     for (int i = 0; i < j->n_choice; i++)
         fill_choice(&choices[i], j, &j->choices[i]);
-    if (!bundle_fingerprint_known(&a.fingerprint, j->g->bundle, NULL))
+    if (!bundle_fingerprint_known(&a.fingerprint, j->bundle, j->lease.adapter[0] ? j->lease.adapter : NULL))
         return; /* it was known when the request was read */
     json_key(w, "replay");
     answer_write(w, &a);

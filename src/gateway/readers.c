@@ -188,7 +188,11 @@ bool is_model_name(const struct bundle *b, struct str name)
 bool read_check_model(struct parse *p)
 {
     const struct ask *a = p->out;
+    struct str tag = STR(":latest"), name = a->model;
+    if (str_ends(name, tag))
+        name.len -= tag.len;
     return !a->model.len || is_model_name(p->bundle, a->model) ||
+           (p->voice && p->voice->name && (str_is(name, p->voice->name) || str_is(a->model, p->voice->name))) ||
            refuse(p->why, 404, "model_not_found", "model", "the model %.*s does not exist; this server has %s",
                   STR_ARG(a->model), p->bundle->id);
 }

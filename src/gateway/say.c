@@ -40,7 +40,7 @@ static struct block *begin_block(struct job *j, struct choice *c, enum block_kin
     close_block(j, c);
     struct block *b = open_block(c, kind);
     if (b && kind == BLOCK_CALL) {
-        int chars = j->g->voice.format->id_chars;
+        int chars = j->voice->format->id_chars;
         b->call = c->n_call++;
         b->name = name;
         const char *prefix = j->protocol->call_prefix ? j->protocol->call_prefix : "call_";
@@ -93,7 +93,7 @@ static void on_speech(void *ctx, enum speech_what what, struct str text)
         close_block(j, c);
         if (j->ask.one_call && !c->finished) {
             c->enough = true;
-            engine_cancel(j->g->engine, c->request.id);
+            engine_cancel(j->engine, c->request.id);
         }
         break;
     }
@@ -109,8 +109,8 @@ void say_begin(struct job *j, struct choice *c)
         return;
     }
     speech_init(c->speech,
-                &(struct speech_options){.format = j->g->voice.format,
-                                         .think = j->g->voice.think,
+                &(struct speech_options){.format = j->voice->format,
+                                         .think = j->voice->think,
                                          .tools = j->tools.count ? &j->tools : NULL,
                                          .thinking = j->thinking,
                                          .eager = j->ask.stream && !(j->protocol->flags & PROTOCOL_LATE)},

@@ -218,16 +218,22 @@ void telemetry_http(struct gateway *g, const char *handler, int status)
     metrics_add(g->metrics, M_HTTP, (const char *const[]){handler, code}, 1);
 }
 
+/* A request counts for the model or adapter it asked for. */
+static struct series *of_job(const struct job *j, int row)
+{
+    return metrics_series(j->g->metrics, row, (const char *const[]){j->name, "0"});
+}
+
 void telemetry_token(struct gateway *g, struct choice *c, uint64_t now_ns)
 {
     if (c->first_ns == 0) {
         c->first_ns = now_ns;
-        series_observe(of_model(g, M_TTFT), (double)(now_ns - c->job->begin_ns) * 1e-9);
+        series_observe(of_job(c->job, M_TTFT), (double)(now_ns - c->job->begin_ns) * 1e-9);
     } else {
         double seconds = (double)(now_ns - c->last_ns) * 1e-9;
-        series_observe(of_model(g, M_ITL), seconds);
+        series_observe(of_job(c->job, M_ITL), seconds);
         if (g->options.legacy_metrics)
-            series_observe(of_model(g, M_OLD_TPOT), seconds);
+            series_observe(of_job(c->job, M_OLD_TPOT), seconds);
     }
     c->last_ns = now_ns;
 }
@@ -235,18 +241,18 @@ void telemetry_token(struct gateway *g, struct choice *c, uint64_t now_ns)
 void telemetry_finish(struct gateway *g, const struct choice *c, uint64_t now_ns)
 {
     const struct finish_event *e = &c->end;
-    metrics_add(g->metrics, M_SUCCESS, (const char *const[]){g->bundle->id, "0", reasons[e->finish]}, 1);
-    series_observe(of_model(g, M_E2E), (double)(now_ns - c->job->begin_ns) * 1e-9);
-    series_observe(of_model(g, M_QUEUE), e->queue_s);
-    series_observe(of_model(g, M_PREFILL), e->prefill_s);
-    series_observe(of_model(g, M_DECODE), e->decode_s);
-    series_observe(of_model(g, M_INFERENCE), e->prefill_s + e->decode_s);
-    series_observe(of_model(g, M_REQUEST_PROMPT), e->n_prompt);
-    series_observe(of_model(g, M_REQUEST_OUTPUT), e->n_output);
+    metrics_add(g->metrics, M_SUCCESS, (const char *const[]){c->job->name, "0", reasons[e->finish]}, 1);
+    series_observe(of_job(c->job, M_E2E), (double)(now_ns - c->job->begin_ns) * 1e-9);
+    series_observe(of_job(c->job, M_QUEUE), e->queue_s);
+    series_observe(of_job(c->job, M_PREFILL), e->prefill_s);
+    series_observe(of_job(c->job, M_DECODE), e->decode_s);
+    series_observe(of_job(c->job, M_INFERENCE), e->prefill_s + e->decode_s);
+    series_observe(of_job(c->job, M_REQUEST_PROMPT), e->n_prompt);
+    series_observe(of_job(c->job, M_REQUEST_OUTPUT), e->n_output);
     if (c->index == 0) {
-        series_observe(of_model(g, M_REQUEST_N), c->job->ask.n);
-        series_observe(of_model(g, M_REQUEST_MAX), c->request.sampling.max_tokens);
+        series_observe(of_job(c->job, M_REQUEST_N), c->job->ask.n);
+        series_observe(of_job(c->job, M_REQUEST_MAX), c->request.sampling.max_tokens);
     }
     if (e->n_output > 1)
-        series_observe(of_model(g, M_TPOT), e->decode_s / (e->n_output - 1));
+        series_observe(of_job(c->job, M_TPOT), e->decode_s / (e->n_output - 1));
 }

@@ -36,13 +36,15 @@ static void *work(void *arg)
     for (struct job *j; (j = take(arg));) {
         struct loop *loop = j->g->loop;
         bool writes = j->phase == JOB_WRITE; /* the loop said so before it handed the job over */
+        bool made = true;
         thread_mark("worker", writes ? "writes an answer" : "reads a request");
         if (writes)
             embed_write(j);
         else
-            content_make(j);
+            made = content_make(j); /* if not, it is another thread's already */
         thread_mark("worker", "waits for requests");
-        loop_wake(loop, &j->task); /* from here on the job is the loop's */
+        if (made)
+            loop_wake(loop, &j->task); /* from here on the job is the loop's */
     }
     return NULL;
 }
@@ -66,22 +68,33 @@ enum status workers_create(struct worker_queue **out, int n_thread, struct error
     return ST_OK;
 }
 
+static void append(struct worker_queue *w, struct job *j)
+{
+    j->queue_next = NULL;
+    if (w->last)
+        w->last->queue_next = j;
+    else
+        w->first = j;
+    w->last = j;
+    w->n_queued++;
+    pthread_cond_signal(&w->news);
+}
+
 bool workers_put(struct worker_queue *w, struct job *j)
 {
     pthread_mutex_lock(&w->lock);
     bool room = w->n_queued < QUEUE_MAX;
-    if (room) {
-        j->queue_next = NULL;
-        if (w->last)
-            w->last->queue_next = j;
-        else
-            w->first = j;
-        w->last = j;
-        w->n_queued++;
-        pthread_cond_signal(&w->news);
-    }
+    if (room)
+        append(w, j);
     pthread_mutex_unlock(&w->lock);
     return room;
+}
+
+void workers_put_back(struct worker_queue *w, struct job *j)
+{
+    pthread_mutex_lock(&w->lock);
+    append(w, j);
+    pthread_mutex_unlock(&w->lock);
 }
 
 void workers_destroy(struct worker_queue *w)

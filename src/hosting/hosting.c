@@ -47,6 +47,8 @@ struct hosting {
     struct name *names, **names_end;
     struct hosted *all;
     uint64_t bytes_used;
+    struct hosting_model like; /* options of models that are named while running */
+    bool moved, quiet, calling;
 };
 const char *const hosted_state_names[] = {"unloaded", "waiting", "loading", "ready", "unloading", "failed"};
 
@@ -163,8 +165,9 @@ static bool may_go(const struct hosted *e)
 
 static void wake(struct hosting *h, struct hosted *e)
 {
-    struct hosting_wait *w = e->waits;
+    struct hosting_wait *w = h->quiet ? NULL : e->waits;
     e->waits = NULL;
+    h->calling = true;
     pthread_cond_broadcast(&h->changed);
     pthread_mutex_unlock(&h->lock);
     while (w) {
@@ -173,6 +176,22 @@ static void wake(struct hosting *h, struct hosted *e)
         w = next;
     }
     pthread_mutex_lock(&h->lock);
+    h->calling = false;
+    pthread_cond_broadcast(&h->changed);
+}
+
+void hosting_quiet(struct hosting *h)
+{
+    pthread_mutex_lock(&h->lock);
+    h->quiet = true;
+    while (h->calling)
+        pthread_cond_wait(&h->changed, &h->lock);
+    pthread_mutex_unlock(&h->lock);
+}
+
+bool hosting_moved(struct hosting *h)
+{
+    return __atomic_load_n(&h->moved, __ATOMIC_RELAXED);
 }
 
 static void close_model(struct hosting *h, struct hosted *e)
@@ -342,6 +361,7 @@ enum status hosting_create(struct hosting **out, const struct hosting_options *o
     if (!h)
         return fail_nomem(err, "hosting");
     h->options = *options;
+    h->like = options->like;
     h->names_end = &h->names;
     pthread_mutex_init(&h->lock, NULL);
     pthread_cond_init(&h->work, NULL);
@@ -565,6 +585,7 @@ static enum status swap(struct hosting *h, struct name *n, const struct hosting_
         old = n->hosted;
         n->hosted = e;
         old->n_name--;
+        __atomic_store_n(&h->moved, h->moved || old->foreign, __ATOMIC_RELAXED);
         open_loras(h, e);
     } else {
         e->n_name--;
@@ -609,6 +630,14 @@ enum status hosting_load(struct hosting *h, const struct hosting_model *m, struc
     enum status st = load_locked(h, m, err);
     pthread_mutex_unlock(&h->lock);
     return st;
+}
+
+enum status hosting_load_like(struct hosting *h, const char *name, const char *path, struct error *err)
+{
+    struct hosting_model m = h->like;
+    m.name = name;
+    m.path = path;
+    return hosting_load(h, &m, err);
 }
 
 enum status hosting_unload(struct hosting *h, const char *name, struct error *err)
@@ -703,6 +732,7 @@ enum status hosting_lora_unload(struct hosting *h, const char *name, struct erro
 /* ---- looking ---- */
 void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_row *row), void *ctx)
 {
+    const struct hosting_maker *maker = h->options.maker;
     pthread_mutex_lock(&h->lock);
     for (struct name *n = h->names; n; n = n->next) {
         struct name *lora;
@@ -722,6 +752,7 @@ void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_
                                   .bundle = ready ? e->parts.bundle : NULL,
                                   .engine = ready ? e->parts.engine : NULL,
                                   .lora = ready && lora ? lora->lora : NULL,
+                                  .adapter = ready && lora ? maker->lora_digest(maker->ctx, lora->lora) : NULL,
                                   .bytes = ready ? e->bytes : 0,
                                   .n_lease = e ? e->n_lease : 0,
                                   .expires_ns = e ? expires_ns(h, e) : 0,

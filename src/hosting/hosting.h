@@ -56,6 +56,7 @@ struct hosting_options {
     uint64_t bytes_max; /* of all loaded models together; 0 = no bound */
     int keep_alive_s;   /* 0 = for ever */
     const struct hosting_maker *maker;
+    struct hosting_model like; /* options of models that are loaded by name and path while running */
 };
 struct hosting;
 MUST_USE enum status hosting_create(struct hosting **out, const struct hosting_options *options, struct error *err);
@@ -100,6 +101,12 @@ MUST_USE enum status hosting_acquire_wait(struct hosting *h, struct str name, st
 /* Loads a configured model, or (m->path) another one under its name, beside the one that has it; returns when that is
  * done. */
 MUST_USE enum status hosting_load(struct hosting *h, const struct hosting_model *m, struct error *err);
+/* The same with the options of the first model that is configured; path NULL: of one that is. */
+MUST_USE enum status hosting_load_like(struct hosting *h, const char *name, const char *path, struct error *err);
+/* Whether a name once added as ready is another model's now. */
+bool hosting_moved(struct hosting *h);
+/* From here on no wait is called back, and none is being called. */
+void hosting_quiet(struct hosting *h);
 /* Unloads it as soon as nobody uses it; the name stays, and the next request loads it again. */
 MUST_USE enum status hosting_unload(struct hosting *h, const char *name, struct error *err);
 /* An adapter of `base` under a name of its own. ST_INVALID when the name is taken. */
@@ -120,7 +127,8 @@ struct hosting_row { /* valid during the call */
     const struct bundle *bundle; /* ready: of this model; else NULL */
     const struct engine *engine;
     const struct lora *lora;
-    uint64_t bytes; /* ready */
+    const char *adapter; /* its digest */
+    uint64_t bytes;      /* ready */
     int n_lease;
     uint64_t expires_ns; /* clock_ns() at which it will go if nobody asks; 0 = never */
     const char *failure; /* failed: why */

@@ -116,6 +116,8 @@ void answer_write(struct json_writer *w, const struct answer *a)
     for (int i = 0; i < a->n_stop; i++)
         json_write_str(w, a->stops[i]);
     json_end_array(w);
+    json_key(w, "shown_ids");
+    write_ids(w, a->shown.ids, a->shown.count);
     json_key(w, "prompt_ids");
     json_begin_array(w);
     for (int i = 0; i < a->n_prompt; i++)
@@ -310,6 +312,7 @@ enum status answer_read(struct answer *out, struct arena *arena, struct str text
     TRY(read_fingerprint(&out->fingerprint, doc, arena, err));
     TRY(read_sampling(&out->sampling, json_get(doc, "sampling"), arena, err));
     TRY(read_stops(out, json_get(doc, "stop"), err));
+    TRY(read_ids(&out->shown, json_get(doc, "shown_ids"), arena, "shown_ids", err));
     TRY(read_prompts(out, json_get(doc, "prompt_ids"), arena, err));
     return read_choices(out, doc, arena, err);
 }

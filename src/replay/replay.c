@@ -72,6 +72,8 @@ static enum status replay_choice(const struct answer *a, int choice, struct engi
                         .sampling = a->sampling,
                         .n_stop = a->n_stop,
                         .choice = c->index,
+                        .shown = a->shown.ids,
+                        .n_shown = (int)a->shown.count,
                         .lora = lora,
                         .interrupt = interrupt,
                         .ctx = &g,

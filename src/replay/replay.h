@@ -35,6 +35,7 @@ struct answer {
     struct sampling sampling; /* as the request was understood */
     struct str stops[REQUEST_STOPS_MAX];
     int n_stop;
+    struct ids shown; /* special tokens whose text is part of the outputs */
     const struct ids *prompts;
     const struct answer_choice *choices;
     int n_prompt, n_choice;

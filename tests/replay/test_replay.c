@@ -20,6 +20,7 @@ static struct answer sample_answer(struct answer_choice choices[3])
                        .response = STR("{\"text\":[1,{\"b\":2}]}"),
                        .n_stop = 2,
                        .stops = {STR("\n\n"), STR("End")},
+                       .shown = {prompt_ids[0], 2, 0},
                        .prompts = prompts,
                        .choices = choices,
                        .n_prompt = 2,
@@ -64,6 +65,8 @@ static void check_same(const struct answer *a, const struct answer *b)
     assert_memory_equal(b->sampling.logit_bias, bias, sizeof bias);
     assert_int_equal(b->n_stop, 2);
     assert_true(str_is(b->stops[0], "\n\n") && str_is(b->stops[1], "End"));
+    assert_int_equal(b->shown.count, 2);
+    assert_memory_equal(b->shown.ids, prompt_ids[0], 2 * sizeof(int32_t));
     assert_int_equal(b->n_prompt, 2);
     assert_int_equal(b->n_choice, 3);
     for (int i = 0; i < 2; i++) {
@@ -133,6 +136,7 @@ static void test_answer_says_what_is_wrong(void **state)
         {"\"top_k\":0", "\"top_k\":\"0\"", "top_k"},
         {"\"top_k\":0", "\"top_k\":3000000000", "top_k"},
         {"[4,-1.5]", "[4]", "logit_bias"},
+        {"\"shown_ids\":[1,5]", "\"shown_ids\":5", "shown_ids"},
         {"[[1,5,9],[7,2]]", "[]", "prompt_ids"},
         {"[[1,5,9],[7,2]]", "[[1,5,9],7]", "prompt_ids"},
         {"\"prompt\":1", "\"prompt\":2", "number of a prompt"},

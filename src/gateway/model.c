@@ -1,0 +1,78 @@
+/* model - which model a request is for: found by its name before anything else is read of it; one that is not loaded
+ * yet is waited for off every thread of ours.
+ *
+ *   worker: model_find --PARKED--> the loader's thread: put_back --> worker: model_find ...
+ */
+#include "gateway/private.h"
+
+static void put_back(void *ctx)
+{
+    struct job *j = ctx;
+    workers_put_back(j->g->workers, j);
+}
+
+/* The name in the body, without the tag that Ollama's clients add; ptr NULL: the gateway's own. A body that is no JSON
+ * is refused where bodies are read. */
+static struct str name_of(const struct job *j, struct arena *parsed)
+{
+    const struct json *doc;
+    struct error err;
+    struct str tag = STR(":latest"), name = {NULL, 0};
+    if (json_parse(&doc, parsed, buf_str(&j->body), JSON_UNIQUE, &err) == ST_OK)
+        name = json_str(json_get(doc, "model"));
+    if (!name.len || (is_model_name(j->g->bundle, name) && !hosting_moved(j->g->hosting)))
+        return (struct str){NULL, 0};
+    if (!hosting_knows(j->g->hosting, name) && str_ends(name, tag))
+        name.len -= tag.len;
+    return name;
+}
+
+static enum found refuse_model(struct job *j, const struct error *err)
+{
+    if (err->status == ST_LIMIT)
+        refuse(&j->why, 503, "server_is_overloaded", "model", "%s", err->text);
+    else if (err->status == ST_NOMEM)
+        refuse(&j->why, 507, "insufficient_memory", "model", "%s", err->text);
+    else
+        refuse(&j->why, 503, "model_not_available", "model", "the model cannot be loaded: %s", err->text);
+    return REFUSED;
+}
+
+static bool make_voice(struct job *j)
+{
+    struct voice *v = arena_alloc_zero(&j->arena, 1, sizeof *v);
+    if (!v)
+        return refuse(&j->why, 503, NULL, NULL, "out of memory");
+    if (j->lease.bundle == j->g->bundle)
+        *v = j->g->voice;
+    else if (!voice_make(v, j->lease.bundle, j->g->options.tool_format))
+        return refuse(&j->why, 503, NULL, "model", "the model's tool format is not known");
+    v->name = j->lease.name;
+    j->voice = v;
+    return true;
+}
+
+enum found model_find(struct job *j, struct arena *parsed)
+{
+    struct gateway *g = j->g;
+    struct error err;
+    struct str name;
+    if (!g->hosting || !(name = name_of(j, parsed)).ptr || !hosting_knows(g->hosting, name))
+        return FOUND; /* a name nobody has is refused by who reads the fields */
+    j->wait = (struct hosting_wait){.fn = put_back, .ctx = j};
+    enum status st = hosting_acquire(g->hosting, name, &j->lease, &j->wait, &err);
+    if (st == ST_CANCELED)
+        return PARKED; /* and perhaps another thread's already */
+    if (st != ST_OK)
+        return refuse_model(j, &err);
+    j->bundle = j->lease.bundle;
+    j->engine = j->lease.engine;
+    j->name = j->lease.name;
+    return make_voice(j) ? FOUND : REFUSED;
+}
+
+void model_leave(struct job *j)
+{
+    if (j->g->hosting)
+        hosting_release(j->g->hosting, &j->lease);
+}
