@@ -75,8 +75,8 @@ static bool encode_input(struct job *j, int i, struct str before, size_t most, s
 static bool encode_document(struct job *j, int i, size_t most, struct ids *out, size_t *first)
 {
     struct error err;
-    enum status st = tokenizer_encode_pair(j->bundle->tokenizer, out, first, j->ask.embed.query,
-                                           j->ask.prompts[i].text, j->ask.embed.truncate ? most : SIZE_MAX, &err);
+    enum status st = tokenizer_encode_pair(j->bundle->tokenizer, out, first, j->ask.embed.query, j->ask.prompts[i].text,
+                                           j->ask.embed.truncate ? most : SIZE_MAX, &err);
     return st == ST_OK ||
            refuse_status(&j->why, &err, st == ST_INVALID && j->ask.embed.truncate ? "query" : "documents");
 }

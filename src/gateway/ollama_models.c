@@ -9,17 +9,17 @@
 #define OLLAMA_API_LEVEL "0.13.0"
 enum { SHOW_BODY_MAX = 4096 };
 
-static void put_name(struct json_writer *w, const struct gateway *g)
+static void put_name(struct json_writer *w, const char *of)
 {
-    char name[160];
-    snprintf(name, sizeof name, "%s:latest", g->bundle->id);
+    char name[HOSTED_NAME_MAX + 32];
+    snprintf(name, sizeof name, "%s:latest", of);
     json_put_str(w, "name", str_of(name));
     json_put_str(w, "model", str_of(name));
 }
 
-static void put_details(struct json_writer *w, const struct gateway *g)
+static void put_details(struct json_writer *w, const struct bundle *b)
 {
-    const struct model_config *c = model_config(g->bundle->model);
+    const struct model_config *c = model_config(b->model);
     char size[32];
     if (c->n_param >= 1000000000)
         snprintf(size, sizeof size, "%.1fB", (double)c->n_param * 1e-9);
@@ -39,10 +39,10 @@ static void put_details(struct json_writer *w, const struct gateway *g)
     json_end_object(w);
 }
 
-static void put_digest(struct json_writer *w, const struct gateway *g)
+static void put_digest(struct json_writer *w, const struct hosting_row *row)
 {
     struct fingerprint f;
-    bool known = bundle_fingerprint_known(&f, g->bundle, NULL);
+    bool known = row->bundle && bundle_fingerprint_known(&f, row->bundle, row->adapter);
     json_put_str(w, "digest", known ? str_of(f.text) : STR(""));
 }
 
@@ -53,21 +53,35 @@ static int64_t stored_bytes(const struct model_config *c)
     return good ? (int64_t)bytes : 0;
 }
 
-static void put_model(struct json_writer *w, const struct gateway *g, bool running)
+struct listing {
+    const struct gateway *g;
+    struct json_writer *w;
+    bool running;
+};
+
+/* Of a model that is not loaded, nothing but its name is known. */
+static void put_model(void *ctx, const struct hosting_row *row)
 {
+    const uint64_t year_ns = 86400ull * 365 * 1000000000;
+    const struct listing *l = ctx;
+    struct json_writer *w = l->w;
     struct engine_stats s;
-    engine_stats(g->engine, &s);
+    if (l->running && !row->bundle)
+        return;
     json_begin_object(w);
-    put_name(w, g);
-    json_put_int(w, "size", stored_bytes(model_config(g->bundle->model)));
-    put_digest(w, g);
-    put_details(w, g);
-    if (running) {
-        ollama_put_time(w, "expires_at", clock_wall_ns() + 86400ull * 365 * 1000000000);
+    put_name(w, row->name);
+    json_put_int(w, "size", row->bundle ? stored_bytes(model_config(row->bundle->model)) : 0);
+    put_digest(w, row);
+    if (row->bundle)
+        put_details(w, row->bundle);
+    if (l->running) {
+        uint64_t now = clock_ns(), left = row->expires_ns > now ? row->expires_ns - now : 0;
+        engine_stats(row->engine, &s);
+        ollama_put_time(w, "expires_at", clock_wall_ns() + (row->expires_ns ? left : year_ns));
         json_put_int(w, "size_vram", 0);
         json_put_int(w, "context_length", s.n_ctx);
     } else {
-        ollama_put_time(w, "modified_at", (uint64_t)g->created * 1000000000);
+        ollama_put_time(w, "modified_at", (uint64_t)l->g->created * 1000000000);
     }
     json_end_object(w);
 }
@@ -76,11 +90,16 @@ static void answer_models(struct gateway *g, struct http_exchange *x, bool runni
 {
     struct buf body = {0};
     struct json_writer w;
+    struct listing l = {g, &w, running};
+    struct hosting_row own = {.name = g->bundle->id, .bundle = g->bundle, .engine = g->engine};
     json_writer_init(&w, &body);
     json_begin_object(&w);
     json_key(&w, "models");
     json_begin_array(&w);
-    put_model(&w, g, running);
+    if (g->hosting)
+        hosting_each(g->hosting, put_model, &l);
+    else
+        put_model(&l, &own);
     json_end_array(&w);
     json_end_object(&w);
     answer_json(g, x, 200, &body);
@@ -163,7 +182,7 @@ void ollama_answer_show(struct gateway *g, struct http_exchange *x)
     json_put_str(&w, "modelfile", STR(""));
     json_put_str(&w, "parameters", STR(""));
     json_put_str(&w, "template", g->bundle->template_source.ptr ? g->bundle->template_source : STR(""));
-    put_details(&w, g);
+    put_details(&w, g->bundle);
     put_info(&w, g);
     put_capabilities(&w, g);
     ollama_put_time(&w, "modified_at", (uint64_t)g->created * 1000000000);

@@ -113,7 +113,9 @@ def test_a_file_of_models_swap_and_failures():
         assert s.call("POST", "/v1/models/load", {"model": "small", "path": MODEL})[0] == 200  # hot swap
         assert ask(s, "gpt-4", prompt="Once upon a time") == ask(s, prompt="Once upon a time")
         names = [m["name"] for m in s.call("GET", "/api/ps")[1]["models"]]
-        assert names, names
+        assert names == ["storyteller:latest", "small:latest", "gpt-4:latest"], names  # poet has no base any more
+        tags = [m["name"] for m in s.call("GET", "/api/tags")[1]["models"]]
+        assert set(tags) == {f"{n}:latest" for n in ("storyteller", "small", "gpt-4", "poet", "broken")}, tags
 
 
 def test_budget_and_permission():
