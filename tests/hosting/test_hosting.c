@@ -55,8 +55,8 @@ static void fake_close(void *ctx, struct hosted_parts *p)
     s->alive = 0;
     free(s);
     made.bytes -= p->bytes;
-    made.closes++;
     made.now--;
+    __atomic_add_fetch(&made.closes, 1, __ATOMIC_SEQ_CST);
 }
 
 static enum status fake_open_lora(void *ctx, struct lora **out, const struct hosted_parts *base, const char *path,
@@ -300,9 +300,9 @@ static void test_another_model_takes_over_a_name(void **state)
     assert_ptr_not_equal(new.engine, old.engine);
     assert_int_equal(((struct stand_in *)old.engine)->alive, 1); /* drains */
     hosting_release(h, &old);
-    for (int i = 0; i < 2000 && made.closes == 0; i++)
+    for (int i = 0; i < 2000 && !__atomic_load_n(&made.closes, __ATOMIC_SEQ_CST); i++)
         usleep(1000);
-    assert_int_equal(made.closes, 1);
+    assert_int_equal(__atomic_load_n(&made.closes, __ATOMIC_SEQ_CST), 1);
     assert_string_equal(look("gpt-4").row.parent, "chat");
     assert_string_equal(look("gpt-4").row.path, "2");
     hosting_release(h, &new);
