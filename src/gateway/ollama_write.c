@@ -208,7 +208,7 @@ void ollama_answer_embed(struct job *j, struct buf *out)
     struct json_writer w;
     json_writer_init(&w, out);
     json_begin_object(&w);
-    json_put_str(&w, "model", j->model.ptr ? j->model : str_of(j->g->bundle->id));
+    json_put_str(&w, "model", j->model.ptr ? j->model : str_of(j->name));
     json_key(&w, "embeddings");
     json_begin_array(&w);
     for (int i = 0; i < j->n_prompt; i++)

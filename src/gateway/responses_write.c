@@ -118,7 +118,7 @@ static void put_response(struct json_writer *w, const struct job *j, const struc
     put_error(w, why);
     json_key(w, "incomplete_details");
     json_write_raw(w, over && c->end.finish == FINISH_LENGTH ? STR("{\"reason\":\"max_output_tokens\"}") : STR("null"));
-    json_put_str(w, "model", str_of(j->g->bundle->id));
+    json_put_str(w, "model", str_of(j->name));
     json_key(w, "output");
     json_begin_array(w);
     for (size_t i = 0; i < c->n_block && (over || why); i++)

@@ -200,9 +200,16 @@ bool structured_make(struct job *j)
     const struct ask *a = &j->ask;
     if (!a->shape)
         return true;
+    if (j->bundle != j->g->bundle) /* masks are made of the first model's vocabulary */
+        return refuse(&j->why, 400, "unsupported_value", a->shape_param,
+                      "%s: the shape of an answer is offered for %s and its adapters, not for %s", a->shape_param,
+                      j->g->bundle->id, j->name);
+    if (a->return_replay)
+        return refuse(&j->why, 400, "unsupported_value", "return_replay", "return_replay: not offered together with %s",
+                      a->shape_param);
     /* Where the template has opened reasoning, that comes first, and is free. */
     struct grammar_part after[] = {
-        {.kind = GRAMMAR_UNTIL, .text = str_of(j->thinking ? j->g->voice.think->close : "")},
+        {.kind = GRAMMAR_UNTIL, .text = str_of(j->thinking ? j->voice->think->close : "")},
         {.kind = GRAMMAR_REGEX, .text = STR("\n{0,2}")},
         *a->shape,
     };
