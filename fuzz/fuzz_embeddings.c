@@ -19,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fake.task = (enum model_task)((data[0] >> 1) % 3);
     voice_make(&voice, &fake_bundle, NULL);
     arena_init(&arena, 16 << 20);
-    bool good = protocol_parse(&ask, rows[data[0] % 2], str_n(data + 1, size - 1), &fake_bundle, &voice, &arena, &why);
+    bool good = protocol_parse(&ask, rows[data[0] % 2], str_n(data + 1, size - 1),
+                               &(struct parse_context){&fake_bundle, &voice, NULL, false}, &arena, &why);
     if (good ? fake.task == TASK_GENERATE || ask.n_prompt < 1 || ask.n_prompt > EMBED_INPUTS_MAX ||
                    ask.embed.dimensions < 0 || ask.embed.dimensions > 4 || ask.embed.truncate > 64
              : why.http < 400 || !why.message[0] || !why.type)
