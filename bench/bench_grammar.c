@@ -2,9 +2,9 @@
  *
  * FOLDER holds JSONSchemaBench cases ({schema, tests: [{valid, data}]}; tar of suites/jsonschemabench-*). Each schema
  * is compiled; each instance is written with ", " and ": " between its parts, tokenized, and followed token by token: a
- * mask, then accept. The clock counts the thread's own time: grammar_compile; grammar_mask alone. Opening the
- * vocabulary is told apart. What is refused is listed by keyword; a valid instance that is forbidden, or an invalid one
- * that passes, by file.
+ * mask, then accept ("first": the mask before the first token). The clock counts the thread's own time:
+ * grammar_compile; grammar_mask alone. Opening the vocabulary is told apart. What is refused is listed by keyword; a
+ * valid instance that is forbidden, or an invalid one that passes, by file.
  */
 #include "base/clock.h"
 #include "base/file.h"
