@@ -60,7 +60,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
     struct gateway_options g = {.signals = true};
     int64_t port = 8080, drain_s = 0, stall_s = 60;
     uint64_t request_bytes = 0;
-    double temperature = (double)__builtin_nanf(""), top_p = temperature;
+    double temperature = (double)__builtin_nanf(""), top_p = temperature, answer_s = 0;
     const char *level = "info", *policy = "fcfs", *template_path = NULL;
     struct cli_hosted hosted = {0};
     int64_t keep_alive_s = 0;
@@ -74,6 +74,8 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         {"temperature", 0, CLI_REAL, &temperature, "T",
          "for requests that name none (default: the model's own, else 1)"},
         {"top-p", 0, CLI_REAL, &top_p, "P", "likewise"},
+        {"answer-timeout", 0, CLI_REAL, &answer_s, "S",
+         "an answer that takes longer ends with 504 (default: no limit)"},
         {"drain-timeout", 0, CLI_INT, &drain_s, "S", "seconds that running answers get after SIGTERM (default 120)"},
         {"request-bytes", 0, CLI_BYTES, &request_bytes, "B",
          "memory for all requests and their answers together (default 1G, or a quarter of what is free)"},
@@ -122,6 +124,8 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         return fail(err, ST_INVALID, "--temperature %g: expected 0 to 2", temperature);
     if (top_p <= 0 || top_p > 1)
         return fail(err, ST_INVALID, "--top-p %g: expected more than 0, at most 1", top_p);
+    if (!(answer_s >= 0 && answer_s <= 86400))
+        return fail(err, ST_INVALID, "--answer-timeout %g: expected seconds, 0 to 86400", answer_s);
     if (drain_s < 0 || drain_s > 86400)
         return fail(err, ST_INVALID, "--drain-timeout %lld: expected seconds, 0 to 86400", (long long)drain_s);
     if (stall_s < 1 || stall_s > 86400)
@@ -143,6 +147,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
     g.request_bytes = request_bytes;
     g.port = (int)port;
     g.drain_ms = (int)drain_s * 1000;
+    g.answer_ms = (int)(answer_s * 1000);
     struct bundle *bundle;
     struct pool *pool;
     TRY(cli_bundle_open(&bundle, &pool, args.positional[0], &m, err));

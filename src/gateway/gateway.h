@@ -26,6 +26,7 @@ struct gateway_options {            /* 0 or NULL = the default in brackets */
     size_t request_bytes; /* memory of all requests and answers together [1 GiB, or a quarter of what is free] */
     int n_worker;         /* threads that parse and tokenize [2] */
     int write_stall_ms;   /* a reader who takes no byte so long is dropped [30,000] */
+    int answer_ms;        /* an answer is complete so long after its request came, or ends with 504 [no limit] */
     int drain_ms;         /* streams still running after it are cut when draining [120,000] */
     /* Work waits and the engine, or the loop, does not move for so long: /health fails, the watchdog logs the state
      * [60,000] */

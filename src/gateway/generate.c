@@ -136,6 +136,7 @@ static void fill_request(struct job *j, struct choice *c, int n_ctx)
 {
     const struct ids *prompt = &j->prompts[c->index / j->ask.n];
     int room = n_ctx - (int)prompt->count;
+    uint64_t answer_ms = (uint64_t)j->g->options.answer_ms;
     struct request *r = &c->request;
     *r = (struct request){.prompt = prompt->ids,
                           .n_prompt = (int)prompt->count,
@@ -150,6 +151,7 @@ static void fill_request(struct job *j, struct choice *c, int n_ctx)
                               j->ask.echo && (j->ask.sampling.n_logprobs >= 0 || j->ask.sampling.max_tokens < 0),
                           .priority = -j->ask.priority,
                           .cache_salt = j->ask.cache_salt,
+                          .deadline_ns = answer_ms ? j->begin_ns + answer_ms * 1000000 : 0,
                           .ctx = c,
                           .on_token = on_token,
                           .on_finish = on_finish};
