@@ -35,7 +35,7 @@ struct conn {
     const struct conn_handler *handler;
     void *ctx;
     uint64_t progress_ns;
-    bool open;
+    bool open, direct; /* direct: no TLS between us and the socket */
     char peer[INET6_ADDRSTRLEN];
 };
 
@@ -129,6 +129,7 @@ static struct conn *conn_create(struct listener *li, int fd, const struct sockad
     if (!inet_ntop(from->ss_family, address, c->peer, sizeof c->peer))
         snprintf(c->peer, sizeof c->peer, "?");
     c->open = true;
+    c->direct = !li->tls;
     watch(c);
     return c;
 }
@@ -159,25 +160,31 @@ void conn_consume(struct conn *c, size_t n)
     evbuffer_drain(bufferevent_get_input(c->bev), n);
 }
 
-/* With nothing queued, straight to the socket: a queue that is filled and emptied for every token costs two epoll_ctl
- * and an event more. Returns how much went, or -1: the connection is broken. */
-static ssize_t send_now(struct conn *c, struct str bytes)
+/* Nothing waits before these bytes: most fit into the socket at once, without a turn of the loop and two changes of
+ * what it waits for. Says how many went; the rest is for the buffered way. False: the connection is broken. */
+static bool send_now(struct conn *c, struct str bytes, size_t *sent)
 {
-    if (bufferevent_openssl_get_ssl(c->bev) || conn_queued(c) > 0)
-        return 0;
-    ssize_t n = send(bufferevent_getfd(c->bev), bytes.ptr, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+    *sent = 0;
+    if (!c->direct || !c->open || evbuffer_get_length(bufferevent_get_output(c->bev)) > 0)
+        return true;
+    ssize_t n = send(bufferevent_getfd(c->bev), bytes.ptr, bytes.len, MSG_NOSIGNAL);
     if (n < 0)
-        return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
+        return errno == EAGAIN || errno == EINTR;
     c->progress_ns = clock_ns();
-    return n;
+    *sent = (size_t)n;
+    return true;
 }
 
 void conn_send(struct conn *c, struct str bytes)
 {
-    ssize_t n = fault_hit(FAULT_SEND) ? -1 : send_now(c, bytes);
-    struct str rest = str_from(bytes, n < 0 ? 0 : (size_t)n);
-    if (n < 0 || (rest.len && bufferevent_write(c->bev, rest.ptr, rest.len) != 0))
+    size_t sent = 0;
+    bool good = !fault_hit(FAULT_SEND) && send_now(c, bytes, &sent);
+    if (good && sent < bytes.len)
+        good = bufferevent_write(c->bev, bytes.ptr + sent, bytes.len - sent) == 0;
+    if (!good)
         bufferevent_trigger_event(c->bev, BEV_EVENT_ERROR | BEV_EVENT_WRITING, BEV_TRIG_DEFER_CALLBACKS);
+    else if (sent == bytes.len && sent > CONN_OUTPUT_LOW) /* its writer may have paused: tell it, as if it had waited */
+        bufferevent_trigger(c->bev, EV_WRITE, BEV_TRIG_DEFER_CALLBACKS);
 }
 
 size_t conn_queued(const struct conn *c)
@@ -257,6 +264,7 @@ enum status conn_dial(struct conn **out, struct loop *loop, const struct peer *t
         return fail_nomem(err, "connection");
     }
     snprintf(c->peer, sizeof c->peer, "%.*s", (int)sizeof c->peer - 1, to->host);
+    c->direct = !to->tls;
     watch(c);
     if (!begin_connect(c, to)) {
         int reason = errno;

@@ -45,6 +45,25 @@ static void flood(void *user)
         http_stream_write(site.flood, str_n(block, sizeof block));
 }
 
+/* Writes much in one piece, and the rest when told that there is room. */
+static void burst_ends(void *user)
+{
+    struct http_exchange *x = user;
+    x->on_writable = NULL;
+    http_stream_write(x, STR("rest"));
+    http_stream_end(x);
+}
+
+static void burst(struct http_exchange *x)
+{
+    static const char block[200000];
+    x->user = x;
+    x->on_gone = NULL;
+    x->on_writable = burst_ends;
+    http_stream_begin(x, 200, "text/plain");
+    http_stream_write(x, str_n(block, sizeof block));
+}
+
 static bool on_head(void *ctx, struct http_exchange *x)
 {
     (void)ctx;
@@ -68,6 +87,8 @@ static void on_request(void *ctx, struct http_exchange *x)
         sse_comment(x, "ping");
         sse_data(x, STR("two\r\nlines\n"));
         sse_end(x);
+    } else if (str_is(r->path, "/burst")) {
+        burst(x);
     } else if (str_is(r->path, "/flood")) {
         x->on_writable = flood;
         http_stream_begin(x, 200, "text/plain");
@@ -343,6 +364,23 @@ static void test_server_pauses_for_slow_readers_and_drops_stalled_ones(void **st
     buf_free(&in);
 }
 
+/* Also when the kernel takes all of it at once: the writer may have paused, and nothing else will wake it. */
+static void test_server_says_when_there_is_room(void **state)
+{
+    struct error err;
+    struct http1 a;
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        OK(http_call(
+            &a,
+            &(struct http_call){
+                .host = "127.0.0.1", .port = site.port, .method = "GET", .path = "/burst", .timeout_ms = 20000},
+            &err));
+        assert_int_equal(a.body.len, 200004);
+        http1_free(&a);
+    }
+}
+
 static void test_server_client_reads_events(void **state)
 {
     struct error err;
@@ -496,6 +534,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_server_deadlines, start, stop),
         cmocka_unit_test_setup_teardown(test_server_sees_clients_leave, start, stop),
         cmocka_unit_test_setup_teardown(test_server_pauses_for_slow_readers_and_drops_stalled_ones, start, stop),
+        cmocka_unit_test_setup_teardown(test_server_says_when_there_is_room, start, stop),
         cmocka_unit_test_setup_teardown(test_server_client_reads_events, start, stop),
         cmocka_unit_test_setup_teardown(test_server_survives_failing_system_calls, start, stop),
         cmocka_unit_test_setup_teardown(test_server_without_file_descriptors_refuses_and_recovers, start, stop),
