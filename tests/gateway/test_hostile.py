@@ -336,6 +336,47 @@ def test_more_than_there_is_room_for():
         assert s.blocks_return() and is_well(s)
 
 
+def test_grammar_and_regex_bombs():
+    """Each is answered soon, whatever it asks for, and who streams meanwhile does not notice."""
+    nested = {"type": "string"}
+    for _ in range(400):
+        nested = {"type": "object", "properties": {"a": nested}, "required": ["a"]}
+    wide = {"anyOf": [{"type": "object", "properties": {f"k{i}_{j}": {"anyOf": [{"const": k} for k in range(20)]} for j in range(20)}}
+                      for i in range(50)]}
+    exponential = {"type": "integer"}
+    for _ in range(24):
+        exponential = {"oneOf": [exponential, exponential]} if len(json.dumps(exponential)) < 2_000_000 else exponential
+    schemas = [{"type": "string", "pattern": "^(a{1,1000}){1,1000000000}$"}, {"type": "string", "pattern": "(x+x+)+y"},
+               {"type": "string", "pattern": "(?=a)(?<=b)\\1"}, {"type": "string", "minLength": 2**40, "maxLength": 2**62},
+               {"type": "array", "items": {"type": "array", "minItems": 2**31}, "minItems": 2**31}, {"$ref": "#"},
+               {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}, nested, wide, exponential,
+               {"enum": [str(i) * 20 for i in range(50000)]}, {"type": "integer", "minimum": -10**300, "multipleOf": 1e-300}]
+    asked = [{"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": s}}} for s in schemas]
+    asked += [{"guided_json": s} for s in schemas]
+    asked += [{"guided_regex": r} for r in ("((a{1,1000}){1,1000}){1,1000}", "(a|a)*" * 2000, "(" * 5000 + ")" * 5000, "[^\\x00-\\U0010ffff]",
+                                            ".*" * 3000 + "x", "(a?){5000}a{5000}", "\\", "a{99999999999999999999}")]
+    asked += [{"guided_grammar": g} for g in ('root ::= root "a" | root', 'root ::= "a" root root | ""', 'root ::= x', "root ::= " + "(" * 20000,
+                                              'root ::= [a-z]{1,1000000000}', "\n".join(f'r{i} ::= r{i + 1} r{i + 1}' for i in range(60)) +
+                                              '\nr60 ::= "a"\nroot ::= r0')]
+    with server.Server("--ctx", "2048") as s:
+        c, out = s.connect(), []
+        c.sendall(post({"prompt": "Once", "max_tokens": 2000, "stream": True, "ignore_eos": True}))
+        reader = threading.Thread(target=read_stream, args=(c, out))
+        reader.start()
+        slowest = 0
+        for extra in asked:
+            t = time.time()
+            status, answer = s.call("POST", "/v1/completions", {"prompt": "a", "max_tokens": 3, **extra})
+            assert status in (200, 400, 422, 503), (status, answer, str(extra)[:100])
+            slowest = max(slowest, time.time() - t)
+            assert slowest < 20, (slowest, str(extra)[:100])
+        reader.join()
+        assert b"data: [DONE]" in out[0]
+        assert memory(s) < 1 << 30
+        assert s.blocks_return() and is_well(s)
+        print(f"the slowest of {len(asked)} took {slowest:.2f} s")
+
+
 if __name__ == "__main__":
     server.need_binary()
     only = sys.argv[2:]
