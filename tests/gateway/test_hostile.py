@@ -134,10 +134,10 @@ def test_oversize_of_the_message():
             if status:
                 assert status_of(s, HEAD + b"Content-Length: %d\r\n\r\n" % length) == status, length
         whole = b'{"prompt":"' + b"a" * ((16 << 20) - 100) + b'"}'
-        assert status_of(s, post(whole)) == 400  # taken, read, and longer than the context
+        assert status_of(s, post(whole)) in (400, 503)  # taken, read, and longer than the context
         for opened in (b"[" * 400000, b'{"a":' * 400000, b'{"prompt":' + b"[" * 511):
             assert status_of(s, post(opened)) == 400
-        assert status_of(s, post(b"[" * (16 << 20))) == 400
+        assert status_of(s, post(b"[" * (16 << 20))) in (400, 503)  # 503: a machine with little memory left for requests
         assert is_well(s)
 
 
