@@ -109,7 +109,7 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         "Serves a model over HTTP: OpenAI's chat and completions, tokenize, metrics, and a "
         "chat page at /. Stops gently at SIGTERM.",
         "  ingot serve model.gguf\n"
-        "  ingot serve model.gguf model/ --memory-budget 8G --keep-alive 600\n"
+        "  ingot serve model.gguf other.gguf --memory-budget 8G --keep-alive 600\n"
         "  INGOT_API_KEY=secret ingot serve model/ --host 0.0.0.0 --tls-cert c.pem --tls-key k.pem\n"
         "  curl http://127.0.0.1:8080/v1/chat/completions -d "
         "'{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}'",

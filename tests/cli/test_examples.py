@@ -46,6 +46,7 @@ class Examples(Case):
         os.remove(at("model", "tokenizer.bin"))
         shutil.copy(at("model", "tokenizer.json"), at("tokenizer.json"))
         assert ingot("convert", at("model"), at("model.gguf"))[0] == 0
+        shutil.copy(at("model.gguf"), at("other.gguf"))
         with open(os.path.join(ROOT, "tests", "golden", "train", "tiny", "config.json")) as f:
             shape = json.load(f)
         os.makedirs(at("bench", "configs"))
