@@ -183,8 +183,7 @@ static void *ask_slowly(void *arg)
     return NULL;
 }
 
-/* Ids are not to be guessed, so the test asks the gateway's own generator: the first id of this server is known to it
- * only. Without one, cancelling is tried from the other side: an unknown id is 404 and harms nobody. */
+/* Ids cannot be guessed; one that nobody has is 404, and whoever runs goes on. */
 static void test_responses_cancel_unknown_harms_nobody(void **state)
 {
     pthread_t client;
