@@ -81,14 +81,13 @@ struct hosting_lease {
     char adapter[SHA256_TEXT];  /* its digest, for fingerprints; empty */
     char name[HOSTED_NAME_MAX]; /* what it was asked for by */
 };
-/* hosting_acquire may wait for the loader's lock, never for a model. */
 struct hosting_wait { /* the caller's, until fn was called or hosting_forget said true */
     void (*fn)(void *ctx);
     void *ctx;
     struct hosting_wait *next;
 };
-/* ST_OK: leased. ST_CANCELED: it is not loaded yet; wait->fn will be called when it is, or cannot be: acquire again
- * then (wait NULL: nobody is told). name ptr NULL: the default model. */
+/* Never waits for a model. ST_OK: leased. ST_CANCELED: it is not loaded yet; wait->fn will be called when it is, or
+ * cannot be: acquire again then (wait NULL: nobody is told). name ptr NULL: the default model. */
 enum status hosting_acquire(struct hosting *h, struct str name, struct hosting_lease *out, struct hosting_wait *wait,
                             struct error *err);
 bool hosting_forget(struct hosting *h, struct hosting_wait *wait);    /* false: it was, or is just being, called */

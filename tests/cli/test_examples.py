@@ -37,6 +37,7 @@ class Examples(Case):
         write("lines.jsonl", '"the cat"\n"a\\nb"\n')
         write("chat.json", '[{"role": "user", "content": "Hi"}]')
         write("chat.jinja", "{% for x in xs %}{{ x }}{% endfor %}")
+        write("person.json", '{"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}')
         write("context.json", '{"xs": [1, 2]}')
         tiny = tiny_model(cls.folder, ctx=1024)
         for command in (["tokenizer", "train", at("a.txt"), "--vocab-size", "270", "--out", at("model")],
