@@ -301,7 +301,7 @@ enum status cli_engine_options(struct engine_options *out, const struct cli_mode
 void cli_sampling_init(struct cli_sampling *s)
 {
     const double none = (double)__builtin_nanf("");
-    *s = (struct cli_sampling){0, -1, -1, none, none, none, none, none, none, NULL};
+    *s = (struct cli_sampling){0, -1, -1, none, none, none, none, none, none, none, NULL};
 }
 
 /* Given on the command line, else the model's own default, else off. */
@@ -323,6 +323,7 @@ enum status cli_sampling_fill(struct request *out, const struct cli_sampling *s,
     to->temperature = choose(s->temperature, b->temperature, 0.7f);
     to->top_p = choose(s->top_p, b->top_p, 1);
     to->min_p = choose(s->min_p, none, 0);
+    to->typical_p = choose(s->typical_p, none, 1);
     to->repetition_penalty = choose(s->repetition_penalty, b->repetition_penalty, 1);
     to->presence_penalty = choose(s->presence_penalty, none, 0);
     to->frequency_penalty = choose(s->frequency_penalty, none, 0);

@@ -119,7 +119,7 @@ MUST_USE enum status cli_engine_options(struct engine_options *out, const struct
 /* ---- options of every command that samples; what is not given comes from generation_config.json, else is off ---- */
 struct cli_sampling {
     int64_t n, top_k, seed;
-    double temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+    double temperature, top_p, min_p, typical_p, repetition_penalty, presence_penalty, frequency_penalty;
     const char *stop;
 };
 #define CLI_SAMPLING_OPTIONS(s)                                                                                        \
@@ -130,6 +130,8 @@ struct cli_sampling {
         {"top-k", 0, CLI_INT, &(s).top_k, "K", "only the K likeliest tokens"},                                         \
         {"top-p", 0, CLI_REAL, &(s).top_p, "P", "only the likeliest tokens that sum to P"},                            \
         {"min-p", 0, CLI_REAL, &(s).min_p, "P", "only tokens at least P times as likely as the likeliest"},            \
+        {"typical-p",    0,   CLI_REAL,                                                                                \
+         &(s).typical_p, "P", "only the tokens nearest to the expected surprise, that sum to P"},                      \
         {"repetition-penalty", 0, CLI_REAL, &(s).repetition_penalty, "R", "1: off"},                                   \
         {"presence-penalty", 0, CLI_REAL, &(s).presence_penalty, "R", "0: off"},                                       \
         {"frequency-penalty", 0, CLI_REAL, &(s).frequency_penalty, "R", "0: off"},                                     \

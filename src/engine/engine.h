@@ -23,7 +23,7 @@ struct logit_bias {
 struct sampling {                              /* order and ties: docs/numerics.md section 6 */
     float temperature;                         /* 0 = greedy */
     int top_k;                                 /* 0 = all */
-    float top_p, min_p;                        /* 1, 0 = off */
+    float top_p, min_p, typical_p;             /* 1, 0, 1 = off */
     float repetition_penalty;                  /* 1 = off; over prompt and output, as transformers */
     float presence_penalty, frequency_penalty; /* 0 = off; over the output, as OpenAI */
     uint64_t seed;                             /* drawn and reported when !has_seed */

@@ -44,7 +44,7 @@ void sampler_scratch_free(struct sampler_scratch *s)
 
 void sampling_defaults(struct sampling *s)
 {
-    *s = (struct sampling){.temperature = 1, .top_p = 1, .repetition_penalty = 1, .n_logprobs = -1};
+    *s = (struct sampling){.temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .n_logprobs = -1};
 }
 
 static bool between(double v, double least, double most)
@@ -62,6 +62,7 @@ enum status sampling_check(const struct sampling *s, const char **param, struct 
         {"top_k", s->top_k, 0, INT32_MAX},
         {"top_p", (double)s->top_p, 1e-9, 1},
         {"min_p", (double)s->min_p, 0, 1},
+        {"typical_p", (double)s->typical_p, 1e-9, 1},
         {"repetition_penalty", (double)s->repetition_penalty, 1e-3, 1e3},
         {"presence_penalty", (double)s->presence_penalty, -2, 2},
         {"frequency_penalty", (double)s->frequency_penalty, -2, 2},
@@ -285,6 +286,30 @@ static int keep(struct ladder *l, const struct sampling *how, int n, double mass
     return n;
 }
 
+/* Of the n largest, those whose log-probability is nearest to its mean over them, until they have the share typical_p
+ * of the mass. They lie side by side in the order: returns the first and *end. */
+static int typical(struct ladder *l, const struct sampling *how, int n, int *end, double *mass)
+{
+    double t = (double)l->temperature, all = 0, mean = 0;
+    for (int i = 0; i < n; i++) {
+        double p = step_of(l, i);
+        all += p;
+        mean += p * ((double)l->s->sorted[i].logit / t);
+    }
+    mean /= all;
+    int first = 0;
+    while (first < n && (double)l->s->sorted[first].logit / t > mean)
+        first++;
+    *end = first;
+    *mass = 0;
+    while (*mass < (double)how->typical_p * all && (first > 0 || *end < n)) {
+        bool larger = first > 0 && (*end == n || (double)l->s->sorted[first - 1].logit / t - mean <=
+                                                     mean - (double)l->s->sorted[*end].logit / t);
+        *mass += step_of(l, larger ? --first : (*end)++);
+    }
+    return first;
+}
+
 static float uniform(const struct sampler_in *in)
 {
     uint64_t seed = in->how->seed;
@@ -312,9 +337,10 @@ static int32_t draw(const struct sampler_in *in, const real *logits, struct samp
     }
     if (how->top_p < 1 || how->min_p > 0)
         n = keep(&l, how, n, mass, &mass);
+    int first = how->typical_p < 1 ? typical(&l, how, n, &n, &mass) : 0;
     double target = (double)uniform(in) * mass, sum = 0;
-    int last = 0; /* rounding may leave the sum below the target: then the last token that has any probability */
-    for (int i = 0; i < n; i++) {
+    int last = first; /* rounding may leave the sum below the target: then the last token that has any probability */
+    for (int i = first; i < n; i++) {
         double p = step_of(&l, i);
         if (p == 0)
             break; /* descending: nothing follows */

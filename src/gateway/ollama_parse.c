@@ -46,6 +46,7 @@ static const struct field option_rows[] = {
     NUMBER("top_p", ASK_ANY, READ_REAL, sampling.top_p, 0, 1),
     NUMBER("top_k", ASK_ANY, READ_INT, sampling.top_k, -1, INT_MAX),
     NUMBER("min_p", ASK_ANY, READ_REAL, sampling.min_p, 0, 1),
+    NUMBER("typical_p", ASK_ANY, READ_REAL, sampling.typical_p, 1e-9, 1),
     NUMBER("repeat_penalty", ASK_ANY, READ_REAL, sampling.repetition_penalty, 0.01, 100),
     NUMBER("presence_penalty", ASK_ANY, READ_REAL, sampling.presence_penalty, -2, 2),
     NUMBER("frequency_penalty", ASK_ANY, READ_REAL, sampling.frequency_penalty, -2, 2),
@@ -70,7 +71,6 @@ static const struct field option_rows[] = {
     IGNORED("mirostat_tau", ASK_ANY),
     REFUSED("mirostat", ASK_ANY, "0"),
     REFUSED("tfs_z", ASK_ANY, "1 1.0"),
-    REFUSED("typical_p", ASK_ANY, "1 1.0"),
 };
 
 static bool read_options(struct parse *p, const char *name, const struct json *v)

@@ -62,6 +62,7 @@ static const struct field rows[] = {
     NUMBER("top_p", GEN, READ_REAL, sampling.top_p, 0, 1),
     NUMBER("top_k", GEN, READ_INT, sampling.top_k, -1, INT_MAX),
     NUMBER("min_p", GEN, READ_REAL, sampling.min_p, 0, 1),
+    NUMBER("typical_p", GEN, READ_REAL, sampling.typical_p, 1e-9, 1),
     NUMBER("repetition_penalty", GEN, READ_REAL, sampling.repetition_penalty, 0.01, 100),
     NUMBER("presence_penalty", GEN, READ_REAL, sampling.presence_penalty, -2, 2),
     NUMBER("frequency_penalty", GEN, READ_REAL, sampling.frequency_penalty, -2, 2),

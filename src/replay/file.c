@@ -20,6 +20,7 @@ static const struct sampling_row {
     ROW(top_k, INT),
     ROW(top_p, FLOAT),
     ROW(min_p, FLOAT),
+    ROW(typical_p, FLOAT),
     ROW(repetition_penalty, FLOAT),
     ROW(presence_penalty, FLOAT),
     ROW(frequency_penalty, FLOAT),

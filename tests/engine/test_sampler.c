@@ -39,6 +39,7 @@ static void check_case(const struct json *c, int index, struct sampler_scratch *
     how.top_k = (int)json_int(json_get(c, "top_k"), -1);
     how.top_p = (float)json_real(json_get(c, "top_p"), 0);
     how.min_p = (float)json_real(json_get(c, "min_p"), 0);
+    how.typical_p = (float)json_real(json_get(c, "typical_p"), 1);
     how.repetition_penalty = (float)json_real(json_get(c, "repetition_penalty"), 0);
     how.presence_penalty = (float)json_real(json_get(c, "presence_penalty"), 0);
     how.frequency_penalty = (float)json_real(json_get(c, "frequency_penalty"), 0);
@@ -81,7 +82,7 @@ static void test_sampler_keeps_what_transformers_keeps(void **state)
     int n = 0;
     JSON_EACH (c, cases)
         check_case(c, n++, &scratch);
-    assert_int_equal(n, 60);
+    assert_int_equal(n, 100);
     for (int i = 0; i < 40; i++)
         assert_int_equal(scratch.counts[i], 0);
     sampler_scratch_free(&scratch);
