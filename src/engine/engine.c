@@ -8,6 +8,7 @@
  * 2. n_live is lowered after on_finish returned: engine_drain and engine_destroy wait for the callbacks too.
  * 3. The scheduler, the KV blocks and all sequences' content belong to the engine thread alone.
  */
+#include "engine/beam.h"
 #include "engine/draft_model.h"
 
 #include "base/clock.h"
@@ -57,7 +58,7 @@ static void on_end(void *ctx, struct seq *s, const struct finish_event *end)
     struct request *r = s->r;
     pthread_mutex_lock(&e->lock);
     live_remove(e, s);
-    e->stats.finished[end->finish]++;
+    e->stats.finished[end->finish] += !s->internal;
     pthread_mutex_unlock(&e->lock);
     if (e->drafter)
         drafter_forget(e->drafter, s);
@@ -390,13 +391,18 @@ void engine_destroy(struct engine *e)
 
 /* ---- the door ---- */
 
-/* Links a new sequence; ST_LIMIT when none is taken. Under the lock. */
-static enum status enqueue(struct engine *e, struct seq *s, struct error *err)
+/* May n more come? Under the lock, as the next two. */
+static enum status check_room(const struct engine *e, int n, struct error *err)
 {
     if (e->draining || e->stopping)
         return fail(err, ST_LIMIT, "the engine is shutting down and takes no new requests");
-    if (e->n_live >= e->live_max)
+    if (e->n_live + n > e->live_max)
         return fail(err, ST_LIMIT, "the queue is full: %d requests are running or waiting", e->n_live);
+    return ST_OK;
+}
+
+static void live_add(struct engine *e, struct seq *s)
+{
     s->id = s->r->id = e->next_id++;
     s->live_next = e->live;
     if (e->live)
@@ -404,25 +410,93 @@ static enum status enqueue(struct engine *e, struct seq *s, struct error *err)
     e->live = s;
     if (e->n_live++ == 0)
         e->stats.last_step_ns = clock_ns(); /* its time before does not count as standing still */
+}
+
+static void enqueue(struct engine *e, struct seq *s)
+{
+    live_add(e, s);
     *(e->inbox_last ? &e->inbox_last->next : &e->inbox_first) = s;
     e->inbox_last = s;
     e->n_inbox++;
     pthread_cond_signal(&e->wake);
+}
+
+static enum status check_generates(const struct engine *e, struct error *err)
+{
+    if (e->embedder)
+        return fail(err, ST_UNSUPPORTED, "this model gives %s and generates no text",
+                    model_config(e->bundle->model)->task == TASK_EMBED ? "embeddings" : "scores");
     return ST_OK;
 }
 
 enum status engine_submit(struct engine *e, struct request *r, struct error *err)
 {
     struct seq *s;
-    if (e->embedder)
-        return fail(err, ST_UNSUPPORTED, "this model gives %s and generates no text",
-                    model_config(e->bundle->model)->task == TASK_EMBED ? "embeddings" : "scores");
+    TRY(check_generates(e, err));
     TRY(seq_create(&s, r, &e->core.x, err));
     pthread_mutex_lock(&e->lock);
-    enum status st = enqueue(e, s, err);
+    enum status st = check_room(e, 1, err);
+    if (st == ST_OK)
+        enqueue(e, s);
     pthread_mutex_unlock(&e->lock);
     if (st != ST_OK)
         seq_free(s);
+    return st;
+}
+
+/* ---- beam search: its answers are live, but only its asks are ever queued ---- */
+
+static bool link_ask(struct engine *e, struct seq *s)
+{
+    pthread_mutex_lock(&e->lock);
+    bool open = !e->stopping;
+    if (open)
+        enqueue(e, s);
+    pthread_mutex_unlock(&e->lock);
+    return open;
+}
+
+static enum status begin_beams(struct engine *e, struct beams *b, struct seq *const *answers, int n, struct error *err)
+{
+    pthread_mutex_lock(&e->lock);
+    enum status st = check_room(e, n + 1, err);
+    for (int i = 0; i < n && st == ST_OK; i++)
+        live_add(e, answers[i]);
+    pthread_mutex_unlock(&e->lock);
+    TRY(st);
+    st = beams_begin(b, err);
+    if (st == ST_OK)
+        return ST_OK;
+    pthread_mutex_lock(&e->lock);
+    for (int i = 0; i < n; i++)
+        live_remove(e, answers[i]);
+    e->n_live -= n;
+    if (e->n_live == 0)
+        pthread_cond_broadcast(&e->idle);
+    pthread_mutex_unlock(&e->lock);
+    return st;
+}
+
+enum status engine_submit_beams(struct engine *e, struct request *const *requests, int n, const struct beam_options *o,
+                                struct error *err)
+{
+    const struct beam_engine engine = {e, &e->core.x, link_ask, on_end};
+    struct seq *answers[BEAMS_MAX] = {0};
+    struct beams *b = NULL;
+    enum status st = check_generates(e, err);
+    if (st == ST_OK && (n < 1 || n > BEAMS_MAX))
+        st = fail(err, ST_INVALID, "%d answers: beam search gives 1 to %d", n, BEAMS_MAX);
+    for (int i = 0; st == ST_OK && i < n; i++)
+        st = seq_create(&answers[i], requests[i], &e->core.x, err);
+    if (st == ST_OK)
+        st = beams_create(&b, &engine, answers, n, o, err);
+    if (st == ST_OK)
+        st = begin_beams(e, b, answers, n, err);
+    if (st == ST_OK)
+        return ST_OK;
+    beams_destroy(b);
+    for (int i = 0; i < n && i < BEAMS_MAX && answers[i]; i++)
+        seq_free(answers[i]);
     return st;
 }
 

@@ -113,6 +113,17 @@ MUST_USE enum status engine_create(struct engine **out, struct bundle *bundle, c
 void engine_drain(struct engine *e);   /* refuse new requests, finish running ones; returns when idle */
 void engine_destroy(struct engine *e); /* cancels what runs */
 MUST_USE enum status engine_submit(struct engine *e, struct request *r, struct error *err);
+/* The n best of o->width continuations of one prompt, best first, each as an answer to its own request: all tokens come
+ * at the end. The requests are alike; of their sampling, only max_tokens and ignore_eos count. Without a prefix cache
+ * every step computes the whole text again. */
+enum { BEAMS_MAX = 10 };
+struct beam_options {
+    int width;             /* beams that live at once, n .. BEAMS_MAX */
+    double length_penalty; /* score = sum of log-probabilities / length ^ penalty; 1 is usual */
+    bool early_stopping;   /* when `width` are complete; else when no other can become better */
+};
+MUST_USE enum status engine_submit_beams(struct engine *e, struct request *const *requests, int n,
+                                         const struct beam_options *o, struct error *err);
 void engine_cancel(struct engine *e, uint64_t id); /* unknown ids are ignored */
 /* The weights are others now: requests submitted from here on find no KV block of before. */
 void engine_weights_changed(struct engine *e);

@@ -86,6 +86,7 @@ struct seq {
     struct tenant *tenant;  /* NULL: no fair share */
     int n_paid;             /* ids that its tenant was charged for */
     bool running, canceled; /* canceled: atomic, set by any thread */
+    bool internal;          /* a step of a beam search: no request of a user's */
     int32_t *ids;
     int n_prompt, n_ids, n_limit; /* n_limit: ids in all when it ends by length */
     int n_done;                   /* ids whose keys and values are in the cache */
