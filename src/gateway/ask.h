@@ -64,7 +64,10 @@ struct ask {
     struct sampling sampling;
     struct str stops[REQUEST_STOPS_MAX];
     int n_stop;
-    int n;                 /* choices a prompt */
+    int n; /* choices a prompt */
+    bool beam_search, early_stopping;
+    int best_of; /* beams, at least n; 0: n */
+    float length_penalty;
     int priority;          /* smaller goes first */
     struct str cache_salt; /* shares KV blocks only with requests that have the same */
     struct ask_embed {

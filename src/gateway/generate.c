@@ -160,10 +160,37 @@ static void fill_request(struct job *j, struct choice *c, int n_ctx)
         r->sampling.max_tokens = room;
 }
 
+/* Choice i; by beam search the first of a prompt brings the others with it. */
+static enum status submit(struct job *j, int i, struct error *err)
+{
+    const struct ask *a = &j->ask;
+    if (!a->beam_search)
+        return engine_submit(j->engine, &j->choices[i].request, err);
+    if (i % a->n)
+        return ST_OK;
+    struct request *requests[ASK_CHOICES_MAX];
+    for (int k = 0; k < a->n; k++)
+        requests[k] = &j->choices[i + k].request;
+    const struct beam_options how = {a->best_of, (double)a->length_penalty, a->early_stopping};
+    return engine_submit_beams(j->engine, requests, a->n, &how, err);
+}
+
+static bool submit_all(struct job *j, struct refusal *why)
+{
+    struct error err;
+    for (int i = 0; i < j->n_choice; i++, j->n_submitted++) {
+        enum status st = submit(j, i, &err);
+        if (st == ST_LIMIT || st == ST_CANCELED)
+            return refuse(why, 503, "server_is_overloaded", NULL, "%s", err.text);
+        if (st != ST_OK)
+            return refuse_status(why, &err, NULL);
+    }
+    return true;
+}
+
 void generate_start(struct job *j)
 {
     struct refusal why;
-    struct error err;
     struct engine_stats s;
     engine_stats(j->engine, &s);
     j->phase = JOB_GENERATE;
@@ -183,16 +210,10 @@ void generate_start(struct job *j)
             j->choices[i].n_char = text_chars(job_echo(j, &j->choices[i]));
         say_begin(j, &j->choices[i]);
         fill_request(j, &j->choices[i], s.n_ctx);
-        enum status st = engine_submit(j->engine, &j->choices[i].request, &err);
-        if (st != ST_OK) {
-            if (st == ST_LIMIT || st == ST_CANCELED)
-                refuse(&why, 503, "server_is_overloaded", NULL, "%s", err.text);
-            else
-                refuse_status(&why, &err, NULL);
-            end_refused(j, &why);
-            return;
-        }
-        j->n_submitted++;
+    }
+    if (!submit_all(j, &why)) {
+        end_refused(j, &why);
+        return;
     }
     if (j->ask.stream)
         begin_stream(j);

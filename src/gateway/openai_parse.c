@@ -35,12 +35,24 @@ static bool read_stream_options(struct parse *p, const char *name, const struct 
     return true;
 }
 
-static bool read_best_of(struct parse *p, const char *name, const struct json *v)
+static bool check_beams(struct parse *p)
 {
-    if (json_int(v, 0) == json_int(json_get(p->body, "n"), 1))
-        return true;
-    return refuse(p->why, 400, "unsupported_parameter", name, "%s: choosing the best of several is not offered; use n",
-                  name);
+    struct ask *a = p->out;
+    int width = a->best_of ? a->best_of : a->n;
+    if (!a->beam_search) {
+        if (!a->best_of || a->best_of == a->n)
+            return true;
+        return refuse(p->why, 400, "unsupported_parameter", "best_of",
+                      "best_of: choosing among several is offered with use_beam_search only; use n");
+    }
+    if (width < a->n || width > BEAMS_MAX)
+        return refuse(p->why, 400, "invalid_value", a->best_of ? "best_of" : "n",
+                      "%s: beam search takes n to %d beams, not %d", a->best_of ? "best_of" : "n", BEAMS_MAX, width);
+    if (a->n_stop || a->return_replay)
+        return refuse(p->why, 400, "unsupported_parameter", a->n_stop ? "stop" : "return_replay",
+                      "%s: not offered with use_beam_search", a->n_stop ? "stop" : "return_replay");
+    a->best_of = width;
+    return true;
 }
 
 static const struct field rows[] = {
@@ -86,7 +98,10 @@ static const struct field rows[] = {
     SHAPED("logprobs", GEN, read_logprobs),
     SHAPED("top_logprobs", CHAT, read_top_logprobs),
     NUMBER("n", GEN, READ_INT, n, 1, ASK_CHOICES_MAX),
-    SHAPED("best_of", TEXT, read_best_of),
+    NUMBER("best_of", GEN, READ_INT, best_of, 1, ASK_CHOICES_MAX),
+    SWITCH("use_beam_search", GEN, beam_search),
+    NUMBER("length_penalty", GEN, READ_REAL, length_penalty, -100, 100),
+    SWITCH("early_stopping", GEN, early_stopping),
     SWITCH("echo", TEXT, echo),
     NUMBER("priority", GEN, READ_INT, priority, -1000000, 1000000), /* vLLM's: smaller goes first */
     WORDS("cache_salt", GEN, cache_salt),
@@ -117,8 +132,6 @@ static const struct field rows[] = {
     REFUSED("continue_final_message", CHAT | TOK, "false"),
     REFUSED("stop_token_ids", GEN, "[]"),
     REFUSED("skip_special_tokens", GEN, "true"),
-    REFUSED("use_beam_search", GEN, "false"),
-    REFUSED("length_penalty", GEN, "1 1.0"),
 };
 
 static void completion_defaults(struct ask *a)
@@ -149,7 +162,7 @@ static bool check(struct parse *p)
     }
     if (a->sampling.top_k < 0)
         a->sampling.top_k = 0;
-    return true;
+    return check_beams(p);
 }
 
 #define OPENAI_READS(asks) .kind = asks, .fields = {rows, sizeof rows / sizeof *rows}, .check = check

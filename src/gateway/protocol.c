@@ -3,7 +3,7 @@
 
 static void set_defaults(struct ask *a, enum ask_kind kind, const struct bundle *b)
 {
-    *a = (struct ask){.kind = kind, .n = 1, .add_special = true};
+    *a = (struct ask){.kind = kind, .n = 1, .length_penalty = 1, .add_special = true};
     sampling_defaults(&a->sampling);
     a->sampling.n_logprobs = -1;
     a->sampling.max_tokens = 0;

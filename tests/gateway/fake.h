@@ -221,6 +221,15 @@ enum status engine_submit(struct engine *e, struct request *r, struct error *err
     return full ? fail(err, ST_LIMIT, "engine: the queue is full") : ST_OK;
 }
 
+enum status engine_submit_beams(struct engine *e, struct request *const *requests, int n, const struct beam_options *o,
+                                struct error *err)
+{
+    assert_true(o->width >= n && o->width <= BEAMS_MAX);
+    for (int i = 0; i < n; i++)
+        TRY(engine_submit(e, requests[i], err));
+    return ST_OK;
+}
+
 void engine_cancel(struct engine *e, uint64_t id)
 {
     pthread_mutex_lock(&e->lock);
