@@ -38,7 +38,7 @@ struct beams {
     int n_open; /* asks that have not ended */
     struct finish_event failure;
     bool failed;
-    char message[sizeof ((struct error *)0)->text];
+    char message[512]; /* as struct error has */
     uint64_t submit_ns, first_ns;
     void *storage;
 };
