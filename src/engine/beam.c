@@ -68,10 +68,11 @@ enum status beams_create(struct beams **out, const struct beam_engine *engine, s
                     BEAMS_MAX);
     if (!(fabs(o->length_penalty) <= 100))
         return fail(err, ST_INVALID, "length penalty %g: expected -100 to 100", o->length_penalty);
-    if (s->r->n_stop || s->r->echo_logprobs || s->n_limit == s->n_prompt)
-        return fail(err, ST_INVALID,
-                    "beam search takes neither stop strings nor the prompt's log-probabilities, and "
-                    "needs room for a token");
+    if (s->r->n_stop || s->r->echo_logprobs || s->r->grammar || s->n_limit == s->n_prompt)
+        return fail(
+            err, ST_INVALID,
+            "beam search takes no stop strings, no grammar and not the prompt's log-probabilities, and needs room "
+            "for a token");
     struct beams *b = mem_alloc_zero(1, sizeof *b);
     size_t cells = (size_t)(3 * o->width + 1) * (size_t)s->n_limit;
     void *storage = b ? mem_alloc_zero(cells, 2 * sizeof(int32_t)) : NULL;
