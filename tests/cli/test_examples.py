@@ -94,7 +94,9 @@ class Examples(Case):
 
     @staticmethod
     def quick(line):
-        """The same run, smaller where it would take minutes."""
+        """The same run, smaller where it would take minutes, or where the model is too small for it."""
+        if line.endswith("--type awq"):
+            return line + " --group 32"
         if "--max_steps 200" in line:
             return line.replace("200", "4")
         return line + " --max_steps 2 --block_size 16" if line.startswith("ingot train pretrain --model") else line

@@ -145,7 +145,7 @@ def test_errors():
     expect(openai.BadRequestError, lambda: chat(n=17), "n")
     expect(openai.BadRequestError, lambda: chat(stop=["x"] * 17), "stop")
     expect(openai.BadRequestError, lambda: chat(tools=[{"type": "function", "function": {"name": "f"}}]), "tools",
-           "unsupported_parameter")
+           "unsupported_value")
     expect(openai.BadRequestError, lambda: chat(extra_body={"temprature": 1}), "temprature", "unknown_parameter")
     expect(openai.BadRequestError, lambda: client.chat.completions.create(model=S.model, messages=[]), "messages")
     expect(openai.BadRequestError,
