@@ -52,6 +52,20 @@ static inline int stop(void **state)
     return 0;
 }
 
+/* The same with a chat template that says: calls as Hermes writes them, and reasoning. */
+static inline int start_hermes(void **state)
+{
+    fake_bundle.template_source = STR("{{ tools }} <tool_call> </think> enable_thinking");
+    return start(state);
+}
+
+static inline int stop_hermes(void **state)
+{
+    stop(state);
+    fake_bundle.template_source = (struct str){NULL, 0};
+    return 0;
+}
+
 /* One call; the answer's JSON, or NULL when it is none. The caller frees *a. */
 static inline const struct json *ask(struct http1 *a, const char *method, const char *path, const char *body,
                                      const char *headers)

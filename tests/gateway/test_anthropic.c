@@ -10,19 +10,6 @@
     "\"type\":\"integer\"}}}}]"
 #define CALL "<think>hm</think>Ok.<tool_call>{\\\"name\\\": \\\"f\\\", \\\"arguments\\\": {\\\"n\\\": 1}}</tool_call>"
 
-static int start_hermes(void **state)
-{
-    fake_bundle.template_source = STR("{{ tools }} <tool_call> </think> enable_thinking");
-    return start(state);
-}
-
-static int stop_hermes(void **state)
-{
-    stop(state);
-    fake_bundle.template_source = (struct str){NULL, 0};
-    return 0;
-}
-
 static void test_anthropic_whole(void **state)
 {
     struct http1 a;

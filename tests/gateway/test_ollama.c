@@ -6,19 +6,6 @@
 #define CALL  "<think>hm</think>Ok.<tool_call>{\\\"name\\\": \\\"f\\\", \\\"arguments\\\": {\\\"n\\\": 1}}</tool_call>"
 #define TOOLS "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\"}}}]"
 
-static int start_hermes(void **state)
-{
-    fake_bundle.template_source = STR("{{ tools }} <tool_call> </think> enable_thinking");
-    return start(state);
-}
-
-static int stop_hermes(void **state)
-{
-    stop(state);
-    fake_bundle.template_source = (struct str){NULL, 0};
-    return 0;
-}
-
 static const struct json *lines(struct str body)
 {
     struct buf b = {0};

@@ -12,19 +12,6 @@
     "<think>\\nhm\\n</think>\\n\\nOk.\\n<tool_call>\\n{\\\"name\\\": \\\"f\\\", \\\"arguments\\\": {\\\"n\\\": "       \
     "1}}\\n</tool_call>\\n<tool_call>\\n{\\\"name\\\": \\\"g\\\", \\\"arguments\\\": {}}\\n</tool_call>"
 
-static int start_hermes(void **state)
-{
-    fake_bundle.template_source = STR("{{ tools }} <tool_call> </think> enable_thinking");
-    return start(state);
-}
-
-static int stop_hermes(void **state)
-{
-    stop(state);
-    fake_bundle.template_source = (struct str){NULL, 0};
-    return 0;
-}
-
 static void test_tools_whole(void **state)
 {
     struct http1 a;

@@ -254,36 +254,13 @@ static void test_compiled_ones_are_kept(void **state)
 static void test_allocation_failures_leave_nothing(void **state)
 {
     (void)state;
-    struct grammar_vocab *v = bytes_vocab();
-    for (uint64_t n = 1; n < 100000; n++) {
-        struct grammar *g = NULL;
-        struct grammar_state *s = NULL;
-        struct error err;
-        uint64_t bits[5];
-        struct grammar_part part = {
-            .kind = GRAMMAR_SCHEMA,
-            .text = STR("{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"not\":{"
-                        "\"const\":\"q\"}},\"b\":{\"$ref\":\"x#/$defs/y\"}},\"$id\":\"x\",\"$defs\":"
-                        "{\"y\":{\"minimum\":3}}}")};
-        fault_arm(FAULT_ALLOC, n);
-        enum status st = grammar_compile(&g, v, &part, &err);
-        if (st == ST_OK)
-            st = grammar_state_create(&s, g, &err);
-        for (const char *c = "{\"a\":\"x\",\"b\":12}"; *c && st == ST_OK; c++) {
-            st = grammar_mask(s, bits, &err);
-            if (st == ST_OK)
-                st = grammar_accept(s, *c, &err);
-        }
-        bool fired = fault_fired();
-        fault_disarm();
-        assert_true(fired || st == ST_OK);
-        assert_true(st == ST_OK || st == ST_NOMEM);
-        grammar_state_destroy(s);
-        grammar_release(g);
-        if (!fired)
-            break;
-    }
-    grammar_vocab_destroy(v);
+    check_allocation_failures(
+        &(struct grammar_part){.kind = GRAMMAR_SCHEMA,
+                               .text = STR("{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"not\":{"
+                                           "\"const\":\"q\"}},\"b\":{\"$ref\":\"x#/$defs/y\"}},\"$id\":\"x\",\"$defs\":"
+                                           "{\"y\":{\"minimum\":3}}}")},
+        "{\"a\":\"x\",\"b\":12}");
+    struct grammar_vocab *v;
     static struct str tokens[] = {{"a", 1}, {"\"b", 2}, {"", 0}, {"a\"", 2}};
     int32_t eos = 2;
     for (uint64_t n = 1; n < 1000; n++) {

@@ -4,6 +4,7 @@
 
 #include "test.h"
 
+#include "base/fault.h"
 #include "grammar/grammar.h"
 
 static inline struct grammar_vocab *bytes_vocab(void)
@@ -54,6 +55,37 @@ static inline bool accepts(struct grammar *g, struct str text)
     assert_int_equal(ok, whole);
     grammar_state_destroy(s);
     return ok;
+}
+
+/* Compiles a part and follows a text through masks, every allocation failing once: nothing leaks, nothing else fails.
+ */
+static inline void check_allocation_failures(const struct grammar_part *part, const char *text)
+{
+    struct grammar_vocab *v = bytes_vocab();
+    bool fired = true;
+    for (uint64_t n = 1; n < 100000 && fired; n++) {
+        struct grammar *g = NULL;
+        struct grammar_state *s = NULL;
+        struct error err;
+        uint64_t bits[5];
+        fault_arm(FAULT_ALLOC, n);
+        enum status st = grammar_compile(&g, v, part, &err);
+        if (st == ST_OK)
+            st = grammar_state_create(&s, g, &err);
+        for (const char *c = text; *c && st == ST_OK; c++) {
+            st = grammar_mask(s, bits, &err);
+            if (st == ST_OK)
+                st = grammar_accept(s, *c, &err);
+        }
+        fired = fault_fired();
+        fault_disarm();
+        assert_true(fired || st == ST_OK);
+        assert_true(st == ST_OK || st == ST_NOMEM);
+        grammar_state_destroy(s);
+        grammar_release(g);
+    }
+    assert_false(fired);
+    grammar_vocab_destroy(v);
 }
 
 #endif
