@@ -91,12 +91,12 @@ static void add_part(struct model_run *r, const struct step *s, const struct lor
 
 void lora_add(struct model_run *r, const struct step *s)
 {
-    bool selected = r->values[s->in[0]].space == ROWS_LOGIT;
     for (int i = 0; i < r->n_lora; i++) {
         const struct lora_pair *p = pair_of(r->loras[i], r->m, s);
         int64_t n = 0, part;
         if (!p)
             continue;
+        bool selected = r->values[s->in[0]].space == ROWS_LOGIT;
         for (int64_t k = 0; k < value_rows(r, s->in[0]); k++)
             if (r->row_loras[selected ? r->selected[k] : k] == r->loras[i])
                 r->lora_rows[n++] = (int32_t)k;

@@ -151,8 +151,10 @@ static void test_gateway_embeds_and_ranks(void **state)
     assert_true(json_real(json_at(json_get(json_at(json_get(doc, "data"), 0), "embedding"), 3), 0) == 3);
     assert_true(json_real(json_at(json_get(json_at(json_get(doc, "data"), 1), "embedding"), 0), 0) == 2);
     assert_int_equal(json_int(json_get(json_get(doc, "usage"), "prompt_tokens"), 0), 5);
+    http1_free(&a);
     doc = ask(&a, "POST", "/v1/embeddings", "{\"input\":\"ab\",\"dimensions\":3,\"encoding_format\":\"base64\"}", NULL);
     want_text(json_at(json_get(doc, "data"), 0), "embedding", "AACAPwAAgD8AAIA/"); /* 1, 1, 1 */
+    http1_free(&a);
     fake.task = TASK_SCORE;
     doc = ask(&a, "POST", "/v1/rerank",
               "{\"query\":\"q\",\"documents\":[\"a\",\"abc\",\"ab\"],\"top_n\":2,"
@@ -163,8 +165,10 @@ static void test_gateway_embeds_and_ranks(void **state)
     assert_int_equal(json_int(json_get(json_at(results, 0), "index"), -1), 1);
     assert_int_equal(json_int(json_get(json_at(results, 1), "index"), -1), 2);
     want_text(json_get(json_at(results, 0), "document"), "text", "abc");
+    http1_free(&a);
     ask(&a, "POST", "/v1/chat/completions", CHAT(""), NULL);
     assert_int_equal(a.status, 400);
+    http1_free(&a);
     fake.task = TASK_GENERATE;
 }
 
