@@ -39,11 +39,12 @@ void responses_delete(struct gateway *g, struct http_exchange *x)
     not_kept(g, x, id);
 }
 
-/* Ends the stream of another connection; that one is told with response.failed, status cancelled. */
+/* The phase is looked at first: before it a worker has the job, and may change its protocol.
+ * Ends the stream of another connection; that one is told with response.failed, status cancelled. */
 static bool cancel(struct gateway *g, struct str id)
 {
     for (struct job *j = g->jobs; j; j = j->next)
-        if (j->protocol == &openai_responses && str_is(id, j->id) && j->phase == JOB_GENERATE) {
+        if (j->phase == JOB_GENERATE && j->protocol == &openai_responses && str_is(id, j->id)) {
             j->cancelled = true;
             generate_cancel(j);
             return true;
