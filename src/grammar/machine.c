@@ -24,12 +24,16 @@
 #include <assert.h>
 
 enum { CLAIM_BITS = 10, CLAIM_MASK = (1 << CLAIM_BITS) - 1, SPACES_MAX = 64, TABS_MAX = 16 };
+enum {
+    SET_STEPS = 8,    /* a new set is worth so many steps: their number bounds the memory, too */
+    OUT_MAX = 1 << 19 /* frames of all levels of a walk together */
+};
 
 /* ---- life ---- */
 
 bool machine_init(struct machine *m, const struct grammar *g)
 {
-    *m = (struct machine){.g = g, .set_mask = 63};
+    *m = (struct machine){.g = g, .set_mask = 63, .steps_left = SET_STEPS};
     m->set_slots = mem_alloc_zero(m->set_mask + 1, sizeof *m->set_slots);
     if (!m->set_slots || !MEM_GROW(m->sets, m->set_capacity, 0) || !MEM_GROW(m->bits, m->bits_capacity, 0)) {
         machine_free(m);
@@ -66,6 +70,16 @@ static void *failed(struct machine *m, enum status st)
     if (m->status == ST_OK)
         m->status = st;
     return NULL;
+}
+
+static bool spend(struct machine *m, uint64_t steps)
+{
+    if (m->status == ST_OK && m->steps_left >= steps) {
+        m->steps_left -= steps;
+        return true;
+    }
+    failed(m, ST_LIMIT);
+    return false;
 }
 
 /* ---- sets ---- */
@@ -128,6 +142,13 @@ static bool reserve_frames(struct frame **at, size_t *capacity, size_t n)
     return true;
 }
 
+/* Parents know it since they were made: their parents may be many, in more ways than could be tried. */
+static bool may_end(const struct machine *m, const struct frame *f)
+{
+    return f->kind == FRAME_DONE ||
+           (f->kind == FRAME_RULE && m->g->dfas[f->a]->accept[f->b] && m->sets[f->parent].ends);
+}
+
 uint32_t machine_set(struct machine *m, const struct frame *f, size_t n)
 {
     uint64_t hash = machine_hash(m, f, n);
@@ -141,13 +162,15 @@ uint32_t machine_set(struct machine *m, const struct frame *f, size_t n)
         if (s->hash == hash && s->n == n && memcmp(m->pool + s->first, f, n * sizeof *f) == 0)
             return m->set_slots[h];
     }
+    if (!spend(m, SET_STEPS))
+        return 0;
     if (!reserve_frames(&m->pool, &m->pool_capacity, m->n_pool + n) || m->n_set >= UINT32_MAX - 1 ||
         !MEM_GROW(m->sets, m->set_capacity, m->n_set)) {
         failed(m, ST_NOMEM);
         return 0;
     }
     memcpy(m->pool + m->n_pool, f, n * sizeof *f);
-    m->sets[m->n_set] = (struct frame_set){(uint32_t)m->n_pool, (uint32_t)n, hash};
+    m->sets[m->n_set] = (struct frame_set){(uint32_t)m->n_pool, (uint32_t)n, hash, machine_may_end(m, f, n)};
     m->n_pool += n;
     m->set_slots[h] = (uint32_t)m->n_set;
     return (uint32_t)m->n_set++;
@@ -210,6 +233,10 @@ static void emit(struct machine *m, struct frame f)
         return;
     if (m->out.n == m->out.capacity && !MEM_GROW(m->out.at, m->out.capacity, m->out.n)) {
         failed(m, ST_NOMEM);
+        return;
+    }
+    if (m->out.n == OUT_MAX) {
+        failed(m, ST_LIMIT);
         return;
     }
     m->out.at[m->out.n++] = f;
@@ -406,7 +433,7 @@ static void step_start(struct machine *m, uint32_t rule, uint32_t parent, uint8_
 static void step_calls(struct machine *m, const struct frame *f, uint8_t byte)
 {
     const struct dfa *d = m->g->dfas[f->a];
-    for (uint32_t i = d->call_at[f->b]; i < d->call_at[f->b + 1] && m->status == ST_OK; i++) {
+    for (uint32_t i = d->call_at[f->b]; i < d->call_at[f->b + 1] && spend(m, 1); i++) {
         uint32_t callee = d->calls[i].callee, parent = f->parent;
         const uint64_t *first = callee & CALL_TYPE ? m->g->types[callee & ~CALL_TYPE].first : m->g->rule_first[callee];
         if (!bit_has(first, byte))
@@ -698,11 +725,10 @@ void machine_step(struct machine *m, struct frame f, uint8_t byte)
 {
     if (m->status != ST_OK)
         return;
-    if (m->steps_left == 0 || m->depth >= STEP_DEPTH_MAX) {
+    if (m->depth >= STEP_DEPTH_MAX)
         failed(m, ST_LIMIT);
+    if (!spend(m, 1))
         return;
-    }
-    m->steps_left--;
     m->depth++;
     switch ((enum frame_kind)f.kind) {
     case FRAME_DONE:
@@ -723,23 +749,10 @@ void machine_step(struct machine *m, struct frame f, uint8_t byte)
     m->depth--;
 }
 
-static bool may_end(const struct machine *m, const struct frame *f, int depth)
-{
-    if (f->kind == FRAME_DONE)
-        return true;
-    if (f->kind != FRAME_RULE || !m->g->dfas[f->a]->accept[f->b] || depth > STEP_DEPTH_MAX)
-        return false;
-    const struct frame_set *s = &m->sets[f->parent];
-    for (uint32_t i = 0; i < s->n; i++)
-        if (may_end(m, &m->pool[s->first + i], depth + 1))
-            return true;
-    return false;
-}
-
 bool machine_may_end(const struct machine *m, const struct frame *f, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (may_end(m, &f[i], 0))
+        if (may_end(m, &f[i]))
             return true;
     return false;
 }

@@ -290,6 +290,7 @@ struct frame {
 struct frame_set {
     uint32_t first, n;
     uint64_t hash;
+    bool ends; /* one of them may be the end of it all */
 };
 struct bit_set {
     uint32_t first, n_word;
