@@ -56,6 +56,13 @@ static void on_end(void *ctx, struct seq *s, const struct finish_event *end)
 {
     struct engine *e = ctx;
     struct request *r = s->r;
+    struct finish_event told = *end;
+    char message[sizeof s->mask_message]; /* it may be the sequence's, which goes first: it needs the request's grammar
+                                           */
+    if (end->message == s->mask_message) {
+        memcpy(message, s->mask_message, sizeof message);
+        told.message = message;
+    }
     pthread_mutex_lock(&e->lock);
     live_remove(e, s);
     e->stats.finished[end->finish] += !s->internal;
@@ -64,7 +71,7 @@ static void on_end(void *ctx, struct seq *s, const struct finish_event *end)
         drafter_forget(e->drafter, s);
     seq_free(s);
     if (r->on_finish)
-        r->on_finish(r->ctx, end);
+        r->on_finish(r->ctx, &told);
     pthread_mutex_lock(&e->lock);
     if (--e->n_live == 0)
         pthread_cond_broadcast(&e->idle);

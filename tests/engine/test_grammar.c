@@ -214,12 +214,49 @@ static void test_a_grammar_of_another_vocabulary_is_refused(void **state)
     grammar_vocab_destroy(v);
 }
 
+struct told {
+    char message[200];
+    enum status status;
+};
+
+static void told_finish(void *ctx, const struct finish_event *end)
+{
+    struct told *t = ctx;
+    snprintf(t->message, sizeof t->message, "%s", end->message);
+    t->status = end->status;
+}
+
+static void test_a_grammar_that_cannot_go_on_says_so(void **state)
+{
+    (void)state;
+    static struct fake fake;
+    struct engine_options o = {.max_sequences = 2, .prefill_chunk = 16};
+    struct executor x = fake_executor(&fake, &o, 8, NULL);
+    struct grammar_vocab *v = make_vocab();
+    struct grammar *g;
+    struct engine *e;
+    struct told told = {.message = ""};
+    int32_t prompt = 1;
+    OK(grammar_compile(&g, v, &(struct grammar_part){.kind = GRAMMAR_TEXT, .text = STR("q")}, &err)); /* no token */
+    OK(engine_create_on(&e, &x, &o, &err));
+    struct request r = {.prompt = &prompt, .n_prompt = 1, .grammar = g, .ctx = &told, .on_finish = told_finish};
+    sampling_defaults(&r.sampling);
+    OK(engine_submit(e, &r, &err));
+    engine_drain(e);
+    engine_destroy(e);
+    assert_int_equal(told.status, ST_INVALID);
+    assert_non_null(strstr(told.message, "the grammar cannot go on"));
+    grammar_release(g);
+    grammar_vocab_destroy(v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_are_in_their_language),
         cmocka_unit_test(test_sampler_draws_what_the_mask_allows),
         cmocka_unit_test(test_a_grammar_of_another_vocabulary_is_refused),
+        cmocka_unit_test(test_a_grammar_that_cannot_go_on_says_so),
     };
     if (kernels_init(NULL, &err) != ST_OK)
         return 1;
