@@ -294,7 +294,8 @@ static int typical(struct ladder *l, const struct sampling *how, int n, int *end
     for (int i = 0; i < n; i++) {
         double p = step_of(l, i);
         all += p;
-        mean += p * ((double)l->s->sorted[i].logit / t);
+        if (p > 0) /* a forbidden token's logit is -infinity */
+            mean += p * ((double)l->s->sorted[i].logit / t);
     }
     mean /= all;
     int first = 0;

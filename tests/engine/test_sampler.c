@@ -237,6 +237,24 @@ static void test_sampler_greedy_and_ties(void **state)
     sampler_scratch_free(&s.scratch);
 }
 
+/* Of the three ids that a mask leaves, the most likely is the least typical. */
+static void test_sampler_typical_with_a_mask(void **state)
+{
+    (void)state;
+    struct small s;
+    uint64_t mask = 7;
+    small_init(&s);
+    for (int i = 0; i < 8; i++)
+        s.logits[i] = (real)log(i == 0 ? 0.4 : 0.3);
+    s.how.typical_p = 0.4f;
+    s.in.mask = &mask;
+    for (int i = 0; i < 100; i++) { /* entropy 1.09: 1.20 is nearer to it than 0.92 */
+        s.how.seed = (uint64_t)i;
+        assert_int_not_equal(small_pick(&s), 0);
+    }
+    sampler_scratch_free(&s.scratch);
+}
+
 static void test_sampler_penalties(void **state)
 {
     (void)state;
@@ -388,6 +406,7 @@ int main(void)
         cmocka_unit_test(test_sampler_keeps_what_transformers_keeps),
         cmocka_unit_test(test_sampler_equals_naive_twin),
         cmocka_unit_test(test_sampler_greedy_and_ties),
+        cmocka_unit_test(test_sampler_typical_with_a_mask),
         cmocka_unit_test(test_sampler_penalties),
         cmocka_unit_test(test_sampler_min_tokens_forbids_eos),
         cmocka_unit_test(test_sampler_logprobs_are_of_the_raw_row),
