@@ -173,7 +173,8 @@ void watchdog_stop(struct gateway *g)
 
 void watchdog_jobs(struct gateway *g)
 {
-    static const char *const phases[] = {"is parsed", "generates", "ends"};
+    static const char *const phases[] = {
+        [JOB_CONTENT] = "is parsed", [JOB_GENERATE] = "generates", [JOB_WRITE] = "is written", [JOB_DONE] = "ends"};
     uint64_t now = clock_ns();
     int n = 0;
     if (!__atomic_exchange_n(&g->tell_jobs, false, __ATOMIC_ACQUIRE))

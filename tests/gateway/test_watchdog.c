@@ -131,6 +131,30 @@ static int count(const struct buf *log, const char *words)
     return n;
 }
 
+static void test_watchdog_when_the_client_has_left(void **state)
+{
+    struct buf log = {0};
+    struct http1 a;
+    struct error err;
+    (void)state;
+    start();
+    struct http_call c = {.host = "127.0.0.1",
+                          .port = gateway_port(gateway),
+                          .method = "POST",
+                          .path = "/v1/completions",
+                          .body = STR("{\"prompt\":[7,8,9],\"max_tokens\":5}"),
+                          .timeout_ms = 100};
+    __atomic_store_n(&held, 1, __ATOMIC_SEQ_CST);
+    assert_int_not_equal(http_call(&a, &c, &err), ST_OK);
+    assert_true(log_gets(&log, "watchdog.request"));
+    assert_non_null(strstr(log.ptr, "\"phase\":\"ends\""));
+    assert_non_null(strstr(log.ptr, "\"client\":\"left\""));
+    __atomic_store_n(&held, 0, __ATOMIC_SEQ_CST);
+    assert_true(log_gets(&log, "the engine moves again"));
+    stop();
+    buf_free(&log);
+}
+
 static void test_watchdog_tells_where_it_hangs(void **state)
 {
     struct buf log = {0}, metrics = {0};
@@ -222,6 +246,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_watchdog_tells_where_it_hangs),
+        cmocka_unit_test(test_watchdog_when_the_client_has_left),
         cmocka_unit_test(test_watchdog_is_silent_while_idle),
         cmocka_unit_test(test_marks_of_threads_that_come_and_go),
     };
