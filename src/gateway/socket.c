@@ -14,7 +14,11 @@
 #include "base/mem.h"
 #include "net/websocket.h"
 
-enum { MESSAGE_MAX = 16 << 20, IDLE_S = 300 };
+enum {
+    MESSAGE_MAX = 16 << 20,
+    IDLE_S = 300,
+    UNREAD_MAX = 1 << 20 /* bytes: who asks on without reading what it got is dropped */
+};
 
 struct socket {
     struct gateway *g;
@@ -56,7 +60,7 @@ const struct wire wire_socket = {NULL, begin_frame, end_frame, "\x89", 2}; /* an
 
 static void send_frame(struct socket *s, struct buf *frame)
 {
-    if (frame->failed)
+    if (frame->failed || http_stream_queued(s->x) > UNREAD_MAX)
         http_stream_break(s->x);
     else
         http_stream_write(s->x, buf_str(frame));

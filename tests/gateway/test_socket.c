@@ -277,6 +277,24 @@ static void test_socket_clients_who_leave(void **state)
     __atomic_store_n(&fake.hold, 0, __ATOMIC_SEQ_CST);
 }
 
+/* Refusals are larger than what asks for them: who does not read them must not fill the memory. */
+static void test_socket_clients_who_do_not_read(void **state)
+{
+    (void)state;
+    struct peer p = dial("/v1/responses");
+    struct buf one = frame(0x82, ""), many = {0};
+    for (int i = 0; i < 1000; i++)
+        buf_append_str(&many, buf_str(&one));
+    int sent = 0, most = 400; /* 400 000 refusals are more than sockets hold */
+    for (; sent < most && send(p.fd, many.ptr, many.len, MSG_NOSIGNAL) > 0; sent++)
+        usleep(5000); /* sockets hold some megabytes that the server has not seen yet */
+    assert_true(sent < most);
+    close(p.fd);
+    buf_free(&one);
+    buf_free(&many);
+    buf_free(&p.in);
+}
+
 /* Idle sockets do not keep a server from stopping. */
 static void test_socket_drains(void **state)
 {
@@ -334,6 +352,7 @@ int main(void)
         ON_SERVER(test_socket_refusals),
         ON_SERVER(test_socket_responses),
         ON_SERVER(test_socket_clients_who_leave),
+        ON_SERVER(test_socket_clients_who_do_not_read),
         cmocka_unit_test(test_socket_drains),
         ON_SERVER(test_socket_survives_failing_memory),
         ON_SERVER(test_socket_large_answers_go_in_pieces),
