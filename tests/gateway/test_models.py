@@ -127,6 +127,15 @@ def test_budget_and_permission():
             assert s.call("POST", path, {"model": "tiny"})[0] == 403
 
 
+def test_the_first_model_is_swapped():
+    with server.Server("--allow-runtime-loading", path=MODEL) as s:
+        names = [m["name"] for m in s.call("GET", "/api/tags")[1]["models"]]
+        before = ask(s, prompt="Once upon a time")
+        assert s.call("POST", "/v1/models/load", {"model": names[0].removesuffix(":latest"), "path": tiny()})[0] == 200
+        status, a = s.call("POST", "/v1/completions", {"prompt": "Once upon a time", "max_tokens": 8, "temperature": 0})
+        assert status == 200 and a["choices"][0]["text"] != before, a  # a request that names no model goes there, too
+
+
 def test_idle_models_go():
     with server.Server(tiny(), "--keep-alive", "1", path=MODEL) as s:
         ask(s, "tiny")
