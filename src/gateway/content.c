@@ -36,7 +36,10 @@ static bool render(struct job *j, struct ids *out)
                              .extra = j->ask.template_vars,
                              .no_generation_prompt = j->ask.no_generation_prompt};
     struct error err;
-    return bundle_chat_ids(out, j->bundle, &o, &err) == ST_OK || refuse_status(&j->why, &err, "messages");
+    enum status st = bundle_chat_ids(out, j->bundle, &o, &err);
+    if (st == ST_LIMIT) /* of the template's budgets: the same messages will not fit later either */
+        return refuse(&j->why, 400, "invalid_value", "messages", "%s", err.text);
+    return st == ST_OK || refuse_status(&j->why, &err, "messages");
 }
 
 /* The end of a chat's prompt tells whether its template has opened reasoning. */
