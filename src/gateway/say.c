@@ -91,8 +91,8 @@ static void on_speech(void *ctx, enum speech_what what, struct str text)
         break;
     case SPEECH_CALL_END:
         close_block(j, c);
-        if (j->ask.one_call && !c->finished) {
-            c->enough = true;
+        if (j->ask.one_call) {
+            c->enough = true; /* also when the engine has written on, or ended, meanwhile */
             engine_cancel(j->engine, c->request.id);
         }
         break;
