@@ -236,6 +236,10 @@ enum status cmd_generate(int argc, char **argv, struct error *err)
     if ((how.schema != NULL) + (how.regex != NULL) + (how.grammar != NULL) > 1)
         return fail(err, ST_INVALID,
                     "--json-schema, --regex and --grammar exclude each other: an answer has one shape");
+    if (how.save && (how.schema || how.regex || how.grammar))
+        return fail(err, ST_INVALID,
+                    "--save takes no --json-schema, --regex or --grammar: a saved answer does not hold its shape, and "
+                    "`ingot replay` could not repeat it");
     struct buf text = {0};
     struct bundle *bundle = NULL;
     struct pool *pool = NULL;

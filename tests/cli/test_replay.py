@@ -28,6 +28,9 @@ class Replay(Case):
                 self.assertEqual(out["tokens"], len(answer["output_ids"][0]))
                 self.assertEqual(out["fingerprint"], answer["fingerprint"])
 
+    def test_shapes_are_not_saved(self):
+        self.bad("invalid", "--save takes no", "generate", MODEL, "-p", "A", "--save", self.path("a.json"), "--regex", "a+")
+
     def test_the_file_holds_what_it_should(self):
         path, a = self.save("--seed", "7")
         self.assertEqual(set(a) >= {"request", "response", "prompt_ids", "output_ids", "seeds", "fingerprint"}, True)
