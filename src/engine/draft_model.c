@@ -20,16 +20,16 @@ static enum status check_vocabulary(const struct bundle *b, const struct tokeniz
     return ST_OK;
 }
 
-/* The models' tables may be padded to different sizes: rows of logits get the target's, backwards because they grow. */
-static void spread(real *logits, int n_row, int n, int n_target)
+/* The models' tables may be padded to different sizes: rows of logits get the target's. `from` may be `to` when they
+ * grow, so the last comes first. */
+static void spread(real *to, int n_target, const real *from, int n, int n_row)
 {
     int kept = n < n_target ? n : n_target;
-    for (int k = 0; k < n_row; k++) {
-        int i = n < n_target ? n_row - 1 - k : k;
-        real *to = logits + (size_t)i * (size_t)n_target;
-        memmove(to, logits + (size_t)i * (size_t)n, (size_t)kept * sizeof *to);
+    for (int i = n_row - 1; i >= 0; i--) {
+        real *row = to + (size_t)i * (size_t)n_target;
+        memmove(row, from + (size_t)i * (size_t)n, (size_t)kept * sizeof *row);
         for (int j = kept; j < n_target; j++)
-            to[j] = -(real)1e30;
+            row[j] = -(real)1e30;
     }
 }
 
@@ -40,9 +40,10 @@ static void forward(void *ctx, const struct model_batch *b, real *logits)
     for (int i = 0; i < b->n_row; i++)
         m->ids[i] = b->ids[i] < m->n_vocab ? b->ids[i] : 0; /* a padding id: no text has it */
     own.ids = m->ids;
-    model_forward(m->run, &own, logits);
+    real *rows = m->wide ? m->wide : logits; /* the caller has room for the target's */
+    model_forward(m->run, &own, rows);
     if (m->n_vocab != m->x.n_vocab)
-        spread(logits, b->n_logit, m->n_vocab, m->x.n_vocab);
+        spread(logits, m->x.n_vocab, rows, m->n_vocab, b->n_logit);
 }
 
 enum status draft_model_create(struct draft_model **out, struct bundle *bundle, const struct executor *target,
@@ -64,7 +65,10 @@ enum status draft_model_create(struct draft_model **out, struct bundle *bundle, 
     m->n_row = max_sequences + DRAFT_MODEL_ROWS;
     m->ids = mem_alloc_zero((size_t)m->n_row, sizeof *m->ids);
     void *kv = alloc_untouched((size_t)m->x.n_block * model_kv_block_bytes(bundle->model), &m->kv_base);
-    enum status st = m->ids && kv ? ST_OK : fail_nomem(err, "draft model");
+    bool wider = m->n_vocab > m->x.n_vocab;
+    if (wider)
+        m->wide = alloc_untouched((size_t)max_sequences * (size_t)m->n_vocab * sizeof *m->wide, &m->wide_base);
+    enum status st = m->ids && kv && (m->wide || !wider) ? ST_OK : fail_nomem(err, "draft model");
     if (st == ST_OK)
         st = model_run_create(&m->run, bundle->model, m->n_row, max_sequences, kv, m->x.n_block, m->x.pool, err);
     if (st != ST_OK) {
@@ -82,6 +86,7 @@ void draft_model_destroy(struct draft_model *m)
     if (m->run)
         model_run_free(m->run);
     mem_free(m->kv_base);
+    mem_free(m->wide_base);
     mem_free(m->ids);
     mem_free(m);
 }

@@ -10,7 +10,9 @@ struct draft_model {
     struct model_run *run;
     void *kv_base;
     int n_vocab, n_row;
-    int32_t *ids; /* [max rows]: of its own vocabulary */
+    int32_t *ids;    /* [max rows]: of its own vocabulary */
+    real *wide;      /* [max sequences, n_vocab], when that is more than the target's; else NULL */
+    void *wide_base; /* to free */
 };
 /* ST_INVALID when the vocabularies differ: it says where. The bundle is the caller's; max_sequences: of a step. */
 MUST_USE enum status draft_model_create(struct draft_model **out, struct bundle *bundle, const struct executor *target,
