@@ -433,10 +433,10 @@ static void step_start(struct machine *m, uint32_t rule, uint32_t parent, uint8_
 static void step_calls(struct machine *m, const struct frame *f, uint8_t byte)
 {
     const struct dfa *d = m->g->dfas[f->a];
-    for (uint32_t i = d->call_at[f->b]; i < d->call_at[f->b + 1] && spend(m, 1); i++) {
+    for (uint32_t i = d->call_at[f->b]; i < d->call_at[f->b + 1] && m->status == ST_OK; i++) {
         uint32_t callee = d->calls[i].callee, parent = f->parent;
         const uint64_t *first = callee & CALL_TYPE ? m->g->types[callee & ~CALL_TYPE].first : m->g->rule_first[callee];
-        if (!bit_has(first, byte))
+        if (!bit_has(first, byte) || !spend(m, 1))
             continue;
         if (!d->final[d->calls[i].to]) { /* else nothing of this rule is left: its parents go on */
             struct frame rest = *f;
