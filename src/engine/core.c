@@ -190,7 +190,9 @@ static bool take_samples(struct core *c, struct seq *s, const struct sample *sam
         if (finish == FINISH_NONE)
             continue;
         sched_commit(&c->sched, s, n); /* before the end: others may want them */
-        if (finish == FINISH_ERROR)
+        if (finish == FINISH_ERROR && s->mask_status != ST_OK)
+            core_end(c, s, finish, no_stop, s->mask_status, s->mask_message);
+        else if (finish == FINISH_ERROR)
             core_end(c, s, finish, no_stop, ST_NOMEM, "out of memory");
         else
             core_end(c, s, finish, stop_text, ST_OK, NULL);

@@ -48,8 +48,13 @@ static void make_masks(struct seq *s, int n_draft)
         if (st == ST_OK && !any)
             st = fail(&err, ST_INVALID, "the grammar cannot go on: no token of this vocabulary fits");
         s->n_mask = st == ST_OK ? k + 1 : s->n_mask;
-        if (st != ST_OK || k == n_draft || grammar_accept(s->grammar, s->ids[s->n_ids + k], &err) != ST_OK)
-            break; /* what was proposed behind it cannot be confirmed */
+        if (st != ST_OK || k == n_draft)
+            break;
+        enum status taken = grammar_accept(s->grammar, s->ids[s->n_ids + k], &err);
+        if (taken != ST_OK) { /* what was proposed behind it cannot be confirmed */
+            st = taken == ST_INVALID ? ST_OK : taken;
+            break;
+        }
         n_accepted++;
     }
     grammar_rollback(s->grammar, n_accepted);

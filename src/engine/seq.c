@@ -11,6 +11,7 @@
 #include "base/unicode.h"
 
 #include <math.h>
+#include <stdio.h>
 
 static enum status check_prompt(const struct request *r, const struct executor *x, int context, struct error *err)
 {
@@ -191,6 +192,16 @@ static void decode(struct seq *s, int32_t id)
     s->decoder.flags = flags;
 }
 
+/* The mask let it through, so what fails now is memory, or a bound on the work. */
+static bool take_grammar(struct seq *s, int32_t id)
+{
+    struct error err;
+    s->mask_status = grammar_accept(s->grammar, id, &err);
+    if (s->mask_status != ST_OK)
+        snprintf(s->mask_message, sizeof s->mask_message, "%.190s", err.text);
+    return s->mask_status == ST_OK;
+}
+
 enum finish seq_take(struct seq *s, const struct executor *x, const struct sample *sample, struct str *stop_text)
 {
     struct str text = {"", 0};
@@ -199,8 +210,8 @@ enum finish seq_take(struct seq *s, const struct executor *x, const struct sampl
     bool eos = is_eos(x, sample->id) && (!s->r->sampling.ignore_eos || s->grammar), full = s->n_ids == s->n_limit;
     bool check_stops = s->n_ids - s->n_prompt >= s->r->sampling.min_tokens;
     int hit = -1;
-    if (s->grammar && !eos && grammar_accept(s->grammar, sample->id, NULL) != ST_OK)
-        return FINISH_ERROR; /* the mask let it through: only memory can be the reason */
+    if (s->grammar && !eos && !take_grammar(s, sample->id))
+        return FINISH_ERROR;
     if (x->tokenizer) {
         buf_clear(&s->piece);
         if (!eos && sample->id < tokenizer_vocab_size(x->tokenizer))

@@ -309,9 +309,11 @@ static bool failed_choice(struct job *j, struct refusal *why)
         if (c->said_end && c->end.finish == FINISH_CANCELED)
             return !refuse(why, j->cancelled ? 499 : 503, j->cancelled ? "cancelled" : "server_is_overloaded", NULL,
                            j->cancelled ? "the response was cancelled" : "the server is stopping");
-        if (c->said_end && c->end.finish == FINISH_ERROR)
-            return !refuse(why, status_row(c->end.status)->http >= 400 ? status_row(c->end.status)->http : 500, NULL,
-                           NULL, "%s", c->end_message);
+        if (c->said_end && c->end.finish == FINISH_ERROR) {
+            int http = status_row(c->end.status)->http;
+            http = c->end.status == ST_LIMIT ? 400 : http >= 400 ? http : 500; /* a bound on a grammar's work */
+            return !refuse(why, http, NULL, NULL, "%s", c->end_message);
+        }
     }
     return false;
 }

@@ -313,6 +313,8 @@ static const struct json *find(struct schema *s, const struct json *ref, const s
         schema_refuse(s, ST_INVALID, ref, "a reference is a string");
         return NULL;
     }
+    if (!build_step(s->b, s->resources.n + s->anchors.n + 1))
+        return NULL;
     if (hash == 0 || (hash == SIZE_MAX && text.len == 0))
         found = find_in(s, own, fragment, dynamic);
     for (size_t i = 0; !found && hash != 0 && i < s->resources.n; i++)

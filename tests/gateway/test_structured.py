@@ -126,6 +126,16 @@ def test_refusals_name_field_and_keyword():
     refused("response_format", "expected", response_format={"type": "yaml"})
 
 
+def test_too_much_work_for_an_answer_is_a_400():
+    rules = ["root ::= a0"]
+    for i in range(22):  # each rule begins with either of two others
+        rules.append(f'a{i} ::= a{i + 1} "x" | b{i + 1} "y" | "(" root')
+        rules.append(f'b{i} ::= a{i + 1} "z" | b{i + 1} "w" | "[" root')
+    rules += ['a22 ::= "c"', 'b22 ::= "c" | "d"']
+    status, a = S.call("POST", "/v1/completions", {"prompt": "A", "max_tokens": 4, "grammar": "\n".join(rules)})
+    assert status == 400 and "ambiguous" in a["error"]["message"], (status, a)
+
+
 with S:
     server.run(dict(globals()))
     assert S.blocks_return()
