@@ -198,6 +198,9 @@ bool structured_make(struct job *j)
 {
     struct error err;
     const struct ask *a = &j->ask;
+    if (a->return_replay && a->one_call && a->tools) /* it is the gateway that ends such an answer */
+        return refuse(&j->why, 400, "unsupported_value", "return_replay",
+                      "return_replay: not offered together with tools of which only one may be called");
     if (!a->shape)
         return true;
     if (j->bundle != j->g->bundle) /* masks are made of the first model's vocabulary */

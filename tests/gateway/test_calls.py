@@ -35,6 +35,13 @@ def check(call):
         assert args == {}
 
 
+def test_one_call_is_no_replay():
+    body = {"messages": [{"role": "user", "content": "Weather?"}], "tools": TOOLS, "parallel_tool_calls": False,
+            "return_replay": True}
+    status, answer = S.call("POST", "/v1/chat/completions", body)
+    assert status == 400 and answer["error"]["param"] == "return_replay", answer
+
+
 def test_required():
     for seed in range(8):
         c = chat(tool_choice="required", seed=seed, temperature=1, parallel_tool_calls=False)
