@@ -32,10 +32,10 @@ struct name {
     char text[HOSTED_NAME_MAX], parent[HOSTED_NAME_MAX]; /* parent: of an alias or an adapter */
     struct hosted *hosted;                               /* of a model */
     bool is_lora;
-    char *path;        /* of an adapter */
-    struct lora *lora; /* opened for lora_of */
-    const struct hosted *lora_of;
-    struct error why; /* it could not be */
+    char *path;                           /* of an adapter */
+    struct lora *lora;                    /* opened for lora_of */
+    const struct hosted *lora_of, *tried; /* tried: for this one, it was, with success or without */
+    struct error why;                     /* it could not be */
 };
 struct hosting {
     struct hosting_options options;
@@ -248,19 +248,47 @@ static enum status make_room(struct hosting *h, const struct hosted *e, uint64_t
     return ST_OK;
 }
 
-static void open_loras(struct hosting *h, struct hosted *e)
+/* An adapter of e that is not open for it, nor was tried. */
+static struct name *next_lora(const struct hosting *h, const struct hosted *e)
+{
+    struct name *itself;
+    for (struct name *n = h->names; n; n = n->next)
+        if (n->is_lora && n->lora_of != e && n->tried != e && resolve(h, str_of(n->text), &itself) == e && itself == n)
+            return n;
+    return NULL;
+}
+
+/* gives_way: the lock is given up while an adapter is read, so that nobody waits for that; e is the loader's then. */
+static void open_loras(struct hosting *h, struct hosted *e, bool gives_way)
 {
     const struct hosting_maker *maker = h->options.maker;
-    for (struct name *n = h->names; n; n = n->next) {
-        struct name *itself;
-        if (!n->is_lora || resolve(h, str_of(n->text), &itself) != e || itself != n || n->lora_of == e)
-            continue;
+    for (struct name *n = h->names; n; n = n->next)
+        n->tried = n->tried == e ? NULL : n->tried;
+    for (struct name *n; (n = next_lora(h, e));) {
+        char text[HOSTED_NAME_MAX], *path = mem_strdup(n->path);
+        struct lora *lora = NULL;
+        struct error why = {0};
+        strcpy(text, n->text);
+        n->tried = e;
         close_lora(h, n);
-        n->why = (struct error){0};
-        if (maker->open_lora(maker->ctx, &n->lora, &e->parts, n->path, &n->why) == ST_OK)
-            n->lora_of = e;
-        else
-            log_warnf("hosting", "%s", n->why.text);
+        if (gives_way)
+            pthread_mutex_unlock(&h->lock);
+        enum status st =
+            path ? maker->open_lora(maker->ctx, &lora, &e->parts, path, &why) : fail_nomem(&why, "hosting");
+        if (gives_way)
+            pthread_mutex_lock(&h->lock);
+        n = find_name(h, str_of(text));
+        bool same = n && n->is_lora && n->tried == e && !n->lora && path && !strcmp(n->path, path);
+        if (st != ST_OK)
+            log_warnf("hosting", "%s", why.text);
+        if (same) {
+            n->why = why;
+            n->lora = lora;
+            n->lora_of = st == ST_OK ? e : NULL;
+        } else if (lora) { /* its name went away meanwhile, or is another's */
+            maker->close_lora(maker->ctx, lora);
+        }
+        mem_free(path);
     }
 }
 
@@ -292,9 +320,9 @@ static void load(struct hosting *h, struct hosted *e)
 {
     struct error err;
     if (open_model(h, e, &err) == ST_OK) {
+        open_loras(h, e, true);
         e->state = HOSTED_READY;
         e->loaded_once = true;
-        open_loras(h, e);
     } else {
         e->state = HOSTED_FAILED;
         e->why = err;
@@ -586,7 +614,7 @@ static enum status swap(struct hosting *h, struct name *n, const struct hosting_
         n->hosted = e;
         old->n_name--;
         __atomic_store_n(&h->moved, h->moved || old->foreign, __ATOMIC_RELAXED);
-        open_loras(h, e);
+        open_loras(h, e, false); /* at once with the name: no request falls between */
     } else {
         e->n_name--;
     }
@@ -681,7 +709,7 @@ enum status hosting_lora_add(struct hosting *h, const char *name, const char *ba
     enum status st = lora_add_locked(h, &n, name, base, path, err);
     struct hosted *e = st == ST_OK ? resolve(h, str_of(n->parent), &lora) : NULL;
     if (e && e->state == HOSTED_READY) {
-        open_loras(h, e);
+        open_loras(h, e, false);
         if (n->lora_of != e) {
             st = fail(err, n->why.status, "%s", n->why.text);
             remove_name(h, n);

@@ -17,7 +17,7 @@ struct stand_in {
 static struct {
     int opens, closes, now, most, loras;
     uint64_t bytes, bytes_most;
-    int hold; /* opening waits */
+    int hold, hold_lora; /* opening waits */
 } made;
 
 static enum status fake_measure(void *ctx, uint64_t *bytes, const struct hosting_model *m, struct error *err)
@@ -63,6 +63,8 @@ static enum status fake_open_lora(void *ctx, struct lora **out, const struct hos
                                   struct error *err)
 {
     (void)ctx, (void)base;
+    while (__atomic_load_n(&made.hold_lora, __ATOMIC_SEQ_CST))
+        usleep(1000);
     if (strstr(path, "bad"))
         return fail(err, ST_UNSUPPORTED, "%s is no adapter", path);
     *out = (struct lora *)calloc(1, sizeof(int));
@@ -328,6 +330,12 @@ static void test_adapters_live_with_their_base(void **state)
     OK(hosting_lora_add(h, "poet", "base", "poet/", &err));
     OK(hosting_lora_add(h, "odd", "base", "bad/", &err)); /* not looked at before its base is there */
     assert_int_equal(made.loras, 0);
+    __atomic_store_n(&made.hold_lora, 1, __ATOMIC_SEQ_CST);
+    FAILS(ST_CANCELED, hosting_acquire(h, STR("base"), &l, NULL, &err));
+    usleep(50000);
+    assert_true(hosting_knows(h, STR("poet"))); /* nobody waits while an adapter is read */
+    assert_int_equal(look("base").row.state, HOSTED_LOADING);
+    __atomic_store_n(&made.hold_lora, 0, __ATOMIC_SEQ_CST);
     OK(hosting_acquire_wait(h, STR("base"), &l, &err));
     assert_null(l.lora);
     hosting_release(h, &l);
