@@ -74,8 +74,7 @@ enum status beams_create(struct beams **out, const struct beam_engine *engine, s
             "beam search takes no stop strings, no grammar and not the prompt's log-probabilities, and needs room "
             "for a token");
     struct beams *b = mem_alloc_zero(1, sizeof *b);
-    size_t cells = (size_t)(3 * o->width + 1) * (size_t)s->n_limit;
-    void *storage = b ? mem_alloc_zero(cells, 2 * sizeof(int32_t)) : NULL;
+    void *storage = b ? mem_alloc_zero(beams_bytes(o->width, s->n_limit), 1) : NULL;
     if (!storage) {
         mem_free(b);
         return fail_nomem(err, "beam search");

@@ -122,6 +122,10 @@ struct beam_options {
     double length_penalty; /* score = sum of log-probabilities / length ^ penalty; 1 is usual */
     bool early_stopping;   /* when `width` are complete; else when no other can become better */
 };
+static inline size_t beams_bytes(int width, int n_token) /* what a search holds; n_token: prompt and answer, at most */
+{
+    return (size_t)(3 * width + 1) * (size_t)n_token * 2 * sizeof(int32_t);
+}
 MUST_USE enum status engine_submit_beams(struct engine *e, struct request *const *requests, int n,
                                          const struct beam_options *o, struct error *err);
 void engine_cancel(struct engine *e, uint64_t id); /* unknown ids are ignored */

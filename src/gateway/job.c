@@ -5,10 +5,22 @@
 
 #include <stdio.h>
 
+/* What beam searches will hold, or hold. */
+static size_t beam_bytes(const struct job *j)
+{
+    size_t n = 0;
+    for (int i = 0; j->ask.beam_search && i < j->n_prompt; i++) {
+        int n_ctx = model_config(j->bundle->model)->n_ctx;
+        int most = j->ask.sampling.max_tokens, n_prompt = (int)j->prompts[i].count, room = n_ctx - n_prompt;
+        n += beams_bytes(j->ask.best_of, most > 0 && most < room ? n_prompt + most : n_ctx);
+    }
+    return n;
+}
+
 static size_t job_bytes(const struct job *j)
 {
     size_t n = j->body.capacity + j->request.capacity + j->answer.capacity + j->echo.capacity + j->out.capacity;
-    n += embed_bytes(j);
+    n += embed_bytes(j) + beam_bytes(j);
     for (int i = 0; i < j->n_prompt; i++)
         n += j->prompts[i].capacity * sizeof *j->prompts[i].ids;
     for (int i = 0; i < j->n_choice; i++) {

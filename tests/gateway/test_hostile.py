@@ -336,6 +336,13 @@ def test_more_than_there_is_room_for():
         assert s.blocks_return() and is_well(s)
 
 
+def test_beams_count_as_memory():
+    with server.Server("--ctx", "512", "--request-bytes", "4M") as s:
+        body = {"prompt": "a", "use_beam_search": True, "best_of": 10, "max_tokens": 400}
+        assert s.call("POST", "/v1/completions", {**body, "max_tokens": 4})[0] == 200
+        assert s.call("POST", "/v1/completions", {**body, "prompt": ["a"] * 100})[0] == 503
+
+
 def test_grammar_and_regex_bombs():
     """Each is answered soon, whatever it asks for, and who streams meanwhile does not notice."""
     nested = {"type": "string"}
