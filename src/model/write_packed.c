@@ -1,13 +1,14 @@
 /* write_packed - matrices as the checkpoints of AWQ (gemm) and GPTQ (its first format) hold them
  *
  * Of a matrix X [n_out, n_in], eight numbers of four bits a word, from the low end:
+ *   AWQ    X.qweight [n_in, n_out / 8]  columns 0 2 4 6 1 3 5 7 of each eight outputs
+ *          X.qzeros [groups, n_out / 8]  likewise
+ *   GPTQ   X.qweight [n_in / 8, n_out]  eight consecutive inputs
+ *          X.qzeros [groups, n_out / 8]  each a zero less one
+ *          X.g_idx [n_in]  the group of each input
+ *   both   X.scales [groups, n_out], f16
  *
- *   AWQ    X.qweight [n_in, n_out / 8]  columns 0 2 4 6 1 3 5 7 of each eight outputs;  X.qzeros [groups, n_out / 8]
- * likewise GPTQ   X.qweight [n_in / 8, n_out]  eight consecutive inputs;  X.qzeros [groups, n_out / 8], each a zero
- * less one; X.g_idx [n_in], the group of each input both   X.scales [groups, n_out], f16
- *
- * formats/packed.c reads them. A matrix is quantized once, by whichever of its tensors is written first; the small
- * ones are kept until the end.
+ * formats/packed.c reads them. Words are written before zeros and scales, which are small and kept from then on.
  */
 #include "model/private.h"
 #include "tensor/groups.h"

@@ -7,17 +7,22 @@
  * the unit through memory for the f32 steps; where 16 k have a scale, two
  * products of half the length do. bf16 is not done here: the unit keeps sums of
  * odd and even k apart, which is not the order of docs/numerics.md section 1.
- * Never run on a processor that has the unit: tests/kernels/test_amx_vnni.c
- * runs this source on one written in C.
+ * Never run on a processor that has the unit: tests/kernels/test_amx_*_vnni.c
+ * run this source on one written in C.
  */
 #ifndef AMX_EMULATED
-#define amx_begin(config)    _tile_loadconfig(config)
+/* gcc 12 says of _tile_loadconfig that it reads 8 bytes: what else was written could be left out. */
+#define amx_begin(config)    (amx_written(config), _tile_loadconfig(config))
 #define amx_end()            _tile_release()
 #define amx_load_x(p, bytes) _tile_loadd(1, p, bytes)
 #define amx_load_w(p, bytes) _tile_loadd(2, p, bytes)
 #define amx_zero()           _tile_zero(0)
 #define amx_dot()            _tile_dpbsud(0, 1, 2)
 #define amx_store(p, bytes)  _tile_stored(0, p, bytes)
+INLINE void amx_written(const void *p)
+{
+    __asm__ volatile("" : : "r"(p) : "memory");
+}
 #endif
 
 /* Shapes of registers 0 (sums), 1 (activations) and 2 (weights), for products

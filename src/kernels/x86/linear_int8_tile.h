@@ -1,19 +1,17 @@
-/* linear_int8_tile - R rows x G groups of outputs against blocks of 32 k:
- * weights of 2 to 8 bits, int8 activations
+/* linear_int8_tile - R rows x G groups of outputs against blocks of 32 k: weights of 2 to 8 bits, int8 activations
  *
- * A block's weights come as eight vectors of (outputs x 4 k), each row brings
- * eight words of four activations. Integer sums are exact, so every set gives
- * the bits of ref; the f32 steps are written in its order. How products are
- * added is the only difference between sets: VNNI      dpbusd on unsigned
- * weights; the sum starts at the zero point times minus the activations' sum;
- * whole- numbered scales of 16 k are 32-bit multiplications without   maddubs
- * chained in int16 as long as it cannot overflow (in a lane 16 products of 4
- * bits, 8 of 2, 3 and 5 bits, 4 of 6 bits), then madd with ones, or with those
- * scales as int16 8 bits: unsigned weights would saturate maddubs, so |w| meets
- * sign(x, w); 2 x 128 x 127 < 32768 With VNNI on Zen 4 the multiplier bounds
- * many rows: dpbusd, mulld, mul and fma share one 512-bit slot a cycle, all
- * else is hidden. So of the int8 peak 8/10 can be reached, with minima
- * 8/11, with two scales 8/12, with two minima 8/13.
+ * A block's weights come as eight vectors of (outputs x 4 k), each row brings eight words of four activations. Integer
+ * sums are exact, so every set gives the bits of ref; the f32 steps are written in its order. How products are added
+ * is the only difference between sets:
+ *   VNNI      dpbusd on unsigned weights; the sum starts at the zero point times minus the activations' sum; whole-
+ *             numbered scales of 16 k are 32-bit multiplications
+ *   without   maddubs chained in int16 as long as it cannot overflow (in a lane 16 products of 4 bits, 8 of 2, 3 and
+ *             5 bits, 4 of 6 bits), then madd with ones, or with those scales as int16
+ *             8 bits: unsigned weights would saturate maddubs, so |w| meets sign(x, w); 2 x 128 x 127 < 32768
+ *
+ * With VNNI on Zen 4 the multiplier bounds many rows: dpbusd, mulld, mul and fma share one 512-bit slot a cycle, all
+ * else is hidden. So of the int8 peak 8/10 can be reached, with minima 8/11, with two scales 8/12, with two minima
+ * 8/13.
  */
 #include "kernels/x86/int8_lanes.h"
 
@@ -39,9 +37,8 @@ struct side {
     vi x[EXTRAS];
     /* MINS         f32, as they are to be added
      * ZEROS        int32
-     * HALF_SCALES  of both halves: with VNNI int32; without twice the same int16,
-     * and the zero point times both as a pair HALF_MINS    a pair of int16; their
-     * scale, f32 */
+     * HALF_SCALES  of both halves: with VNNI int32; without twice the same int16, and the zero point times both
+     * HALF_MINS    a pair of int16; their scale, f32 */
 };
 
 /* What a row brings to a block beside q and scale: what its sum starts at; for
@@ -198,8 +195,7 @@ struct int8_tile {
                                the panels of a chunk */
 };
 
-/* One group's sums of R rows from `row` of the tile on, `stride` vectors apart.
- */
+/* One group's sums of R rows from `row` of the tile on, `stride` vectors apart. */
 INLINE void group_end(const struct int8_tile *t, int row, const int R, int g, const vf *acc, const int stride)
 {
     float *out = t->out + row * t->n_out + g * VEC;
