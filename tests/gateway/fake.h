@@ -17,6 +17,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 enum { FAKE_SPECIAL = 256, FAKE_VOCAB = 300, FAKE_BLOCKS = 64, FAKE_DEFAULT_TOKENS = 5 };
@@ -224,7 +225,8 @@ enum status engine_submit(struct engine *e, struct request *r, struct error *err
 enum status engine_submit_beams(struct engine *e, struct request *const *requests, int n, const struct beam_options *o,
                                 struct error *err)
 {
-    assert_true(o->width >= n && o->width <= BEAMS_MAX);
+    if (o->width < n || o->width > BEAMS_MAX)
+        abort(); /* the gateway must have refused it; fuzzers, which have no cmocka, include this file too */
     for (int i = 0; i < n; i++)
         TRY(engine_submit(e, requests[i], err));
     return ST_OK;

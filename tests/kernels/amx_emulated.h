@@ -10,6 +10,7 @@
 
 #include "check_linear.h"
 
+#if KERNELS_X86
 static struct {
     bool configured, swapped; /* swapped: the mutant, which takes the signs of
                                  both operands the other way round */
@@ -112,5 +113,5 @@ static void amx_equals_ref(const struct amx_row *rows, size_t n)
     OK(kernels_init("ref", &err));
     print_message("%zu operations equal ref: algorithm only, no processor's unit ran\n", n);
 }
-
+#endif /* KERNELS_X86 */
 #endif
