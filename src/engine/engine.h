@@ -89,7 +89,7 @@ struct engine_options {
     uint64_t kv_bytes; /* 0 = enough for 4 full contexts or a quarter of free memory, whichever is less */
     int prefill_chunk; /* tokens of prompt a step may carry; 0 = 256 */
     int max_sequences; /* running at once; 0 = 64 */
-    int queue_max;     /* waiting; ST_LIMIT beyond it and max_sequences; 0 = 1024 */
+    int queue_max;     /* waiting; ST_LIMIT beyond it and max_sequences; 0 = 1024, below 0 = none */
     struct pool *pool; /* NULL = the engine makes its own */
     /* While answers are written, a step carries as many rows of other prompts (at least 16) as let the next token come
      * after so many milliseconds; 0 = 1.75 times what the step takes without, or 30, whichever is more. */

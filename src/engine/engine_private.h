@@ -168,7 +168,8 @@ static inline int sched_logits_max(const struct sched *s)
 }
 static inline int sched_live_max(const struct engine_options *o) /* running and waiting */
 {
-    return (o->max_sequences > 0 ? o->max_sequences : 64) + (o->queue_max > 0 ? o->queue_max : 1024);
+    int waiting = o->queue_max > 0 ? o->queue_max : o->queue_max < 0 ? 0 : 1024;
+    return (o->max_sequences > 0 ? o->max_sequences : 64) + waiting;
 }
 void sched_add(struct sched *s, struct seq *q);    /* to waiting */
 void sched_remove(struct sched *s, struct seq *q); /* from where it is; its blocks return */

@@ -47,9 +47,10 @@ static enum status read_options(struct model_options *model, struct engine_optio
                                     .progress = o.progress,
                                     .ctx = o.ctx};
     int running = o.streams ? o.streams : 64;
-    *engine = (struct engine_options){.kv_bytes = o.kv_bytes,
-                                      .max_sequences = running,
-                                      .queue_max = o.streams_max > running ? o.streams_max - running : 0};
+    if (o.streams_max && o.streams_max < running)
+        running = o.streams_max;
+    int waiting = !o.streams_max ? 0 : o.streams_max > running ? o.streams_max - running : -1;
+    *engine = (struct engine_options){.kv_bytes = o.kv_bytes, .max_sequences = running, .queue_max = waiting};
     return ST_OK;
 }
 

@@ -290,6 +290,50 @@ static void test_many_streams_of_many_threads_have_the_bits_of_one_alone(void **
     }
 }
 
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+static int gated(void *ctx, const ingot_token *t) /* nothing ends while the gate is held */
+{
+    pthread_mutex_lock(&gate);
+    pthread_mutex_unlock(&gate);
+    return on_token(ctx, t);
+}
+
+/* Be streams_max as many as run or fewer; a place is free again after an end. */
+static void test_no_more_streams_than_were_asked_for(void **state)
+{
+    (void)state;
+    for (int streams = 0; streams <= 2; streams += 2) {
+        ingot_model *small;
+        ingot_model_options o;
+        INGOT_INIT(o);
+        o.threads = 1;
+        o.streams = streams;
+        o.streams_max = 2;
+        GOOD(ingot_model_open(&small, path, &o, &error));
+        struct text t[3] = {0};
+        ingot_sampling s = sampling_of(4, 1);
+        pthread_mutex_lock(&gate);
+        for (int i = 0; i < 3; i++) {
+            ingot_request r = request_of("Once", &s, &t[i]);
+            r.on_token = gated;
+            if (i < 2)
+                GOOD(ingot_stream_start(&t[i].stream, small, &r, &error));
+            else
+                BAD(INGOT_LIMIT, "2 requests", ingot_stream_start(&t[i].stream, small, &r, &error));
+        }
+        assert_null(t[2].stream);
+        pthread_mutex_unlock(&gate);
+        for (int i = 0; i < 2; i++) {
+            GOOD(ingot_stream_wait(t[i].stream, NULL, &error));
+            ingot_stream_close(t[i].stream);
+        }
+        ingot_request r = request_of("Once", &s, &t[2]);
+        GOOD(ingot_stream_start(&t[2].stream, small, &r, &error));
+        ingot_stream_close(t[2].stream);
+        ingot_model_close(small);
+    }
+}
+
 static void test_session_remembers_and_forgets(void **state)
 {
     (void)state;
@@ -376,6 +420,7 @@ int main(void)
         cmocka_unit_test(test_stream_and_its_ends),
         cmocka_unit_test(test_requests_that_make_no_sense),
         cmocka_unit_test(test_many_streams_of_many_threads_have_the_bits_of_one_alone),
+        cmocka_unit_test(test_no_more_streams_than_were_asked_for),
         cmocka_unit_test(test_session_remembers_and_forgets),
         cmocka_unit_test(test_model_lives_until_its_last_user),
         cmocka_unit_test(test_lack_of_memory_is_told),
