@@ -271,6 +271,25 @@ static bool add_positions(struct fingerprint *f, const struct rope_table *r)
     return good;
 }
 
+/* Of models that embed or score: how rows become a vector, where texts are cut, and the words put before them. */
+static bool add_texts(struct fingerprint *f, const struct arch *a)
+{
+    const struct model_config *c = &a->config;
+    const struct sentence *s = &a->sentence;
+    struct buf all = {0};
+    if (c->task == TASK_GENERATE)
+        return true;
+    buf_printf(&all, "task %d pooling %d ctx %d default %d", (int)c->task, (int)c->pooling, c->n_ctx,
+               s->default_prompt);
+    for (int i = 0; i < s->n_prompt; i++) {
+        const struct sentence_prompt *p = &s->prompts[i];
+        buf_printf(&all, " %zu:%.*s %zu:%.*s", p->name.len, STR_ARG(p->name), p->text.len, STR_ARG(p->text));
+    }
+    bool good = !all.failed && add_hashed(f, "texts", buf_str(&all));
+    buf_free(&all);
+    return good;
+}
+
 static bool add_sum(struct fingerprint *f)
 {
     struct sha256 sha;
@@ -304,7 +323,7 @@ static bool compose(struct fingerprint *f, const struct bundle *b, const char *a
     add_part(f, "exact", m->options.exact ? "yes" : "no");
     return add_files(f, "weights", b->digests, false) && add_part(f, "adapter", adapter ? adapter : "none") &&
            add_files(f, "tokenizer", b->digests, true) && add_hashed(f, "template", b->template_source) &&
-           add_defaults(f, b) && add_positions(f, &m->arch.rope[0]) && add_sum(f);
+           add_defaults(f, b) && add_positions(f, &m->arch.rope[0]) && add_texts(f, &m->arch) && add_sum(f);
 }
 
 /* Under the lock: every request asks, so the usual answer is made once. */

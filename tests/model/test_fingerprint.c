@@ -80,7 +80,7 @@ static void test_fingerprint_differs_with_each_thing_that_decides_the_bits(void 
     (void)state;
     const char *renamed = in_folder("renamed.gguf");
     copy(renamed, model_path);
-    struct fingerprint all[8];
+    struct fingerprint all[16];
     int n = 0;
     all[n++] = of(model_path, (struct model_options){.kv = KV_F16}, NULL, -1);
     struct fingerprint same = of(renamed, (struct model_options){.kv = KV_F16, .n_ctx = 100}, NULL, -1);
@@ -95,6 +95,8 @@ static void test_fingerprint_differs_with_each_thing_that_decides_the_bits(void 
     all[n++] = of(model_path, (struct model_options){.kv = KV_INT8}, NULL, -1);
     all[n++] = of(model_path, (struct model_options){.kv = KV_F16}, "ab", -1);
     all[n++] = of(model_path, (struct model_options){.kv = KV_F16}, NULL, 0.25);
+    for (enum pooling p = POOL_MEAN; p <= POOL_LAST; p++)
+        all[n++] = of(model_path, (struct model_options){.kv = KV_F16, .pooling = p, .any_task = true}, NULL, -1);
     struct buf bytes = {0};
     OK(file_read_all(&bytes, model_path, 64 << 20, &err));
     bytes.ptr[bytes.len - 1] ^= 1; /* one bit of one weight */
