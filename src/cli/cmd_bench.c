@@ -91,9 +91,8 @@ static void fill_depth(struct bench *b)
     if (!b->depth)
         return;
     prefill(b, 0, 0, b->depth < KV_BLOCK ? b->depth : KV_BLOCK);
-    size_t block = model_kv_block_bytes(b->model);
     for (int i = 1; i < b->blocks_each * (int)b->batch; i++)
-        memcpy((char *)b->kv + (size_t)i * block, b->kv, block);
+        model_run_copy_block(b->run, i, 0);
 }
 
 static double prefill_once(struct bench *b, int sequence)
