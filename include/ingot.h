@@ -13,7 +13,8 @@
  * Threads    there is no state but in handles. Each function says which calls may run at the same time; "any" means
  *            from any thread at any time, also with the same handle.
  * Growth     structs begin with their size: INGOT_INIT(s) sets it, ingot_sampling_init does too. A program built for an
- *            older header keeps working; fields of a newer one that this library does not know must be zero.
+ *            older header keeps working; fields of a newer one that this library does not know must be zero. So fields
+ *            come at a struct's end alone, never into a gap.
  * Signals    none are caught: a model file that is cut while in use ends the program with SIGBUS.
  * Settings   INGOT_ISA in the environment chooses the instruction set when the first model is opened.
  */
@@ -157,9 +158,9 @@ INGOT_API int ingot_chat_tokenize(const ingot_model *model, const char *messages
 typedef struct ingot_token {
     size_t size;
     int32_t id;       /* -1: only text that was held back */
+    float logprob;    /* of the token, from the raw logits */
     const char *text; /* whole characters that are certain now, not NUL-terminated, lent; may be empty */
     size_t text_len;
-    float logprob; /* of the token, from the raw logits */
 } ingot_token;
 enum { INGOT_FINISH_NONE, INGOT_FINISH_STOP, INGOT_FINISH_LENGTH, INGOT_FINISH_CANCELED, INGOT_FINISH_ERROR };
 typedef struct ingot_result {

@@ -30,7 +30,11 @@ struct ingot_stream {
 static void on_token(void *ctx, const struct token_event *e)
 {
     struct ingot_stream *s = ctx;
-    const ingot_token t = {sizeof t, e->id, e->text.ptr ? e->text.ptr : "", e->text.len, e->logprob};
+    const ingot_token t = {.size = sizeof t,
+                           .id = e->id,
+                           .logprob = e->logprob,
+                           .text = e->text.ptr ? e->text.ptr : "",
+                           .text_len = e->text.len};
     if (s->on_token && s->on_token(s->ctx, &t))
         engine_cancel(s->model->engine, s->request.id);
 }
