@@ -5,7 +5,8 @@
  *
  * Invariants
  * 1. `live` lists every sequence from submit until its on_finish is about to be called; engine_cancel looks there.
- * 2. n_live is lowered after on_finish returned: engine_drain and engine_destroy wait for the callbacks too.
+ * 2. n_live is lowered after on_finish returned: engine_drain and engine_destroy wait for the callbacks too. The place
+ * of what ends is free before (n_leaving): who learned of an end may submit again.
  * 3. The scheduler, the KV blocks and all sequences' content belong to the engine thread alone.
  */
 #include "engine/beam.h"
@@ -36,7 +37,7 @@ struct engine {
     pthread_cond_t wake, idle;
     /* under the lock */
     struct seq *inbox_first, *inbox_last, *live;
-    int n_live, n_inbox;
+    int n_live, n_leaving, n_inbox;
     uint64_t next_id;
     uint64_t epoch;                                  /* of the weights */
     bool draining, stopping, cancel_asked, has_room; /* has_room: on disk, or for what is on its way there */
@@ -70,9 +71,13 @@ static void on_end(void *ctx, struct seq *s, const struct finish_event *end)
     if (e->drafter)
         drafter_forget(e->drafter, s);
     seq_free(s);
+    pthread_mutex_lock(&e->lock);
+    e->n_leaving++;
+    pthread_mutex_unlock(&e->lock);
     if (r->on_finish)
         r->on_finish(r->ctx, &told);
     pthread_mutex_lock(&e->lock);
+    e->n_leaving--;
     if (--e->n_live == 0)
         pthread_cond_broadcast(&e->idle);
     pthread_mutex_unlock(&e->lock);
@@ -403,8 +408,9 @@ static enum status check_room(const struct engine *e, int n, struct error *err)
 {
     if (e->draining || e->stopping)
         return fail(err, ST_LIMIT, "the engine is shutting down and takes no new requests");
-    if (e->n_live + n > e->live_max)
-        return fail(err, ST_LIMIT, "the queue is full: %d requests are running or waiting", e->n_live);
+    int n_here = e->n_live - e->n_leaving;
+    if (n_here + n > e->live_max)
+        return fail(err, ST_LIMIT, "the queue is full: %d requests are running or waiting", n_here);
     return ST_OK;
 }
 

@@ -298,7 +298,28 @@ static int gated(void *ctx, const ingot_token *t) /* nothing ends while the gate
     return on_token(ctx, t);
 }
 
-/* Be streams_max as many as run or fewer; a place is free again after an end. */
+/* Who waited for an end may start again at once. */
+static void test_a_place_is_free_when_its_stream_has_ended(void **state)
+{
+    (void)state;
+    ingot_model *small;
+    ingot_model_options o;
+    INGOT_INIT(o);
+    o.threads = 1;
+    o.streams_max = 1;
+    GOOD(ingot_model_open(&small, path, &o, &error));
+    for (int i = 0; i < 300; i++) {
+        struct text t = {0};
+        ingot_sampling s = sampling_of(1, 1);
+        ingot_request r = request_of("Once", &s, &t);
+        GOOD(ingot_stream_start(&t.stream, small, &r, &error));
+        GOOD(ingot_stream_wait(t.stream, NULL, &error));
+        ingot_stream_close(t.stream);
+    }
+    ingot_model_close(small);
+}
+
+/* Be streams_max as many as run or fewer. */
 static void test_no_more_streams_than_were_asked_for(void **state)
 {
     (void)state;
@@ -421,6 +442,7 @@ int main(void)
         cmocka_unit_test(test_requests_that_make_no_sense),
         cmocka_unit_test(test_many_streams_of_many_threads_have_the_bits_of_one_alone),
         cmocka_unit_test(test_no_more_streams_than_were_asked_for),
+        cmocka_unit_test(test_a_place_is_free_when_its_stream_has_ended),
         cmocka_unit_test(test_session_remembers_and_forgets),
         cmocka_unit_test(test_model_lives_until_its_last_user),
         cmocka_unit_test(test_lack_of_memory_is_told),
