@@ -56,7 +56,7 @@ struct embedder {
     pthread_cond_t wake, idle;
     /* under the lock */
     struct job *first, *last;
-    int n_live, n_running;
+    int n_live, n_leaving, n_running; /* n_leaving: of the live, whose owners are being told */
     uint64_t next_id;
     bool draining, stopping;
     struct engine_stats stats;
@@ -140,11 +140,13 @@ static void end_job(struct embedder *e, struct job *j)
                                .prefill_s = (double)(now - start) * 1e-9};
     unlink_job(e, j);
     e->stats.finished[end.finish]++;
+    e->n_leaving++;
     pthread_mutex_unlock(&e->lock);
     if (j->r->on_finish)
         j->r->on_finish(j->r->ctx, &end);
     mem_free(j);
     pthread_mutex_lock(&e->lock);
+    e->n_leaving--;
     if (--e->n_live == 0)
         pthread_cond_broadcast(&e->idle);
 }
@@ -340,8 +342,8 @@ enum status embedder_submit(struct embedder *e, struct embed_request *r, struct 
     pthread_mutex_lock(&e->lock);
     if (e->draining || e->stopping) {
         st = fail(err, ST_LIMIT, "the engine is shutting down and takes no new requests");
-    } else if (e->n_live >= e->jobs_max) {
-        st = fail(err, ST_LIMIT, "the queue is full: %d requests are running or waiting", e->n_live);
+    } else if (e->n_live - e->n_leaving >= e->jobs_max) {
+        st = fail(err, ST_LIMIT, "the queue is full: %d requests are running or waiting", e->n_live - e->n_leaving);
     } else {
         r->id = e->next_id++;
         append_job(e, j);
