@@ -264,9 +264,11 @@ static enum status read_pairs(struct reading *g, struct error *err)
     g->bytes = 0;
     for (int i = 0; i < plan->n_param; i++) {
         const struct param *p = &plan->params[i];
-        if (p->bias || role_rows[p->role].in == DIM_1)
+        bool tied = p->role == W_EMBED && g->m->arch.config.tied;
+        bool looked_up = p->role == W_POSITION || p->role == W_TYPE || (p->role == W_EMBED && !tied);
+        if (p->bias || role_rows[p->role].in == DIM_1 || looked_up) /* what stands there for them is refused below */
             continue;
-        if (p->role == W_EMBED && g->m->arch.config.tied)
+        if (tied)
             TRY(pair_read(&g->l->head, g, p, W_HEAD, err)); /* of the product alone, as PEFT: rows looked up stay */
         else
             TRY(pair_read(&g->l->pairs[i], g, p, p->role, err));

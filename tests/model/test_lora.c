@@ -272,6 +272,36 @@ static void test_what_is_not_offered_is_refused_by_name(void **state)
     drop_folder();
 }
 
+/* A product's adapter under the name of a table that is only looked up would have no effect. */
+static void test_tables_take_no_adapter(void **state)
+{
+    (void)state;
+    static const char from[] = "layers.0.mlp.gate_proj.lora_", *const to = "embed_tokens.lora_";
+    struct bench_model b;
+    struct lora *l;
+    struct buf weights = {0};
+    char path[128];
+    make_folder();
+    open_model(&b, "qwen2", (struct model_options){0});
+    copy_adapter("first", NULL, NULL);
+    OK(file_read_all(&weights, path_join(path, sizeof path, copy, "adapter_model.safetensors"), 1 << 20, &err));
+    int n = 0;
+    for (size_t found; (found = str_find(buf_str(&weights), str_of(from), 0)) != SIZE_MAX; n++) {
+        size_t less = strlen(from) - strlen(to), rest = strlen("A.weight\"");
+        char *name = weights.ptr + found;
+        memcpy(name, to, strlen(to));
+        memmove(name + strlen(to), name + strlen(from), rest);
+        memset(name + strlen(to) + rest, ' ', less); /* the header keeps its length */
+    }
+    assert_int_equal(n, 2);
+    OK(file_write_all(path, buf_str(&weights), &err));
+    FAILS(ST_UNSUPPORTED, lora_open(&l, b.model, copy, NULL, &err));
+    assert_non_null(strstr(err.text, "embed_tokens.lora_A.weight is no lora_A or lora_B of a linear layer"));
+    buf_free(&weights);
+    bench_close(&b);
+    drop_folder();
+}
+
 static void test_damage_is_refused_or_harmless(void **state)
 {
     (void)state;
@@ -339,11 +369,9 @@ static void test_lack_of_memory_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logits_are_those_of_peft),
-        cmocka_unit_test(test_bits_alone_and_in_company),
-        cmocka_unit_test(test_digest_and_key),
-        cmocka_unit_test(test_what_is_not_offered_is_refused_by_name),
-        cmocka_unit_test(test_damage_is_refused_or_harmless),
+        cmocka_unit_test(test_logits_are_those_of_peft), cmocka_unit_test(test_bits_alone_and_in_company),
+        cmocka_unit_test(test_digest_and_key),           cmocka_unit_test(test_what_is_not_offered_is_refused_by_name),
+        cmocka_unit_test(test_tables_take_no_adapter),   cmocka_unit_test(test_damage_is_refused_or_harmless),
         cmocka_unit_test(test_lack_of_memory_is_told),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
