@@ -3,6 +3,7 @@
 #include "load/load.h"
 
 #include "base/mem.h"
+#include "kernels/kernels.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -21,15 +22,22 @@ struct panel {
     int n_line;
 };
 
+/* The nearest whole power of ten is exact: ticks stand on those. */
+static double decades(double x)
+{
+    double d = fn_log64(x) / 2.302585092994046, whole = round(d);
+    return fabs(d - whole) < 1e-9 ? whole : d;
+}
+
 static double on_x(const struct panel *p, double x)
 {
-    double t = ((p->log_x ? log10(x) : x) - p->x0) / (p->x1 - p->x0);
+    double t = ((p->log_x ? decades(x) : x) - p->x0) / (p->x1 - p->x0);
     return LEFT + t * (WIDTH - LEFT - RIGHT);
 }
 
 static double on_y(const struct panel *p, double y)
 {
-    double t = ((p->log_y ? log10(y) : y) - p->y0) / (p->y1 - p->y0);
+    double t = ((p->log_y ? decades(y) : y) - p->y0) / (p->y1 - p->y0);
     return p->top + PANEL - BOTTOM - t * (PANEL - TOP - BOTTOM);
 }
 
@@ -47,7 +55,7 @@ static void put_text(struct buf *out, double x, double y, const char *anchor, co
 /* A round step that makes about five of them. */
 static double step_of(double span)
 {
-    double raw = span / 5, base = pow(10, floor(log10(raw)));
+    double raw = span / 5, base = fn_pow(10, floor(decades(raw)));
     return raw / base < 1.5 ? base : raw / base < 3.5 ? 2 * base : raw / base < 7.5 ? 5 * base : 10 * base;
 }
 
@@ -71,7 +79,7 @@ static void axis(struct panel *p, bool is_x, bool is_log)
     double from = is_x ? p->x0 : p->y0, to = is_x ? p->x1 : p->y1;
     if (is_log) {
         for (double e = ceil(from - 1e-9); e <= to + 1e-9; e++)
-            tick(p, is_x, pow(10, e));
+            tick(p, is_x, fn_pow(10, e));
         return;
     }
     double step = step_of(to - from);
@@ -91,12 +99,12 @@ static struct panel panel_begin(struct buf *out, int index, const char *title, c
 static void bounds(struct panel *p, double x0, double x1, double y0, double y1)
 {
     if (p->log_x) {
-        x0 = floor(log10(x0 > 0 ? x0 : 1e-3));
-        x1 = ceil(log10(x1 > 0 ? x1 : 1));
+        x0 = floor(decades(x0 > 0 ? x0 : 1e-3));
+        x1 = ceil(decades(x1 > 0 ? x1 : 1));
     }
     if (p->log_y) {
-        y0 = floor(log10(y0 > 0 ? y0 : 1e-3));
-        y1 = ceil(log10(y1 > 0 ? y1 : 1));
+        y0 = floor(decades(y0 > 0 ? y0 : 1e-3));
+        y1 = ceil(decades(y1 > 0 ? y1 : 1));
     }
     p->x0 = x0;
     p->x1 = x1 > x0 ? x1 : x0 + 1;

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "kernels/kernels.h"
 
 #include <math.h>
 
@@ -26,7 +27,7 @@ static void set_times(struct load_plan *p, double rate, struct rng *r)
     double at = 0;
     for (size_t i = 0; i < p->n; i++) {
         p->items[i].at_s = at;
-        at += -log(unit(r)) / rate;
+        at += -fn_log64(unit(r)) / rate;
     }
 }
 
