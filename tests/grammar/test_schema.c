@@ -169,8 +169,9 @@ static void test_masks_are_what_bytes_say(void **state)
         ","
         "\"additionalProperties\":false,\"maxProperties\":1}",
         "{\"type\":\"array\",\"items\":{\"type\":\"string\",\"pattern\":\"^[ab]+x?\"},\"minItems\":2}",
-        "{\"type\":\"object\",\"patternProperties\":{\"^a\":{\"type\":\"integer\"}},\"additionalProperties\":{\"type\":"
-        "\"string\",\"not\":{\"enum\":[\"a\",\"ab\"]}}}",
+        ("{\"type\":\"object\",\"patternProperties\":{\"^a\":{\"type\":\"integer\"}},\"additionalProperties\":{"
+         "\"type\":"
+         "\"string\",\"not\":{\"enum\":[\"a\",\"ab\"]}}}"),
         "{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"array\",\"items\":{\"$ref\":\"#\"}}]}",
     };
     static const char letters[] = "aabbcxy\"\"\",:{}[]1-.n \\u0\n";
