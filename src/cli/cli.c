@@ -408,7 +408,7 @@ static void on_interrupt(int signal_number)
     (void)signal_number;
     if (cli_interrupted)
         _exit(130);
-    cli_interrupted = 1;
+    __atomic_store_n(&cli_interrupted, 1, __ATOMIC_RELAXED); /* other threads look at it */
 }
 
 void cli_catch_interrupt(void)

@@ -239,7 +239,7 @@ static enum status converse(struct chat_run *r, struct error *err)
         st = ST_OK;
         if (cli_interrupted && !people)
             break;
-        cli_interrupted = 0;
+        __atomic_store_n(&cli_interrupted, 0, __ATOMIC_RELAXED);
     }
     buf_free(&turn);
     editor_close(editor);

@@ -142,7 +142,7 @@ struct str editor_next(struct editor *e)
         return next_plain(e);
     const char *line = edit_line(e, &n);
     if (cli_interrupted) { /* Ctrl-C at the prompt: drop the line */
-        cli_interrupted = 0;
+        __atomic_store_n(&cli_interrupted, 0, __ATOMIC_RELAXED);
         fputs("\n", stdout);
         return STR("");
     }

@@ -202,6 +202,17 @@ static void copy_model_block(void *ctx, int32_t to, int32_t from)
     model_run_copy_block(ctx, to, from);
 }
 
+static enum status begin_drafts(struct engine *e, const struct engine_options *o, struct error *err)
+{
+    const struct executor *x = &e->core.x;
+    int sequences = e->core.sched.max_sequences;
+    if (o->draft)
+        TRY(draft_model_create(&e->draft_model, o->draft, x, x->tokenizer, sequences, err));
+    TRY(drafter_create(&e->drafter, e->draft_model ? &e->draft_model->x : NULL, o->draft_tokens, sequences, err));
+    e->core.draft = propose;
+    return ST_OK;
+}
+
 enum status engine_create_on(struct engine **out, const struct executor *x, const struct engine_options *o,
                              struct error *err)
 {
@@ -225,7 +236,9 @@ enum status engine_create_on(struct engine **out, const struct executor *x, cons
     pthread_mutex_init(&e->lock, NULL);
     pthread_cond_init(&e->wake, NULL);
     pthread_cond_init(&e->idle, NULL);
-    st = o->kv_spill ? core_keep_on_disk(&e->core, o, on_room, e, err) : ST_OK;
+    st = o->draft_tokens > 0 ? begin_drafts(e, o, err) : ST_OK;
+    if (st == ST_OK && o->kv_spill)
+        st = core_keep_on_disk(&e->core, o, on_room, e, err);
     if (st != ST_OK) {
         engine_destroy(e);
         return st;
@@ -276,19 +289,6 @@ static enum status create_embedding(struct engine **out, struct bundle *bundle, 
     return st;
 }
 
-/* The engine's thread sleeps: it has nothing to do yet. */
-static enum status start_drafts(struct engine *e, const struct engine_options *o, struct error *err)
-{
-    int sequences = e->core.sched.max_sequences;
-    if (o->draft)
-        TRY(draft_model_create(&e->draft_model, o->draft, &e->core.x, e->bundle->tokenizer, sequences, err));
-    TRY(drafter_create(&e->drafter, e->draft_model ? &e->draft_model->x : NULL, o->draft_tokens, sequences, err));
-    pthread_mutex_lock(&e->lock);
-    e->core.draft = propose;
-    pthread_mutex_unlock(&e->lock);
-    return ST_OK;
-}
-
 static enum status create_engine(struct engine **out, struct bundle *bundle, const struct engine_options *options,
                                  struct error *err)
 {
@@ -337,12 +337,7 @@ static enum status create_engine(struct engine **out, struct bundle *bundle, con
     (*out)->run = run;
     (*out)->kv_base = kv_base;
     (*out)->own_pool = own;
-    st = options->draft_tokens > 0 ? start_drafts(*out, options, err) : ST_OK;
-    if (st != ST_OK) {
-        engine_destroy(*out);
-        *out = NULL;
-    }
-    return st;
+    return ST_OK;
 }
 
 enum status engine_create(struct engine **out, struct bundle *bundle, const struct engine_options *options,

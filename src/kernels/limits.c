@@ -120,7 +120,7 @@ static void read_item(void *ctx, int item, int thread)
 {
     struct probe *p = ctx;
     (void)thread;
-    p->sink = p->sink ^ read_words(p->data + (size_t)item * p->words, p->words);
+    __atomic_fetch_xor(&p->sink, read_words(p->data + (size_t)item * p->words, p->words), __ATOMIC_RELAXED);
 }
 
 #if KERNELS_X86
@@ -129,7 +129,8 @@ static void work_item(void *ctx, int item, int thread)
     struct probe *p = ctx;
     (void)item;
     (void)thread;
-    p->float_sink = p->work(LOOPS);
+    double done = p->work(LOOPS); /* the same on every thread */
+    __atomic_store(&p->float_sink, &done, __ATOMIC_RELAXED);
 }
 
 /* Best operations per nanosecond of one item a thread. */

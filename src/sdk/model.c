@@ -59,7 +59,7 @@ static enum status open_parts(struct ingot_model *m, const char *path, const ing
 {
     struct model_options model;
     struct engine_options engine;
-    int threads;
+    int threads = 0;
     TRY(read_options(&model, &engine, &threads, given, err));
     TRY(pool_create(&m->pool, threads, err));
     model.pool = engine.pool = m->pool;

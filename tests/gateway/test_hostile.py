@@ -75,7 +75,8 @@ def test_slow_senders():
             slowest = max(slowest, time.time() - t)
             time.sleep(0.3)
         assert slowest < 3, slowest  # a busy machine; alone it is milliseconds
-        assert memory(s) - before < 400 * 64 * 1024
+        if os.path.basename(os.path.dirname(os.path.abspath(sys.argv[1]))) != "tsan":  # it keeps several bytes for each of ours
+            assert memory(s) - before < 400 * 64 * 1024
         for c in crowd[::4]:  # those that began
             assert b" 408 " in first_line(c, 20)
         assert time.time() - began < 30
