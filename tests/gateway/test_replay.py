@@ -39,7 +39,7 @@ def stream(s, path, body):
 
 def test_answers_come_out_again_anywhere():
     with server.Server() as s:
-        body = {**STORY, "prompt": [STORY["prompt"], "The other day"], "n": 3, "top_p": 0.9, "min_p": 0.01, "top_k": 50,
+        body = {**STORY, "prompt": [STORY["prompt"], "The other day"], "n": 3, "top_p": 0.9, "min_p": 0.01, "top_k": 50, "seed": 7,
                 "presence_penalty": 0.5, "stop": ["xyz", "."], "logit_bias": {"5": -2}, "logprobs": 2, "echo": True}
         status, a = s.call("POST", "/v1/completions", body)
         assert status == 200, a
