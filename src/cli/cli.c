@@ -277,7 +277,7 @@ enum status cli_engine_options(struct engine_options *out, const struct cli_mode
     TRY(range_check("prefill-chunk", m->prefill_chunk, 0, 1 << 16, err));
     TRY(range_check("max-sequences", m->max_sequences, 0, 1 << 16, err));
     TRY(range_check("queue", m->queue_max, 0, 1 << 20, err));
-    TRY(range_check("draft-tokens", m->draft_tokens, 0, 16, err));
+    TRY(range_check("draft-tokens", m->draft_tokens, 0, DRAFT_MAX, err));
     if (!(m->itl_ms >= 0 && m->itl_ms <= 1e9))
         return fail(err, ST_INVALID, "--itl-ms %g: expected milliseconds, 0 to 1e9", m->itl_ms);
     *out = (struct engine_options){

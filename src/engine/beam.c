@@ -104,14 +104,6 @@ void beams_destroy(struct beams *b)
 
 /* ---- the end ---- */
 
-static bool is_eos(const struct executor *x, int32_t id)
-{
-    for (int i = 0; i < x->n_eos; i++)
-        if (x->eos[i] == id)
-            return true;
-    return false;
-}
-
 /* The answer's own sequence takes the ids one by one, as if it had drawn them: text and events are its. */
 static void tell(struct beams *b, struct seq *s, const struct beam *beam, struct finish_event *end)
 {
@@ -131,11 +123,6 @@ static void tell(struct beams *b, struct seq *s, const struct beam *beam, struct
     end->n_output = s->n_ids - s->n_prompt;
 }
 
-static double seconds(uint64_t from, uint64_t to)
-{
-    return to > from ? (double)(to - from) * 1e-9 : 0;
-}
-
 static void finish_all(struct beams *b)
 {
     struct beam_engine engine = b->engine;
@@ -151,8 +138,8 @@ static void finish_all(struct beams *b)
         } else
             tell(b, s, i < b->n_done ? &b->done[i] : NULL, &end);
         end.seed = s->r->sampling.seed;
-        end.prefill_s = seconds(b->submit_ns, b->first_ns ? b->first_ns : now);
-        end.decode_s = b->first_ns ? seconds(b->first_ns, now) : 0;
+        end.prefill_s = seconds_between(b->submit_ns, b->first_ns ? b->first_ns : now);
+        end.decode_s = seconds_between(b->first_ns, now);
         engine.end(engine.e, s, &end);
     }
     beams_destroy(b);
@@ -214,7 +201,7 @@ static void select_beams(struct beams *b)
     for (int rank = 0; rank < n && rank < 2 * width && b->n_next < width; rank++) {
         const struct choice *c = &choices[rank];
         const struct beam *from = &b->live[c->beam];
-        bool eos = is_eos(b->engine.x, c->id) && !b->answers[0]->r->sampling.ignore_eos;
+        bool eos = executor_is_eos(b->engine.x, c->id) && !b->answers[0]->r->sampling.ignore_eos;
         if (eos && rank < width)
             complete(b, from, c);
         else if (!eos)

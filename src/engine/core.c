@@ -87,11 +87,6 @@ void core_free(struct core *c)
 
 /* ---- the end of a sequence ---- */
 
-static double seconds(uint64_t from, uint64_t to)
-{
-    return from && to > from ? (double)(to - from) * 1e-9 : 0;
-}
-
 void core_end(struct core *c, struct seq *s, enum finish finish, struct str stop_text, enum status status,
               const char *message)
 {
@@ -106,9 +101,9 @@ void core_end(struct core *c, struct seq *s, enum finish finish, struct str stop
         .n_output = s->n_ids - s->n_prompt,
         .n_cached = s->n_cached,
         .seed = s->r->sampling.seed,
-        .queue_s = seconds(s->submit_ns, s->start_ns ? s->start_ns : now),
-        .prefill_s = seconds(s->start_ns, s->first_ns ? s->first_ns : now),
-        .decode_s = seconds(s->first_ns, now),
+        .queue_s = seconds_between(s->submit_ns, s->start_ns ? s->start_ns : now),
+        .prefill_s = seconds_between(s->start_ns, s->first_ns ? s->first_ns : now),
+        .decode_s = seconds_between(s->first_ns, now),
     };
     c->on_end(c->ctx, s, &end);
 }
@@ -295,7 +290,7 @@ bool core_step(struct core *c)
         for (int i = 0; i < b->model.n_span; i++)
             commit_item(c, &b->items[i]);
         count_step(c, b->model.n_row);
-        sched_learn(&c->sched, seconds(begin, executor_now(&c->x)));
+        sched_learn(&c->sched, seconds_between(begin, executor_now(&c->x)));
     }
     end_doomed(c, &c->sched.running); /* who left meanwhile: the blocks return within this step */
     end_doomed(c, &c->sched.waiting);

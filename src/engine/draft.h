@@ -15,9 +15,10 @@
 #ifndef ENGINE_DRAFT_H
 #define ENGINE_DRAFT_H
 
+#include "engine/engine.h"
 #include "engine/kv.h"
 
-enum { DRAFT_MAX = 16, DRAFT_NGRAM = 3, DRAFT_MODEL_ROWS = 256 }; /* rows: of a step, one a sequence not counted */
+enum { DRAFT_NGRAM = 3, DRAFT_MODEL_ROWS = 256 }; /* rows: of a step, one a sequence not counted */
 enum draft_source { DRAFT_LOOKUP, DRAFT_MODEL, DRAFT_SOURCES };
 
 struct draft_state { /* a sequence's */

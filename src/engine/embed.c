@@ -4,11 +4,12 @@
  *   embed thread: end_jobs -> batch_take -> model_forward -> batch_give       (the forward without the lock)
  *
  * Invariants
- * 1. `jobs` holds every job from submit until its on_finish is about to be called; n_live is lowered after that.
+ * 1. The list of jobs holds every one from submit until its on_finish is about to be called.
  * 2. A batch's texts are computed before the next is taken: a job whose texts are all taken has them all.
  * 3. The first job gives a text to every batch and then goes to the end, so every job is first again and again.
  */
 #include "engine/engine_private.h"
+#include "engine/intake.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -40,7 +41,6 @@ struct embedder {
     struct bundle *bundle;
     const struct model_config *config;
     struct pool *pool, *own_pool;
-    int jobs_max;
     /* the embed thread's: grown when a text is longer than they are */
     struct model_run *run;
     int n_row;
@@ -50,15 +50,10 @@ struct embedder {
     struct attend_span spans[BATCH_TEXTS];
     struct batch_text texts[BATCH_TEXTS];
     int n_text, n_batch_row;
-    pthread_t thread;
-    bool has_thread;
-    pthread_mutex_t lock;
-    pthread_cond_t wake, idle;
-    /* under the lock */
+    struct intake in;
+    /* under its lock */
     struct job *first, *last;
-    int n_live, n_leaving, n_running; /* n_leaving: of the live, whose owners are being told */
-    uint64_t next_id;
-    bool draining, stopping;
+    int n_running;
     struct engine_stats stats;
 };
 
@@ -121,7 +116,7 @@ static void append_job(struct embedder *e, struct job *j)
 
 static bool is_canceled(const struct embedder *e, const struct job *j)
 {
-    return e->stopping || j->canceled || (j->r->interrupt && *j->r->interrupt);
+    return e->in.stopping || j->canceled || (j->r->interrupt && *j->r->interrupt);
 }
 
 /* Tells its owner; the lock is given up meanwhile. */
@@ -140,15 +135,13 @@ static void end_job(struct embedder *e, struct job *j)
                                .prefill_s = (double)(now - start) * 1e-9};
     unlink_job(e, j);
     e->stats.finished[end.finish]++;
-    e->n_leaving++;
-    pthread_mutex_unlock(&e->lock);
+    intake_leave(&e->in);
+    pthread_mutex_unlock(&e->in.lock);
     if (j->r->on_finish)
         j->r->on_finish(j->r->ctx, &end);
     mem_free(j);
-    pthread_mutex_lock(&e->lock);
-    e->n_leaving--;
-    if (--e->n_live == 0)
-        pthread_cond_broadcast(&e->idle);
+    pthread_mutex_lock(&e->in.lock);
+    intake_left(&e->in);
 }
 
 static void end_jobs(struct embedder *e)
@@ -224,31 +217,31 @@ static void batch_give(struct embedder *e)
 static void *embed_main(void *arg)
 {
     struct embedder *e = arg;
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&e->in.lock);
     for (;;) {
         end_jobs(e);
         e->n_running = 0;
         if (!e->first)
             thread_mark("engine", "waits for requests");
-        while (!e->first && !e->stopping)
-            pthread_cond_wait(&e->wake, &e->lock);
+        while (!e->first && !e->in.stopping)
+            pthread_cond_wait(&e->in.wake, &e->in.lock);
         if (!e->first)
             break;
         thread_mark("engine", "embeds texts");
         batch_take(e);
         e->stats.last_step_ns = clock_ns();
-        pthread_mutex_unlock(&e->lock);
+        pthread_mutex_unlock(&e->in.lock);
         struct model_batch b = {
             .n_row = e->n_batch_row, .ids = e->ids, .spans = e->spans, .n_span = e->n_text, .types = e->types};
         if (e->n_text)
             model_forward(e->run, &b, e->out);
         batch_give(e);
-        pthread_mutex_lock(&e->lock);
+        pthread_mutex_lock(&e->in.lock);
         e->stats.steps += e->n_text > 0;
         e->stats.prompt_tokens += (uint64_t)e->n_batch_row;
         e->stats.last_step_ns = clock_ns();
     }
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&e->in.lock);
     return NULL;
 }
 
@@ -262,52 +255,34 @@ enum status embedder_create(struct embedder **out, struct bundle *bundle, const 
         return fail_nomem(err, "engine");
     e->bundle = bundle;
     e->config = model_config(bundle->model);
-    e->jobs_max = sched_live_max(o);
-    e->next_id = 1;
     e->stats.n_ctx = e->config->n_ctx;
-    pthread_mutex_init(&e->lock, NULL);
-    pthread_cond_init(&e->wake, NULL);
-    pthread_cond_init(&e->idle, NULL);
+    intake_init(&e->in, sched_live_max(o));
     enum status st = o->pool ? ST_OK : pool_create(&e->own_pool, o->n_thread > 0 ? o->n_thread : cpu_count(), err);
     e->pool = o->pool ? o->pool : e->own_pool;
     if (st == ST_OK && !(e->out = mem_alloc_zero((size_t)e->config->n_out, BATCH_TEXTS * sizeof *e->out)))
         st = fail_nomem(err, "engine");
     if (st == ST_OK)
         st = room_make(e, BATCH_ROWS, err);
-    if (st == ST_OK && thread_start(&e->thread, embed_main, e) != 0)
-        st = fail(err, ST_LIMIT, "cannot start the engine's thread");
-    e->has_thread = st == ST_OK;
-    if (st != ST_OK) {
+    if (st == ST_OK)
+        st = intake_start(&e->in, embed_main, e, err);
+    if (st == ST_OK)
+        *out = e;
+    else
         embedder_destroy(e);
-        return st;
-    }
-    *out = e;
-    return ST_OK;
+    return st;
 }
 
 void embedder_drain(struct embedder *e)
 {
-    pthread_mutex_lock(&e->lock);
-    e->draining = true;
-    while (e->n_live)
-        pthread_cond_wait(&e->idle, &e->lock);
-    pthread_mutex_unlock(&e->lock);
+    intake_drain(&e->in);
 }
 
 void embedder_destroy(struct embedder *e)
 {
     if (!e)
         return;
-    if (e->has_thread) {
-        pthread_mutex_lock(&e->lock);
-        e->stopping = true;
-        pthread_cond_signal(&e->wake);
-        pthread_mutex_unlock(&e->lock);
-        pthread_join(e->thread, NULL);
-    }
-    pthread_mutex_destroy(&e->lock);
-    pthread_cond_destroy(&e->wake);
-    pthread_cond_destroy(&e->idle);
+    intake_stop(&e->in);
+    intake_free(&e->in);
     room_free(e);
     mem_free(e->out);
     pool_destroy(e->own_pool);
@@ -338,20 +313,14 @@ enum status embedder_submit(struct embedder *e, struct embed_request *r, struct 
     if (!j)
         return fail_nomem(err, "a request");
     *j = (struct job){.r = r, .submit_ns = clock_ns()};
-    enum status st = ST_OK;
-    pthread_mutex_lock(&e->lock);
-    if (e->draining || e->stopping) {
-        st = fail(err, ST_LIMIT, "the engine is shutting down and takes no new requests");
-    } else if (e->n_live - e->n_leaving >= e->jobs_max) {
-        st = fail(err, ST_LIMIT, "the queue is full: %d requests are running or waiting", e->n_live - e->n_leaving);
-    } else {
-        r->id = e->next_id++;
+    pthread_mutex_lock(&e->in.lock);
+    enum status st = intake_check(&e->in, 1, err);
+    if (st == ST_OK) {
+        r->id = intake_enter(&e->in, &e->stats);
         append_job(e, j);
-        if (e->n_live++ == 0)
-            e->stats.last_step_ns = clock_ns(); /* its time before does not count as standing still */
-        pthread_cond_signal(&e->wake);
+        pthread_cond_signal(&e->in.wake);
     }
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&e->in.lock);
     if (st != ST_OK)
         mem_free(j);
     return st;
@@ -359,28 +328,25 @@ enum status embedder_submit(struct embedder *e, struct embed_request *r, struct 
 
 void embedder_cancel(struct embedder *e, uint64_t id)
 {
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&e->in.lock);
     for (struct job *j = e->first; j; j = j->next)
         j->canceled |= j->r->id == id;
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&e->in.lock);
 }
 
 void embedder_stats(struct embedder *e, struct engine_stats *out)
 {
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&e->in.lock);
     *out = e->stats;
-    out->running = e->n_running < e->n_live ? e->n_running : e->n_live;
-    out->waiting = e->n_live - out->running;
-    pthread_mutex_unlock(&e->lock);
+    out->running = e->n_running < e->in.n_live ? e->n_running : e->in.n_live;
+    out->waiting = e->in.n_live - out->running;
+    pthread_mutex_unlock(&e->in.lock);
 }
 
 /* ---- one request, waited for ---- */
 struct waiter {
     struct embed_request asked;
-    pthread_mutex_t lock;
-    pthread_cond_t done;
-    struct finish_event *end;
-    bool finished;
+    struct waiting waiting;
 };
 
 static void on_finish(void *ctx, const struct finish_event *end)
@@ -388,27 +354,18 @@ static void on_finish(void *ctx, const struct finish_event *end)
     struct waiter *w = ctx;
     if (w->asked.on_finish)
         w->asked.on_finish(w->asked.ctx, end);
-    pthread_mutex_lock(&w->lock);
-    *w->end = *end;
-    w->finished = true;
-    pthread_cond_signal(&w->done);
-    pthread_mutex_unlock(&w->lock);
+    waiting_tell(&w->waiting, end);
 }
 
 enum status engine_embed_wait(struct engine *e, struct embed_request *r, struct finish_event *end, struct error *err)
 {
-    struct waiter w = {*r, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, end, false};
+    struct waiter w = {*r, WAITING(end)};
     r->ctx = &w;
     r->on_finish = on_finish;
     enum status st = engine_embed(e, r, err);
-    pthread_mutex_lock(&w.lock);
-    while (st == ST_OK && !w.finished)
-        pthread_cond_wait(&w.done, &w.lock);
-    pthread_mutex_unlock(&w.lock);
+    st = waiting_take(&w.waiting, st, err);
     r->ctx = w.asked.ctx;
     r->on_finish = w.asked.on_finish;
-    if (st == ST_OK && end->finish == FINISH_ERROR)
-        st = fail(err, end->status, "%s", end->message);
     return st;
 }
 

@@ -5,12 +5,11 @@
  *
  * Invariants
  * 1. `live` lists every sequence from submit until its on_finish is about to be called; engine_cancel looks there.
- * 2. n_live is lowered after on_finish returned: engine_drain and engine_destroy wait for the callbacks too. The place
- * of what ends is free before (n_leaving): who learned of an end may submit again.
- * 3. The scheduler, the KV blocks and all sequences' content belong to the engine thread alone.
+ * 2. The scheduler, the KV blocks and all sequences' content belong to the engine thread alone.
  */
 #include "engine/beam.h"
 #include "engine/draft_model.h"
+#include "engine/intake.h"
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -30,17 +29,12 @@ struct engine {
     struct drafter *drafter; /* NULL: no speculation */
     struct draft_model *draft_model;
     struct bundle *draft_bundle;
-    int live_max; /* running and waiting */
-    pthread_t thread;
-    bool has_thread;
-    pthread_mutex_t lock;
-    pthread_cond_t wake, idle;
-    /* under the lock */
+    struct intake in;
+    /* under its lock */
     struct seq *inbox_first, *inbox_last, *live;
-    int n_live, n_leaving, n_inbox;
-    uint64_t next_id;
-    uint64_t epoch;                                  /* of the weights */
-    bool draining, stopping, cancel_asked, has_room; /* has_room: on disk, or for what is on its way there */
+    int n_inbox;
+    uint64_t epoch;              /* of the weights */
+    bool cancel_asked, has_room; /* has_room: on disk, or for what is on its way there */
     struct engine_stats stats;
 };
 
@@ -64,23 +58,19 @@ static void on_end(void *ctx, struct seq *s, const struct finish_event *end)
         memcpy(message, s->mask_message, sizeof message);
         told.message = message;
     }
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&e->in.lock);
     live_remove(e, s);
     e->stats.finished[end->finish] += !s->internal;
-    pthread_mutex_unlock(&e->lock);
+    intake_leave(&e->in);
+    pthread_mutex_unlock(&e->in.lock);
     if (e->drafter)
         drafter_forget(e->drafter, s);
     seq_free(s);
-    pthread_mutex_lock(&e->lock);
-    e->n_leaving++;
-    pthread_mutex_unlock(&e->lock);
     if (r->on_finish)
         r->on_finish(r->ctx, &told);
-    pthread_mutex_lock(&e->lock);
-    e->n_leaving--;
-    if (--e->n_live == 0)
-        pthread_cond_broadcast(&e->idle);
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_lock(&e->in.lock);
+    intake_left(&e->in);
+    pthread_mutex_unlock(&e->in.lock);
 }
 
 static void take_inbox(struct engine *e) /* under the lock */
@@ -95,7 +85,7 @@ static void take_inbox(struct engine *e) /* under the lock */
     e->inbox_last = NULL;
     e->n_inbox = 0;
     e->cancel_asked = false;
-    for (struct seq *s = e->stopping ? e->live : NULL; s; s = s->live_next)
+    for (struct seq *s = e->in.stopping ? e->live : NULL; s; s = s->live_next)
         __atomic_store_n(&s->canceled, true, __ATOMIC_RELAXED);
 }
 
@@ -134,41 +124,41 @@ static void propose(void *ctx, const struct seq_list *running)
 static void on_scheduled(void *ctx)
 {
     struct engine *e = ctx;
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&e->in.lock);
     publish_stats(e);
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&e->in.lock);
 }
 
 static void on_room(void *ctx) /* on the spill's thread */
 {
     struct engine *e = ctx;
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&e->in.lock);
     e->has_room = true;
-    pthread_cond_signal(&e->wake);
-    pthread_mutex_unlock(&e->lock);
+    pthread_cond_signal(&e->in.wake);
+    pthread_mutex_unlock(&e->in.lock);
 }
 
 static void *engine_main(void *arg)
 {
     struct engine *e = arg;
     bool work = true;
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&e->in.lock);
     for (;;) {
         publish_stats(e);
         if (!work)
             thread_mark("engine", "waits for requests");
-        while (!work && !e->inbox_first && !e->cancel_asked && !e->stopping && !e->has_room)
-            pthread_cond_wait(&e->wake, &e->lock);
+        while (!work && !e->inbox_first && !e->cancel_asked && !e->in.stopping && !e->has_room)
+            pthread_cond_wait(&e->in.wake, &e->in.lock);
         e->has_room = false;
-        if (e->stopping && e->n_live == 0)
+        if (e->in.stopping && e->in.n_live == 0)
             break;
         take_inbox(e);
-        pthread_mutex_unlock(&e->lock);
+        pthread_mutex_unlock(&e->in.lock);
         work = core_step(&e->core);
         work |= prefix_keep(&e->core.sched.kv);
-        pthread_mutex_lock(&e->lock);
+        pthread_mutex_lock(&e->in.lock);
     }
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&e->in.lock);
     return NULL;
 }
 
@@ -228,28 +218,20 @@ enum status engine_create_on(struct engine **out, const struct executor *x, cons
     e->core.ctx = e;
     e->core.on_end = on_end;
     e->core.on_scheduled = on_scheduled;
-    e->live_max = sched_live_max(o);
-    e->next_id = 1;
     e->bundle = x->bundle;
     e->stats.n_ctx = seq_context(x);
     e->stats.blocks_total = x->n_block;
-    pthread_mutex_init(&e->lock, NULL);
-    pthread_cond_init(&e->wake, NULL);
-    pthread_cond_init(&e->idle, NULL);
+    intake_init(&e->in, sched_live_max(o));
     st = o->draft_tokens > 0 ? begin_drafts(e, o, err) : ST_OK;
     if (st == ST_OK && o->kv_spill)
         st = core_keep_on_disk(&e->core, o, on_room, e, err);
-    if (st != ST_OK) {
+    if (st == ST_OK)
+        st = intake_start(&e->in, engine_main, e, err);
+    if (st == ST_OK)
+        *out = e;
+    else
         engine_destroy(e);
-        return st;
-    }
-    if (thread_start(&e->thread, engine_main, e) != 0) {
-        engine_destroy(e);
-        return fail(err, ST_LIMIT, "cannot start the engine's thread");
-    }
-    e->has_thread = true;
-    *out = e;
-    return ST_OK;
+    return st;
 }
 
 static int choose_blocks(const struct model *m, const struct engine_options *o, int n_ctx)
@@ -358,11 +340,7 @@ void engine_drain(struct engine *e)
         embedder_drain(e->embedder);
         return;
     }
-    pthread_mutex_lock(&e->lock);
-    e->draining = true;
-    while (e->n_live)
-        pthread_cond_wait(&e->idle, &e->lock);
-    pthread_mutex_unlock(&e->lock);
+    intake_drain(&e->in);
 }
 
 void engine_destroy(struct engine *e)
@@ -375,17 +353,9 @@ void engine_destroy(struct engine *e)
         mem_free(e);
         return;
     }
-    if (e->has_thread) {
-        pthread_mutex_lock(&e->lock);
-        e->stopping = true;
-        pthread_cond_signal(&e->wake);
-        pthread_mutex_unlock(&e->lock);
-        pthread_join(e->thread, NULL);
-    }
+    intake_stop(&e->in);
     core_free(&e->core); /* the spill's thread may call on_room until here */
-    pthread_mutex_destroy(&e->lock);
-    pthread_cond_destroy(&e->wake);
-    pthread_cond_destroy(&e->idle);
+    intake_free(&e->in);
     drafter_destroy(e->drafter);
     draft_model_destroy(e->draft_model);
     bundle_close(e->draft_bundle);
@@ -398,26 +368,14 @@ void engine_destroy(struct engine *e)
 
 /* ---- the door ---- */
 
-/* May n more come? Under the lock, as the next two. */
-static enum status check_room(const struct engine *e, int n, struct error *err)
-{
-    if (e->draining || e->stopping)
-        return fail(err, ST_LIMIT, "the engine is shutting down and takes no new requests");
-    int n_here = e->n_live - e->n_leaving;
-    if (n_here + n > e->live_max)
-        return fail(err, ST_LIMIT, "the queue is full: %d requests are running or waiting", n_here);
-    return ST_OK;
-}
-
+/* Under the lock, as the next. */
 static void live_add(struct engine *e, struct seq *s)
 {
-    s->id = s->r->id = e->next_id++;
+    s->id = s->r->id = intake_enter(&e->in, &e->stats);
     s->live_next = e->live;
     if (e->live)
         e->live->live_prev = s;
     e->live = s;
-    if (e->n_live++ == 0)
-        e->stats.last_step_ns = clock_ns(); /* its time before does not count as standing still */
 }
 
 static void enqueue(struct engine *e, struct seq *s)
@@ -426,7 +384,7 @@ static void enqueue(struct engine *e, struct seq *s)
     *(e->inbox_last ? &e->inbox_last->next : &e->inbox_first) = s;
     e->inbox_last = s;
     e->n_inbox++;
-    pthread_cond_signal(&e->wake);
+    pthread_cond_signal(&e->in.wake);
 }
 
 static enum status check_generates(const struct engine *e, struct error *err)
@@ -442,11 +400,11 @@ enum status engine_submit(struct engine *e, struct request *r, struct error *err
     struct seq *s;
     TRY(check_generates(e, err));
     TRY(seq_create(&s, r, &e->core.x, err));
-    pthread_mutex_lock(&e->lock);
-    enum status st = check_room(e, 1, err);
+    pthread_mutex_lock(&e->in.lock);
+    enum status st = intake_check(&e->in, 1, err);
     if (st == ST_OK)
         enqueue(e, s);
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&e->in.lock);
     if (st != ST_OK)
         seq_free(s);
     return st;
@@ -456,32 +414,32 @@ enum status engine_submit(struct engine *e, struct request *r, struct error *err
 
 static bool link_ask(struct engine *e, struct seq *s)
 {
-    pthread_mutex_lock(&e->lock);
-    bool open = !e->stopping;
+    pthread_mutex_lock(&e->in.lock);
+    bool open = !e->in.stopping;
     if (open)
         enqueue(e, s);
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&e->in.lock);
     return open;
 }
 
 static enum status begin_beams(struct engine *e, struct beams *b, struct seq *const *answers, int n, struct error *err)
 {
-    pthread_mutex_lock(&e->lock);
-    enum status st = check_room(e, n + 1, err);
+    pthread_mutex_lock(&e->in.lock);
+    enum status st = intake_check(&e->in, n + 1, err);
     for (int i = 0; i < n && st == ST_OK; i++)
         live_add(e, answers[i]);
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&e->in.lock);
     TRY(st);
     st = beams_begin(b, err);
     if (st == ST_OK)
         return ST_OK;
-    pthread_mutex_lock(&e->lock);
-    for (int i = 0; i < n; i++)
+    pthread_mutex_lock(&e->in.lock);
+    for (int i = 0; i < n; i++) {
         live_remove(e, answers[i]);
-    e->n_live -= n;
-    if (e->n_live == 0)
-        pthread_cond_broadcast(&e->idle);
-    pthread_mutex_unlock(&e->lock);
+        intake_leave(&e->in);
+        intake_left(&e->in);
+    }
+    pthread_mutex_unlock(&e->in.lock);
     return st;
 }
 
@@ -522,25 +480,25 @@ void engine_cancel(struct engine *e, uint64_t id)
         embedder_cancel(e->embedder, id);
         return;
     }
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&e->in.lock);
     struct seq *s = e->live;
     while (s && s->id != id)
         s = s->live_next;
     if (s) {
         __atomic_store_n(&s->canceled, true, __ATOMIC_RELAXED);
         e->cancel_asked = true;
-        pthread_cond_signal(&e->wake);
+        pthread_cond_signal(&e->in.wake);
     }
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&e->in.lock);
 }
 
 void engine_weights_changed(struct engine *e)
 {
     if (e->embedder) /* it keeps nothing */
         return;
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&e->in.lock);
     e->epoch++;
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&e->in.lock);
 }
 
 const struct bundle *engine_bundle(const struct engine *e)
@@ -568,7 +526,7 @@ void engine_stats(const struct engine *e, struct engine_stats *out)
         embedder_stats(e->embedder, out);
         return;
     }
-    pthread_mutex_t *lock = (pthread_mutex_t *)&e->lock; /* the engine itself is never a constant */
+    pthread_mutex_t *lock = (pthread_mutex_t *)&e->in.lock; /* the engine itself is never a constant */
     pthread_mutex_lock(lock);
     *out = e->stats;
     out->waiting += e->n_inbox;
@@ -577,7 +535,7 @@ void engine_stats(const struct engine *e, struct engine_stats *out)
 
 int engine_live(const struct engine *e, struct engine_live *out, int max)
 {
-    pthread_mutex_t *lock = (pthread_mutex_t *)&e->lock;
+    pthread_mutex_t *lock = (pthread_mutex_t *)&e->in.lock;
     struct timespec until;
     int n = 0;
     if (e->embedder)
@@ -600,10 +558,7 @@ struct waiter {
     void *ctx;
     void (*on_token)(void *ctx, const struct token_event *event);
     void (*on_finish)(void *ctx, const struct finish_event *event);
-    pthread_mutex_t lock;
-    pthread_cond_t done;
-    struct finish_event *end;
-    bool finished;
+    struct waiting waiting;
 };
 
 static void wait_token(void *ctx, const struct token_event *event)
@@ -618,29 +573,19 @@ static void wait_finish(void *ctx, const struct finish_event *event)
     struct waiter *w = ctx;
     if (w->on_finish)
         w->on_finish(w->ctx, event);
-    pthread_mutex_lock(&w->lock);
-    *w->end = *event;
-    w->finished = true;
-    pthread_cond_signal(&w->done);
-    pthread_mutex_unlock(&w->lock);
+    waiting_tell(&w->waiting, event);
 }
 
 enum status engine_generate(struct engine *e, struct request *r, struct finish_event *end, struct error *err)
 {
-    struct waiter w = {r->ctx, r->on_token, r->on_finish, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER,
-                       end,    false};
+    struct waiter w = {r->ctx, r->on_token, r->on_finish, WAITING(end)};
     r->ctx = &w;
     r->on_token = wait_token;
     r->on_finish = wait_finish;
     enum status st = engine_submit(e, r, err);
-    pthread_mutex_lock(&w.lock);
-    while (st == ST_OK && !w.finished)
-        pthread_cond_wait(&w.done, &w.lock);
-    pthread_mutex_unlock(&w.lock);
+    st = waiting_take(&w.waiting, st, err);
     r->ctx = w.ctx;
     r->on_token = w.on_token;
     r->on_finish = w.on_finish;
-    if (st == ST_OK && end->finish == FINISH_ERROR)
-        st = fail(err, end->status, "%s", end->message);
     return st;
 }

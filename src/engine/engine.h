@@ -84,6 +84,7 @@ struct request { /* filled by the caller; ids, stops and callbacks must live unt
     uint64_t id;                                                    /* set by engine_submit */
 };
 
+enum { DRAFT_MAX = 16 };
 struct engine_options {
     int n_thread;      /* 0 = all CPUs */
     uint64_t kv_bytes; /* 0 = enough for 4 full contexts or a quarter of free memory, whichever is less */
@@ -99,7 +100,7 @@ struct engine_options {
     uint64_t kv_spill_bytes; /* of all files there; 0 = 8 GiB */
     /* Speculation: ids proposed behind a sequence, which its next step verifies; the answer is the same, sooner where
      * proposals are right, and as many are made as measurements say are worth it (engine/draft.h). */
-    int draft_tokens;     /* at most, a step and sequence; 0 = none */
+    int draft_tokens;     /* at most, a step and sequence, up to DRAFT_MAX; 0 = none */
     struct bundle *draft; /* a small model of the same vocabulary, that proposes where the text's own past does not;
                            * taken: closed with the engine, or when it cannot be created. NULL = the past alone */
     /* Fair share: waiting requests go first whose tenant got the fewest tokens for its weight (> 0). NULL = no tenants.

@@ -74,6 +74,17 @@ struct executor {
     struct bundle *bundle; /* what engine_bundle says; may be NULL */
 };
 uint64_t executor_now(const struct executor *x);
+static inline bool executor_is_eos(const struct executor *x, int32_t id)
+{
+    for (int i = 0; i < x->n_eos; i++)
+        if (x->eos[i] == id)
+            return true;
+    return false;
+}
+static inline double seconds_between(uint64_t from_ns, uint64_t to_ns) /* from 0: it has not begun */
+{
+    return from_ns && to_ns > from_ns ? (double)(to_ns - from_ns) * 1e-9 : 0;
+}
 
 /* ---- seq ---- */
 struct seq {

@@ -155,14 +155,6 @@ void seq_echo(struct seq *s, const struct sample *sample)
     }
 }
 
-static bool is_eos(const struct executor *x, int32_t id)
-{
-    for (int i = 0; i < x->n_eos; i++)
-        if (x->eos[i] == id)
-            return true;
-    return false;
-}
-
 /* Text of the piece through the stop strings; at the end also what was held back. The stopper's answer is -1 or the
  * stop string. The text of both calls must be one event, so the first part is moved to `piece`, which is free by then.
  */
@@ -207,7 +199,8 @@ enum finish seq_take(struct seq *s, const struct executor *x, const struct sampl
     struct str text = {"", 0};
     *stop_text = (struct str){NULL, 0};
     s->ids[s->n_ids++] = sample->id;
-    bool eos = is_eos(x, sample->id) && (!s->r->sampling.ignore_eos || s->grammar), full = s->n_ids == s->n_limit;
+    bool eos = executor_is_eos(x, sample->id) && (!s->r->sampling.ignore_eos || s->grammar),
+         full = s->n_ids == s->n_limit;
     bool check_stops = s->n_ids - s->n_prompt >= s->r->sampling.min_tokens;
     int hit = -1;
     if (s->grammar && !eos && !take_grammar(s, sample->id))

@@ -4,62 +4,18 @@
 
 #include "base/fault.h"
 #include "base/mem.h"
-#include "engine/fake.h"
+#include "engine/job.h"
 
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
 
-static struct error err;
-static struct sampler_scratch scratch;
-
-static int set_up(void **state)
-{
-    (void)state;
-    enum status st = kernels_init(NULL, &err);
-    return st != ST_OK ? (int)st : (int)sampler_scratch_init(&scratch, FAKE_VOCAB, &err);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    sampler_scratch_free(&scratch);
-    return 0;
-}
-
-struct answer {
-    struct request r;
-    struct record got;
-    int done; /* atomic */
-};
-
-static void on_token(void *ctx, const struct token_event *e)
-{
-    record_token(&((struct answer *)ctx)->got, e);
-}
-
-static void on_finish(void *ctx, const struct finish_event *e)
-{
-    struct answer *a = ctx;
-    record_finish(&a->got, e);
-    __atomic_store_n(&a->done, 1, __ATOMIC_RELEASE);
-}
-
-static void answer_init(struct answer *a, const int32_t *prompt, int n_prompt, int max_tokens)
+static void ask_init(struct job *a, const int32_t *prompt, int n_prompt, int max_tokens)
 {
     memset(a, 0, sizeof *a);
     a->r = (struct request){
-        .prompt = prompt, .n_prompt = n_prompt, .ctx = a, .on_token = on_token, .on_finish = on_finish};
+        .prompt = prompt, .n_prompt = n_prompt, .ctx = a, .on_token = job_token, .on_finish = job_finish};
     sampling_defaults(&a->r.sampling);
     a->r.sampling.max_tokens = max_tokens;
-}
-
-static void answer_wait(struct answer *a)
-{
-    for (int i = 0; !__atomic_load_n(&a->done, __ATOMIC_ACQUIRE); i++) {
-        assert_true(i < 600000);
-        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-    }
 }
 
 /* ---- the twin ---- */
@@ -68,7 +24,6 @@ struct text {
     int32_t ids[FAKE_CTX];
     int n;
     double sum, score;
-    bool complete;
 };
 
 static int by_sum(const void *x, const void *y)
@@ -129,7 +84,7 @@ static int naive_search(struct text *best, const int32_t *prompt, int n_prompt, 
     return n_done;
 }
 
-static void check_answer(const struct answer *a, const struct text *t, int n_prompt)
+static void check_answer(const struct job *a, const struct text *t, int n_prompt)
 {
     int n = t->n - n_prompt;
     bool eos = t->ids[t->n - 1] == FAKE_EOS;
@@ -145,7 +100,7 @@ static void test_search_finds_what_the_twin_finds(void **state)
     (void)state;
     enum { OTHERS = 6 };
     static struct text best[BEAMS_MAX];
-    static struct answer answers[BEAMS_MAX], others[OTHERS];
+    static struct job answers[BEAMS_MAX], others[OTHERS];
     static int32_t prompt[64], other_prompts[OTHERS][FAKE_CTX];
     int ended = 0;
     for (uint64_t seed = 1; seed <= 60; seed++) {
@@ -167,21 +122,21 @@ static void test_search_finds_what_the_twin_finds(void **state)
             prompt[i] = (int32_t)rng_below(&r, FAKE_VOCAB);
         struct request *requests[BEAMS_MAX];
         for (int i = 0; i < n; i++) {
-            answer_init(&answers[i], prompt, n_prompt, most);
+            ask_init(&answers[i], prompt, n_prompt, most);
             requests[i] = &answers[i].r;
         }
         for (int i = 0; i < OTHERS; i++) {
             memset(&others[i], 0, sizeof others[i]);
             random_request(&others[i].r, &others[i].got, other_prompts[i], &r, seq_context(&x));
             others[i].r.ctx = &others[i];
-            others[i].r.on_token = on_token;
-            others[i].r.on_finish = on_finish;
+            others[i].r.on_token = job_token;
+            others[i].r.on_finish = job_finish;
             if (i == OTHERS / 2)
                 OK(engine_submit_beams(e, requests, n, &o, &err));
             OK(engine_submit(e, &others[i].r, &err));
         }
         for (int i = 0; i < n; i++)
-            answer_wait(&answers[i]);
+            job_wait(&answers[i]);
         engine_drain(e);
         int n_best = naive_search(best, prompt, n_prompt, n_prompt + most, &o);
         assert_true(n_best >= n);
@@ -192,7 +147,7 @@ static void test_search_finds_what_the_twin_finds(void **state)
         struct engine_stats stats = {0};
         for (int i = 0; i < 10000 && (stats.blocks_total == 0 || stats.blocks_free < stats.blocks_total); i++) {
             engine_stats(e, &stats); /* published after the step */
-            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+            nap(100);
         }
         assert_int_equal(stats.blocks_free, stats.blocks_total);
         engine_destroy(e);
@@ -205,7 +160,7 @@ static void test_search_finds_what_the_twin_finds(void **state)
 static void test_search_is_canceled_and_destroyed(void **state)
 {
     (void)state;
-    static struct answer answers[3];
+    static struct job answers[3];
     static const int32_t prompt[] = {5, 6, 7};
     const struct engine_options how = {.max_sequences = 4, .prefill_chunk = 16};
     const struct beam_options o = {.width = 4, .length_penalty = 1};
@@ -216,14 +171,14 @@ static void test_search_is_canceled_and_destroyed(void **state)
         struct executor x = fake_executor(f, &how, 30, NULL);
         OK(engine_create_on(&e, &x, &how, &err));
         for (int i = 0; i < 3; i++)
-            answer_init(&answers[i], prompt, 3, 300);
+            ask_init(&answers[i], prompt, 3, 300);
         OK(engine_submit_beams(e, requests, 3, &o, &err));
         for (int i = 0; i < round % 4; i++)
             engine_cancel(e, answers[i].r.id);
         if (round % 3)
             engine_destroy(e); /* whatever runs ends as canceled */
         for (int i = 0; i < 3; i++)
-            answer_wait(&answers[i]);
+            job_wait(&answers[i]);
         for (int i = 0; i < round % 4; i++)
             assert_true(answers[i].got.finish == FINISH_CANCELED);
         if (round % 3 == 0)
@@ -235,7 +190,7 @@ static void test_search_is_canceled_and_destroyed(void **state)
 static void test_search_refuses_and_survives_lack_of_memory(void **state)
 {
     (void)state;
-    static struct answer answers[2];
+    static struct job answers[2];
     static const int32_t prompt[] = {5, 6, 7};
     const struct engine_options how = {.max_sequences = 4, .prefill_chunk = 16};
     struct request *requests[] = {&answers[0].r, &answers[1].r};
@@ -245,20 +200,20 @@ static void test_search_refuses_and_survives_lack_of_memory(void **state)
     OK(engine_create_on(&e, &x, &how, &err));
     const struct beam_options bad[] = {{.width = 1}, {.width = BEAMS_MAX + 1}, {.width = 2, .length_penalty = NAN}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        answer_init(&answers[0], prompt, 3, 20);
-        answer_init(&answers[1], prompt, 3, 20);
+        ask_init(&answers[0], prompt, 3, 20);
+        ask_init(&answers[1], prompt, 3, 20);
         assert_int_equal(engine_submit_beams(e, requests, 2, &bad[i], &err), ST_INVALID);
     }
     const struct beam_options o = {.width = 3, .length_penalty = 1};
     int failed = 0;
     for (int n = 1;; n++) {
-        answer_init(&answers[0], prompt, 3, 20);
-        answer_init(&answers[1], prompt, 3, 20);
+        ask_init(&answers[0], prompt, 3, 20);
+        ask_init(&answers[1], prompt, 3, 20);
         fault_arm(FAULT_ALLOC, n);
         enum status st = engine_submit_beams(e, requests, 2, &o, &err);
         if (st == ST_OK)
             for (int i = 0; i < 2; i++)
-                answer_wait(&answers[i]);
+                job_wait(&answers[i]);
         bool fired = fault_fired();
         fault_disarm();
         failed += st != ST_OK || answers[0].got.finish == FINISH_ERROR;

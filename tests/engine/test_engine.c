@@ -3,52 +3,9 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
-#include "engine/fake.h"
+#include "engine/job.h"
 
 #include <pthread.h>
-#include <time.h>
-
-static struct error err;
-static struct sampler_scratch scratch;
-
-static int set_up(void **state)
-{
-    (void)state;
-    enum status st = kernels_init(NULL, &err);
-    return st != ST_OK ? (int)st : (int)sampler_scratch_init(&scratch, FAKE_VOCAB, &err);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    sampler_scratch_free(&scratch);
-    return 0;
-}
-
-static void nap(long us)
-{
-    nanosleep(&(struct timespec){.tv_nsec = us * 1000}, NULL);
-}
-
-/* A request whose end another thread can wait for. */
-struct job {
-    struct request r;
-    struct record got, want;
-    int32_t prompt[FAKE_CTX];
-    int done; /* atomic */
-};
-
-static void job_finish(void *ctx, const struct finish_event *e)
-{
-    struct job *j = ctx;
-    record_finish(&j->got, e);
-    __atomic_store_n(&j->done, 1, __ATOMIC_RELEASE);
-}
-
-static void job_token(void *ctx, const struct token_event *e)
-{
-    record_token(&((struct job *)ctx)->got, e);
-}
 
 static void job_init(struct job *j, struct rng *r)
 {
@@ -57,14 +14,6 @@ static void job_init(struct job *j, struct rng *r)
     j->r.on_token = job_token;
     j->r.on_finish = job_finish;
     j->done = 0;
-}
-
-static void job_wait(struct job *j)
-{
-    for (int i = 0; !__atomic_load_n(&j->done, __ATOMIC_ACQUIRE); i++) {
-        assert_true(i < 600000);
-        nap(100);
-    }
 }
 
 static bool job_agrees(struct job *j)
