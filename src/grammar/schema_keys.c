@@ -224,16 +224,5 @@ struct products *object_keyword(struct schema *s, const struct json *schema, con
         return required(s, v, negated);
     if (!strncmp(name, "depend", 6))
         return dependent(s, v, negated);
-    uint32_t n;
-    struct product *p = product_new(s);
-    bool low = !strcmp(name, "minProperties");
-    if (!p || !schema_count(s, v, &n))
-        return NULL;
-    if (negated && low && n == 0)
-        return products_none(s);
-    if (low != negated)
-        p->min = low ? n : n + 1;
-    else
-        p->max = low ? n - 1 : n;
-    return products_one(s, p);
+    return count_bound(s, v, !strcmp(name, "minProperties"), negated);
 }

@@ -136,10 +136,25 @@ static struct products *format_keyword(struct schema *s, const struct json *v, b
 bool schema_count(struct schema *s, const struct json *v, uint32_t *out)
 {
     double value = json_real(v, -1);
-    if (value < 0 || value != (double)(int64_t)value)
+    if (value < 0 || value >= 0x1p63 || value != (double)(int64_t)value)
         return schema_refuse(s, ST_INVALID, v, "a whole number that is not negative was expected");
     *out = value < (double)(REPEAT_NO_MAX - 1) ? (uint32_t)value : REPEAT_NO_MAX - 1;
     return true;
+}
+
+struct products *count_bound(struct schema *s, const struct json *v, bool low, bool negated)
+{
+    struct product *p = product_new(s);
+    uint32_t n;
+    if (!p || !schema_count(s, v, &n))
+        return NULL;
+    if (negated && low && n == 0)
+        return products_none(s);
+    if (low != negated)
+        p->min = low ? n : n + 1;
+    else
+        p->max = low ? n - 1 : n;
+    return products_one(s, p);
 }
 
 struct products *string_keyword(struct schema *s, const char *name, const struct json *v, bool negated)
@@ -153,18 +168,7 @@ struct products *string_keyword(struct schema *s, const char *name, const struct
         }
         return one_atom(s, pattern_dfa(s, json_str(v), v), negated);
     }
-    struct product *p = product_new(s);
-    uint32_t n;
-    if (!p || !schema_count(s, v, &n))
-        return NULL;
-    bool low = !strcmp(name, "minLength");
-    if (negated && low && n == 0)
-        return products_none(s);
-    if (low != negated)
-        p->min = low ? n : n + 1;
-    else
-        p->max = low ? n - 1 : n;
-    return products_one(s, p);
+    return count_bound(s, v, !strcmp(name, "minLength"), negated);
 }
 
 const struct dfa *product_dfa(struct schema *s, const struct product *p, enum kind kind)
