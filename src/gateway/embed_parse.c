@@ -38,11 +38,9 @@ bool read_embed_input(struct parse *p, const char *name, const struct json *v)
     size_t n = many ? json_count(v) : 1, i = 0;
     if (n < 1 || n > EMBED_INPUTS_MAX)
         return too_many(p, name, n);
-    struct ask_prompt *inputs = arena_alloc_zero(p->arena, n, sizeof *inputs);
+    struct ask_prompt *inputs = fields_prompts(p, n);
     if (!inputs)
-        return field_no_memory(p);
-    p->out->prompts = inputs;
-    p->out->n_prompt = (int)n;
+        return false;
     if (!many)
         return read_text_or_ids(p, name, v, inputs);
     JSON_EACH (item, v) {
@@ -62,11 +60,9 @@ static bool read_documents(struct parse *p, const char *name, const struct json 
         return field_wrong_type(p, name, "an array of strings");
     if (n < 1 || n > EMBED_INPUTS_MAX)
         return too_many(p, name, n);
-    struct ask_prompt *documents = arena_alloc_zero(p->arena, n, sizeof *documents);
+    struct ask_prompt *documents = fields_prompts(p, n);
     if (!documents)
-        return field_no_memory(p);
-    p->out->prompts = documents;
-    p->out->n_prompt = (int)n;
+        return false;
     JSON_EACH (item, v) {
         const struct json *text = json_is(item, JSON_OBJECT) ? json_get(item, "text") : item;
         char one[ASK_PARAM_MAX];

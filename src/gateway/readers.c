@@ -151,6 +151,18 @@ bool read_text_or_ids(struct parse *p, const char *name, const struct json *v, s
     return true;
 }
 
+struct ask_prompt *fields_prompts(struct parse *p, size_t n)
+{
+    struct ask_prompt *prompts = arena_alloc_zero(p->arena, n, sizeof *prompts);
+    if (!prompts) {
+        field_no_memory(p);
+        return NULL;
+    }
+    p->out->prompts = prompts;
+    p->out->n_prompt = (int)n;
+    return prompts;
+}
+
 bool read_prompt(struct parse *p, const char *name, const struct json *v)
 {
     bool many = json_is(v, JSON_ARRAY) && json_count(v) > 0 && !json_is(json_at(v, 0), JSON_INT) &&
@@ -158,11 +170,9 @@ bool read_prompt(struct parse *p, const char *name, const struct json *v)
     size_t n = many ? json_count(v) : 1, i = 0;
     if (n > ASK_SEQUENCES_MAX)
         return refuse(p->why, 400, "invalid_value", name, "%s: at most %d prompts", name, ASK_SEQUENCES_MAX);
-    struct ask_prompt *prompts = arena_alloc_zero(p->arena, n, sizeof *prompts);
+    struct ask_prompt *prompts = fields_prompts(p, n);
     if (!prompts)
-        return field_no_memory(p);
-    p->out->prompts = prompts;
-    p->out->n_prompt = (int)n;
+        return false;
     if (!many)
         return read_text_or_ids(p, name, v, prompts);
     JSON_EACH (item, v)
