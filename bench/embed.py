@@ -4,11 +4,11 @@
     python bench/embed.py build/release/bench_embed FOLDER FILE [--threads 2] [--seconds 3] [--rounds 3] [--batch 32]
 
 FOLDER is a Hugging Face encoder (tools/get-model minilm), FILE has one text a line. Needs onnxruntime, onnx, torch and
-transformers, once, to export FOLDER/model.onnx when it is not there (into --onnx). ONNX Runtime gets its texts sorted by
+transformers to export the model when --onnx names no file that is there. ONNX Runtime gets its texts sorted by
 length, in batches padded to their longest, mean pooling in numpy; its best batch size of those given counts. Both
 clocks exclude loading and tokenizing.
 """
-import argparse, os, statistics, subprocess, time
+import argparse, os, statistics, subprocess, tempfile, time
 import numpy as np
 
 
@@ -67,15 +67,17 @@ def main():
     p.add_argument("--seconds", type=float, default=2)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--batch", default="8,32")
-    p.add_argument("--onnx", default="/tmp/ingot-embed.onnx")
+    p.add_argument("--onnx", help="the exported model, made when it is not there (default: made for this run)")
     a = p.parse_args()
-    if not os.path.exists(a.onnx):
-        export(a.folder, a.onnx)
+    temporary = tempfile.TemporaryDirectory()
+    onnx = a.onnx or os.path.join(temporary.name, "model.onnx")
+    if not os.path.exists(onnx):
+        export(a.folder, onnx)
     from tokenizers import Tokenizer
     t = Tokenizer.from_file(os.path.join(a.folder, "tokenizer.json"))
     t.no_padding(), t.enable_truncation(256)
     ids = [e.ids for e in t.encode_batch(open(a.file).read().splitlines()[:4096])]
-    ort = Ort(a.onnx, a.threads, ids)
+    ort = Ort(onnx, a.threads, ids)
     ort.embed(32)
     for _ in range(a.rounds):
         print(subprocess.run([a.bench, a.folder, a.file, str(a.threads), str(a.seconds)], capture_output=True, text=True,
