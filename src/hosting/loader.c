@@ -1,0 +1,198 @@
+/* The loader: makes room, opens, closes; the lock is held but while the maker works. */
+#include "hosting/private.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+static int keep_alive(const struct hosting *h, const struct hosted *e)
+{
+    return e->how.keep_alive_s ? e->how.keep_alive_s : h->options.keep_alive_s ? h->options.keep_alive_s : -1;
+}
+
+uint64_t hosted_expires_ns(const struct hosting *h, const struct hosted *e)
+{
+    int seconds = keep_alive(h, e);
+    bool stays = e->foreign || e->how.pinned || e->n_lease || seconds < 0 || e->state != HOSTED_READY;
+    return stays ? 0 : e->used_ns + (uint64_t)seconds * 1000000000;
+}
+
+static bool may_go(const struct hosted *e)
+{
+    return e->state == HOSTED_READY && !e->n_lease && !e->foreign;
+}
+
+static void wake(struct hosting *h, struct hosted *e)
+{
+    struct hosting_wait *w = h->quiet ? NULL : e->waits;
+    e->waits = NULL;
+    h->calling = true;
+    pthread_cond_broadcast(&h->changed);
+    pthread_mutex_unlock(&h->lock);
+    while (w) {
+        struct hosting_wait *next = w->next; /* fn may end w's life */
+        w->fn(w->ctx);
+        w = next;
+    }
+    pthread_mutex_lock(&h->lock);
+    h->calling = false;
+    pthread_cond_broadcast(&h->changed);
+}
+
+void hosting_quiet(struct hosting *h)
+{
+    pthread_mutex_lock(&h->lock);
+    h->quiet = true;
+    while (h->calling)
+        pthread_cond_wait(&h->changed, &h->lock);
+    pthread_mutex_unlock(&h->lock);
+}
+
+static void close_model(struct hosting *h, struct hosted *e)
+{
+    e->state = HOSTED_CLOSING;
+    e->unload = false;
+    for (struct hosted_name *n = h->names; n; n = n->next)
+        if (n->lora_of == e)
+            hosted_close_lora(h, n);
+    pthread_mutex_unlock(&h->lock);
+    log_infof("hosting", "unloading %s", e->how.name);
+    h->options.maker->close(h->options.maker->ctx, &e->parts);
+    pthread_mutex_lock(&h->lock);
+    h->bytes_used -= e->bytes;
+    e->bytes = 0;
+    e->parts = (struct hosted_parts){0};
+    e->state = e->waits ? HOSTED_WANTED : HOSTED_ABSENT; /* somebody asked while it was closed */
+    pthread_cond_broadcast(&h->changed);
+}
+
+static struct hosted *least_recent(struct hosting *h)
+{
+    struct hosted *best = NULL;
+    for (struct hosted *e = h->all; e; e = e->next)
+        if (may_go(e) && !e->how.pinned && (!best || e->used_ns < best->used_ns))
+            best = e;
+    return best;
+}
+
+static double gb(uint64_t bytes)
+{
+    return (double)bytes * 1e-9;
+}
+
+static enum status make_room(struct hosting *h, const struct hosted *e, uint64_t need, struct error *err)
+{
+    uint64_t max = h->options.bytes_max, kept = 0;
+    for (struct hosted *o = h->all; max && o; o = o->next)
+        kept += o->foreign || o->how.pinned ? o->bytes : 0;
+    if (max && need > max - (kept < max ? kept : max))
+        return fail(err, ST_NOMEM,
+                    "%s needs %.2f GB of memory; of the budget of %.2f GB, models that stay have %.2f GB", e->how.name,
+                    gb(need), gb(max), gb(kept));
+    while (max && h->bytes_used + need > max) {
+        struct hosted *victim = least_recent(h);
+        if (!victim)
+            return fail(
+                err, ST_LIMIT,
+                "%s needs %.2f GB of memory; of the budget of %.2f GB, models that are in use have %.2f GB: try "
+                "again",
+                e->how.name, gb(need), gb(max), gb(h->bytes_used));
+        close_model(h, victim);
+    }
+    return ST_OK;
+}
+
+static enum status open_model(struct hosting *h, struct hosted *e, struct error *err)
+{
+    const struct hosting_maker *maker = h->options.maker;
+    uint64_t need = 0;
+    e->state = HOSTED_LOADING;
+    pthread_mutex_unlock(&h->lock);
+    enum status st = maker->measure(maker->ctx, &need, &e->how, err);
+    pthread_mutex_lock(&h->lock);
+    if (st == ST_OK)
+        st = make_room(h, e, need, err);
+    if (st != ST_OK)
+        return st;
+    e->bytes = need;
+    h->bytes_used += need;
+    pthread_mutex_unlock(&h->lock);
+    log_infof("hosting", "loading %s from %s", e->how.name, e->how.path);
+    st = maker->open(maker->ctx, &e->parts, &e->how, err);
+    pthread_mutex_lock(&h->lock);
+    h->bytes_used -= e->bytes;
+    e->bytes = st == ST_OK ? e->parts.bytes : 0;
+    h->bytes_used += e->bytes;
+    return st;
+}
+
+static void load(struct hosting *h, struct hosted *e)
+{
+    struct error err;
+    if (open_model(h, e, &err) == ST_OK) {
+        hosted_open_loras(h, e, true);
+        e->state = HOSTED_READY;
+        e->loaded_once = true;
+    } else {
+        e->state = HOSTED_FAILED;
+        e->why = err;
+        e->failed_ns = clock_ns();
+        log_errorf("hosting", "%s cannot be loaded: %s", e->how.name, err.text);
+    }
+    e->used_ns = clock_ns();
+    wake(h, e);
+}
+
+/* One thing to do; false: nothing. *until_ns: when there will be, at the latest; 0 = never. */
+static bool work(struct hosting *h, uint64_t *until_ns)
+{
+    uint64_t now = clock_ns();
+    *until_ns = 0;
+    for (struct hosted *e = h->all; e; e = e->next) {
+        uint64_t expires = hosted_expires_ns(h, e);
+        bool idle = expires && expires <= now, orphan = !e->n_name && !e->n_lease;
+        if (may_go(e) && (idle || e->unload || orphan)) {
+            close_model(h, e);
+            return true;
+        }
+        if (orphan && !e->waits && (e->state == HOSTED_ABSENT || e->state == HOSTED_FAILED)) {
+            hosted_free(h, e);
+            return true;
+        }
+        if (expires && (!*until_ns || expires < *until_ns))
+            *until_ns = expires;
+    }
+    struct hosted *first = NULL; /* who waits longest */
+    for (struct hosted *e = h->all; e; e = e->next)
+        if (e->state == HOSTED_WANTED && (!first || e->used_ns < first->used_ns))
+            first = e;
+    if (first)
+        load(h, first);
+    return first != NULL;
+}
+
+void *hosting_loader(void *arg)
+{
+    struct hosting *h = arg;
+    uint64_t until_ns;
+    pthread_mutex_lock(&h->lock);
+    while (!h->stopping) {
+        if (work(h, &until_ns))
+            continue;
+        if (until_ns) {
+            uint64_t now = clock_ns(), wait = until_ns > now ? until_ns - now : 0, wall = clock_wall_ns() + wait;
+            struct timespec at = {(time_t)(wall / 1000000000), (long)(wall % 1000000000)};
+            pthread_cond_timedwait(&h->work, &h->lock, &at);
+        } else {
+            pthread_cond_wait(&h->work, &h->lock);
+        }
+    }
+    pthread_mutex_unlock(&h->lock);
+    return NULL;
+}
+
+void hosted_want(struct hosting *h, struct hosted *e)
+{
+    e->state = HOSTED_WANTED;
+    e->used_ns = clock_ns();
+    pthread_cond_signal(&h->work);
+}
