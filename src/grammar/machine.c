@@ -15,215 +15,14 @@
  * 1. Every frame can come to an end: a step that leads nowhere makes no frame (types without values and labels without
  *    types were removed when the grammar was compiled).
  * 2. A frame of a rule never stands at its start but when the start can be reached again by reading.
- * 3. Sets are only ever added at the end; machine_return drops the newest, and their hash slots with them.
+ * Sets are kept by machine_sets.c.
  */
 #include "grammar/private.h"
-
-#include "base/rng.h"
 
 #include <assert.h>
 
 enum { CLAIM_BITS = 10, CLAIM_MASK = (1 << CLAIM_BITS) - 1, SPACES_MAX = 64, TABS_MAX = 16 };
-enum {
-    SET_STEPS = 8,    /* a new set is worth so many steps: their number bounds the memory, too */
-    OUT_MAX = 1 << 19 /* frames of all levels of a walk together */
-};
-
-/* ---- life ---- */
-
-bool machine_init(struct machine *m, const struct grammar *g)
-{
-    *m = (struct machine){.g = g, .set_mask = 63, .steps_left = SET_STEPS};
-    m->set_slots = mem_alloc_zero(m->set_mask + 1, sizeof *m->set_slots);
-    if (!m->set_slots || !MEM_GROW(m->sets, m->set_capacity, 0) || !MEM_GROW(m->bits, m->bits_capacity, 0)) {
-        machine_free(m);
-        return false;
-    }
-    m->sets[m->n_set++] = (struct frame_set){0}; /* number 0 is no set */
-    m->bits[m->n_bits++] = (struct bit_set){0};  /* number 0: nothing is set */
-    struct frame done = {.kind = FRAME_DONE};
-    if (machine_set(m, &done, 1) != 1) {
-        machine_free(m);
-        return false;
-    }
-    return true;
-}
-
-void machine_free(struct machine *m)
-{
-    mem_free(m->pool);
-    mem_free(m->sets);
-    mem_free(m->set_slots);
-    mem_free(m->words);
-    mem_free(m->bits);
-    mem_free(m->out.at);
-    *m = (struct machine){0};
-}
-
-struct frame machine_start(struct machine *m)
-{
-    return (struct frame){.kind = FRAME_RULE, .a = m->g->root, .b = DFA_START, .parent = 1};
-}
-
-static void *failed(struct machine *m, enum status st)
-{
-    if (m->status == ST_OK)
-        m->status = st;
-    return NULL;
-}
-
-static bool spend(struct machine *m, uint64_t steps)
-{
-    if (m->status == ST_OK && m->steps_left >= steps) {
-        m->steps_left -= steps;
-        return true;
-    }
-    failed(m, ST_LIMIT);
-    return false;
-}
-
-/* ---- sets ---- */
-
-static uint64_t mix(uint64_t h, uint64_t v)
-{
-    h = (h ^ (v + 0x9E3779B97F4A7C15u)) * 0xBF58476D1CE4E5B9u; /* no small number becomes 0 */
-    h = (h ^ h >> 31) * 0x94D049BB133111EBu;
-    return h ^ h >> 29;
-}
-
-/* By content, not by numbers: the same place has the same hash in every sequence. */
-static uint64_t hash_frame(const struct machine *m, const struct frame *f)
-{
-    uint32_t place = (uint32_t)f->kind << 24 | (uint32_t)f->phase << 16 | (uint32_t)f->lex << 8 | f->space;
-    uint64_t h = mix(3, (uint64_t)place << 32 | f->a);
-    uint32_t c = f->c, d = f->d;
-    if (f->kind == FRAME_TEXT && !m->g->langs[f->a].shortest && !m->g->langs[f->a].longest) {
-        uint32_t far = (uint32_t)m->g->vocab->chars_max + 1; /* beyond any token: it makes no difference how far */
-        c = c < far ? c : far;
-        d = d < far ? d : far;
-    }
-    h = mix(h, (uint64_t)f->b << 32 | d);
-    h = mix(h, f->kind == FRAME_OBJECT ? m->bits[f->c].hash : c);
-    h = mix(h, (uint64_t)f->e << 32 | f->f);
-    return mix(h, m->sets[f->parent].hash);
-}
-
-uint64_t machine_hash(const struct machine *m, const struct frame *f, size_t n)
-{
-    uint64_t h = n;
-    for (size_t i = 0; i < n; i++)
-        h += mix(hash_frame(m, &f[i]), 1); /* in any order */
-    return mix(h, 2);
-}
-
-static bool grow_slots(struct machine *m)
-{
-    size_t mask = m->set_mask * 2 + 1;
-    uint32_t *slots = mem_alloc_zero(mask + 1, sizeof *slots);
-    if (!slots)
-        return false;
-    for (uint32_t i = 1; i < m->n_set; i++) { /* in order, so that the newest can be taken out again */
-        size_t h = m->sets[i].hash & mask;
-        while (slots[h])
-            h = (h + 1) & mask;
-        slots[h] = i;
-    }
-    mem_free(m->set_slots);
-    m->set_slots = slots;
-    m->set_mask = mask;
-    return true;
-}
-
-static bool reserve_frames(struct frame **at, size_t *capacity, size_t n)
-{
-    while (*capacity < n)
-        if (!mem_grow((void **)at, capacity, *capacity, sizeof **at))
-            return false;
-    return true;
-}
-
-/* Parents know it since they were made: their parents may be many, in more ways than could be tried. */
-static bool may_end(const struct machine *m, const struct frame *f)
-{
-    return f->kind == FRAME_DONE ||
-           (f->kind == FRAME_RULE && m->g->dfas[f->a]->accept[f->b] && m->sets[f->parent].ends);
-}
-
-uint32_t machine_set(struct machine *m, const struct frame *f, size_t n)
-{
-    uint64_t hash = machine_hash(m, f, n);
-    if (m->n_set * 2 > m->set_mask && !grow_slots(m)) {
-        failed(m, ST_NOMEM);
-        return 0;
-    }
-    size_t h = hash & m->set_mask;
-    for (; m->set_slots[h]; h = (h + 1) & m->set_mask) {
-        const struct frame_set *s = &m->sets[m->set_slots[h]];
-        if (s->hash == hash && s->n == n && memcmp(m->pool + s->first, f, n * sizeof *f) == 0)
-            return m->set_slots[h];
-    }
-    if (!spend(m, SET_STEPS))
-        return 0;
-    if (!reserve_frames(&m->pool, &m->pool_capacity, m->n_pool + n) || m->n_set >= UINT32_MAX - 1 ||
-        !MEM_GROW(m->sets, m->set_capacity, m->n_set)) {
-        failed(m, ST_NOMEM);
-        return 0;
-    }
-    memcpy(m->pool + m->n_pool, f, n * sizeof *f);
-    m->sets[m->n_set] = (struct frame_set){(uint32_t)m->n_pool, (uint32_t)n, hash, machine_may_end(m, f, n)};
-    m->n_pool += n;
-    m->set_slots[h] = (uint32_t)m->n_set;
-    return (uint32_t)m->n_set++;
-}
-
-struct machine_mark machine_mark(const struct machine *m)
-{
-    return (struct machine_mark){m->n_pool, m->n_set, m->n_words, m->n_bits};
-}
-
-void machine_return(struct machine *m, const struct machine_mark *mark)
-{
-    while (m->n_set > mark->n_set) { /* the newest is the last of its chain */
-        uint32_t newest = (uint32_t)--m->n_set;
-        size_t h = m->sets[newest].hash & m->set_mask;
-        while (m->set_slots[h] != newest)
-            h = (h + 1) & m->set_mask;
-        m->set_slots[h] = 0;
-    }
-    m->n_pool = mark->n_pool;
-    m->n_words = mark->n_words;
-    m->n_bits = mark->n_bits;
-}
-
-/* The names seen, with `name` (and, in order, all before it). UINT32_MAX: out of memory. Few exist at a time. */
-static uint32_t add_name(struct machine *m, const struct object *o, uint32_t seen, uint32_t name)
-{
-    uint64_t words[NAMES_MAX / 64], hash = 7;
-    const struct bit_set *old = &m->bits[seen];
-    for (uint32_t w = 0; w < o->n_word; w++)
-        words[w] = old->n_word ? m->words[old->first + w] : 0;
-    for (uint32_t i = o->ordered ? 0 : name; i <= name; i++)
-        bit_set(words, i);
-    for (uint32_t w = 0; w < o->n_word; w++)
-        hash = mix(hash, words[w]);
-    for (size_t i = m->n_bits; i-- > 1;)
-        if (m->bits[i].hash == hash && m->bits[i].n_word == o->n_word &&
-            memcmp(m->words + m->bits[i].first, words, o->n_word * sizeof *words) == 0)
-            return (uint32_t)i;
-    while (m->words_capacity < m->n_words + o->n_word)
-        if (!mem_grow((void **)&m->words, &m->words_capacity, m->words_capacity, sizeof *m->words)) {
-            failed(m, ST_NOMEM);
-            return UINT32_MAX;
-        }
-    if (!MEM_GROW(m->bits, m->bits_capacity, m->n_bits)) {
-        failed(m, ST_NOMEM);
-        return UINT32_MAX;
-    }
-    memcpy(m->words + m->n_words, words, o->n_word * sizeof *words);
-    m->bits[m->n_bits] = (struct bit_set){(uint32_t)m->n_words, o->n_word, hash};
-    m->n_words += o->n_word;
-    return (uint32_t)m->n_bits++;
-}
+enum { OUT_MAX = 1 << 19 }; /* frames of all levels of a walk together */
 
 /* ---- the list being made ---- */
 
@@ -232,11 +31,11 @@ static void emit(struct machine *m, struct frame f)
     if (m->status != ST_OK)
         return;
     if (m->out.n == m->out.capacity && !MEM_GROW(m->out.at, m->out.capacity, m->out.n)) {
-        failed(m, ST_NOMEM);
+        machine_failed(m, ST_NOMEM);
         return;
     }
     if (m->out.n == OUT_MAX) {
-        failed(m, ST_LIMIT);
+        machine_failed(m, ST_LIMIT);
         return;
     }
     m->out.at[m->out.n++] = f;
@@ -259,8 +58,8 @@ static void merge_parents(struct machine *m, struct frame *at, size_t n)
     size_t capacity = 0, count = 0, kept = 0;
     for (size_t i = 0; i < n; i++) {
         const struct frame_set *s = &m->sets[at[i].parent];
-        if (!reserve_frames(&all, &capacity, count + s->n)) {
-            failed(m, ST_NOMEM);
+        if (!frames_reserve(&all, &capacity, count + s->n)) {
+            machine_failed(m, ST_NOMEM);
             mem_free(all);
             return;
         }
@@ -273,7 +72,7 @@ static void merge_parents(struct machine *m, struct frame *at, size_t n)
         if (kept == 0 || compare_frames(&all[kept - 1], &all[i]) != 0)
             all[kept++] = all[i];
     if (kept > FRAMES_MAX)
-        failed(m, ST_LIMIT);
+        machine_failed(m, ST_LIMIT);
     else
         at[0].parent = machine_set(m, all, kept);
     mem_free(all);
@@ -286,7 +85,7 @@ void machine_tidy(struct machine *m, size_t from)
     if (n < 2 || m->status != ST_OK)
         return;
     if (n > FRAMES_MAX) {
-        failed(m, ST_LIMIT);
+        machine_failed(m, ST_LIMIT);
         return;
     }
     qsort(f, n, sizeof *f, compare_frames);
@@ -423,7 +222,7 @@ static void step_start(struct machine *m, uint32_t rule, uint32_t parent, uint8_
     }
     if (d->call_at) {
         if (++m->depth > STEP_DEPTH_MAX)
-            failed(m, ST_LIMIT);
+            machine_failed(m, ST_LIMIT);
         else
             step_calls(m, &f, byte);
         m->depth--;
@@ -436,7 +235,7 @@ static void step_calls(struct machine *m, const struct frame *f, uint8_t byte)
     for (uint32_t i = d->call_at[f->b]; i < d->call_at[f->b + 1] && m->status == ST_OK; i++) {
         uint32_t callee = d->calls[i].callee, parent = f->parent;
         const uint64_t *first = callee & CALL_TYPE ? m->g->types[callee & ~CALL_TYPE].first : m->g->rule_first[callee];
-        if (!bit_has(first, byte) || !spend(m, 1))
+        if (!bit_has(first, byte) || !machine_spend(m, 1))
             continue;
         if (!d->final[d->calls[i].to]) { /* else nothing of this rule is left: its parents go on */
             struct frame rest = *f;
@@ -642,9 +441,9 @@ static void close_key(struct machine *m, struct frame f, const struct key_room *
     if (!l || !l->possible || (l->name == UINT32_MAX ? !room->other : !bit_has(room->allowed, l->name)))
         return;
     if (l->name != UINT32_MAX)
-        f.c = add_name(m, o, f.c, l->name);
+        f.c = machine_add_name(m, o, f.c, l->name);
     else if (o->ordered && o->n_name)
-        f.c = add_name(m, o, f.c, o->n_name - 1);
+        f.c = machine_add_name(m, o, f.c, o->n_name - 1);
     if (m->status != ST_OK)
         return;
     if (o->counts && (o->max != REPEAT_NO_MAX || f.b < o->min))
@@ -726,8 +525,8 @@ void machine_step(struct machine *m, struct frame f, uint8_t byte)
     if (m->status != ST_OK)
         return;
     if (m->depth >= STEP_DEPTH_MAX)
-        failed(m, ST_LIMIT);
-    if (!spend(m, 1))
+        machine_failed(m, ST_LIMIT);
+    if (!machine_spend(m, 1))
         return;
     m->depth++;
     switch ((enum frame_kind)f.kind) {
@@ -747,6 +546,13 @@ void machine_step(struct machine *m, struct frame f, uint8_t byte)
         break;
     }
     m->depth--;
+}
+
+/* Parents know it since they were made: their parents may be many, in more ways than could be tried. */
+static bool may_end(const struct machine *m, const struct frame *f)
+{
+    return f->kind == FRAME_DONE ||
+           (f->kind == FRAME_RULE && m->g->dfas[f->a]->accept[f->b] && m->sets[f->parent].ends);
 }
 
 bool machine_may_end(const struct machine *m, const struct frame *f, size_t n)

@@ -335,6 +335,11 @@ uint64_t machine_hash(const struct machine *m, const struct frame *f, size_t n);
 struct machine_mark machine_mark(const struct machine *m);
 void machine_return(struct machine *m, const struct machine_mark *mark); /* drops sets made since */
 uint32_t machine_set(struct machine *m, const struct frame *f, size_t n);
+/* The names seen, with `name` (and, in order, all before it). UINT32_MAX: out of memory. */
+uint32_t machine_add_name(struct machine *m, const struct object *o, uint32_t seen, uint32_t name);
+bool frames_reserve(struct frame **at, size_t *capacity, size_t n); /* false: out of memory */
+bool machine_spend(struct machine *m, uint64_t steps);              /* false: none are left, and the call fails */
+void *machine_failed(struct machine *m, enum status st);            /* the first counts; NULL */
 /* For objects and strings of keys: what is still allowed. */
 struct key_room {
     const struct object *o;

@@ -116,15 +116,17 @@ struct products *type_products(struct schema *s, uint32_t type, enum kind kind);
 uint32_t type_of(struct schema *s, const struct json *v, bool negated); /* UINT32_MAX: failed */
 uint32_t type_of_literal(struct schema *s, const struct json *v, bool negated);
 uint32_t type_and(struct schema *s, uint32_t a, uint32_t b);
-uint32_t item_type_at(const struct product *p, size_t index);
 bool type_surely_empty(struct schema *s, uint32_t type, int depth);
-/* Lists. All return NULL once something failed. */
+/* schema_products.c. All return NULL once something failed. */
 struct products *products_none(struct schema *s);
 struct products *products_all(struct schema *s);
 struct products *products_one(struct schema *s, struct product *p);
 struct products *products_or(struct schema *s, struct products *a, struct products *b);
 struct products *products_and(struct schema *s, struct products *a, struct products *b, enum kind kind);
 struct product *product_new(struct schema *s);
+struct product *product_and(struct schema *s, const struct product *a, const struct product *b, enum kind kind);
+bool product_plainly_empty(const struct product *p, enum kind kind);
+uint32_t item_type_at(const struct product *p, size_t index);
 /* The regular language of a number's or string's product, lengths aside. */
 const struct dfa *product_dfa(struct schema *s, const struct product *p, enum kind kind);
 
@@ -156,5 +158,15 @@ uint32_t key_type(struct schema *s, const struct product *p, struct str name); /
 
 /* schema_make.c: products to what the machine runs */
 bool schema_make(struct schema *s);
+enum { TAG_ANY = 1, TAG_FIRST = 2 }; /* of keys: any other; the matchers from here on */
+/* From the state on, every string is accepted, always as `accept`. `one`: the last such state, or 0. */
+bool *dfa_find_any(struct schema *s, const struct dfa *d, uint32_t accept, uint32_t *one);
+static inline bool claim_made(unsigned made, size_t k)
+{
+    return made >> k & 1;
+}
+
+/* schema_finish.c */
+bool schema_finish(struct schema *s);
 
 #endif

@@ -33,5 +33,8 @@ const char *split_name_pre(split_fn *const *chain, bool ignore_merges);
 
 /* Pieces for pre-tokenizers of tokenizer.json other than Split. */
 split_fn split_gpt2, split_digit, split_digits, split_punctuation, split_bert, split_nonspace, split_words;
+/* split_runs.c: of the chains */
+split_fn split_newline, split_falcon_punctuation, split_default_punctuation, split_cjk, split_three_digits,
+    split_deepseek_letters, split_deepseek_marks;
 
 #endif

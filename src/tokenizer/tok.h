@@ -275,6 +275,11 @@ MUST_USE enum status pieces_finish(struct tokenizer *tok, struct error *err);
 
 /* ---- loaders: fill a zeroed tokenizer ---- */
 MUST_USE enum status load_hf(struct tokenizer *tok, struct str json, struct error *err);
+/* {"token": id, ...}, as both layouts have it */
+MUST_USE enum status load_vocab_object(struct tokenizer *tok, const struct json *vocab, struct error *err);
+/* Of added_tokens (tokenizer.json) or added_tokens_decoder; where: the file, for errors. */
+MUST_USE enum status load_added_token(struct tokenizer *tok, const struct json *v, int64_t id, const char *file,
+                                      struct error *err);
 MUST_USE enum status load_vocab_merges(struct tokenizer *tok, struct str vocab, struct str merges, struct str config,
                                        struct error *err);
 MUST_USE enum status load_tiktoken(struct tokenizer *tok, struct str file, struct str name, struct error *err);
