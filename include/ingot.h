@@ -4,6 +4,8 @@
  *   2. Sessions    a loaded model, tokens, chats that remember: ingot_session_say(session, "Hi", ...)
  *   3. Streams     many requests at once, told by callbacks, batched together: ingot_stream_start(...)
  *
+ * Models that embed or score texts: ingot_embed. Adapters over one model, chosen by each stream: ingot_adapter_load.
+ *
  * Same request, same bits: whatever else runs, on any number of threads and any supported processor.
  *
  * Memory     opaque handles are made by open or start and freed by close; text the library allocates is freed by
@@ -114,7 +116,13 @@ typedef struct ingot_model_options {
     const char *cache;   /* folder for packed panels, so that large models start sooner; NULL: none */
     void (*progress)(void *ctx, const char *phase, double done); /* on the caller's thread; may be NULL */
     void *ctx;
+    const char *pooling; /* "mean", "cls" or "last": the model embeds, whatever it was made for; NULL: as it says */
 } ingot_model_options;
+enum {
+    INGOT_TASK_GENERATE,
+    INGOT_TASK_EMBED,
+    INGOT_TASK_SCORE
+}; /* what a model is for; score: texts against a query */
 typedef struct ingot_model_info {
     size_t size;
     const char *name;   /* the folder's or file's, lent by the model, like the next */
@@ -124,6 +132,8 @@ typedef struct ingot_model_info {
     int32_t bos, eos; /* ids; -1: none */
     int32_t has_tokenizer, has_template;
     int64_t n_param;
+    int32_t task;  /* INGOT_TASK_...; sessions and streams are for models that generate */
+    int32_t n_out; /* numbers ingot_embed gives for a text: of its vector, or scores; 0: none, it generates */
 } ingot_model_info;
 
 /* path: a Hugging Face folder, or a safetensors, GGUF, llama2.c or PyTorch file. options: NULL means all defaults. The
@@ -137,6 +147,17 @@ INGOT_API int ingot_model_describe(const ingot_model *model, ingot_model_info *i
 /* 64 hexadecimal digits over everything that decides the bits of an answer. Reads the model's files the first time.
  * Threads: any. */
 INGOT_API int ingot_model_fingerprint(const ingot_model *model, char text[65], ingot_error *error);
+
+/* ---- adapters ---- low-rank additions (LoRA) to a model that generates, as PEFT writes them: many over one model, in
+ * one batch, each stream with its own or none. Threads: any, for all of these.
+ *
+ * folder: with adapter_config.json and adapter_model.safetensors; read once, then not needed. name: yours, up to 255
+ * bytes; INGOT_INVALID when one of this name is loaded. */
+INGOT_API int ingot_adapter_load(ingot_model *model, const char *name, const char *folder, ingot_error *error);
+/* Streams that have begun keep it until they end; its memory is freed with the last. INGOT_NOT_FOUND. */
+INGOT_API int ingot_adapter_unload(ingot_model *model, const char *name, ingot_error *error);
+/* As ingot_model_fingerprint, of the answers given with this adapter. */
+INGOT_API int ingot_adapter_fingerprint(const ingot_model *model, const char *name, char text[65], ingot_error *error);
 
 /* ---- tokens ---- Threads: any, for all of these. */
 enum {
@@ -186,6 +207,9 @@ INGOT_API int ingot_session_say(ingot_session *session, const char *text, const 
                                 ingot_on_token *on_token, void *ctx, ingot_result *result, ingot_error *error);
 INGOT_API const char *ingot_session_answer(const ingot_session *session); /* the last one, lent until the next call */
 INGOT_API void ingot_session_reset(ingot_session *session);               /* forgets all but the system message */
+/* The adapter of the turns from here on, by name; NULL: none. INGOT_NOT_FOUND changes nothing. The session keeps it
+ * until it is closed or given another, even when it is unloaded. */
+INGOT_API int ingot_session_adapter(ingot_session *session, const char *name, ingot_error *error);
 
 /* ---- grade 3: streams ---- */
 typedef struct ingot_stream ingot_stream;
@@ -204,6 +228,7 @@ typedef struct ingot_request {
     ingot_on_token *on_token;       /* may be NULL */
     void (*on_finish)(void *ctx, const ingot_result *result); /* once, as on_token; may be NULL */
     void *ctx;
+    const char *adapter; /* by name; NULL: none */
 } ingot_request;
 /* Nothing of the request is needed after it returned. Threads: any; streams of one model share its batches. */
 INGOT_API int ingot_stream_start(ingot_stream **out, ingot_model *model, const ingot_request *request,
@@ -214,6 +239,32 @@ INGOT_API int ingot_stream_wait(ingot_stream *stream, ingot_result *result, ingo
 /* Cancels what still runs and waits for its end. NULL is nothing. Threads: once a stream, after every other call with
  * it returned; not from a callback. */
 INGOT_API void ingot_stream_close(ingot_stream *stream);
+
+/* ---- texts as vectors, or as scores ---- */
+enum {
+    INGOT_EMBED_RAW =
+        1,              /* as the model gives them: vectors not divided by their length, scores not 0 to 1 but logits */
+    INGOT_EMBED_CUT = 2 /* a text that is too long loses its end; else it is INGOT_INVALID */
+};
+typedef struct ingot_embedding {
+    size_t size;
+    const char *const *texts;  /* [n_text]; or */
+    const int32_t *const *ids; /* [n_text] tokens, as they stand */
+    const size_t *n_ids;       /* [n_text] of them */
+    size_t n_text;             /* 1 to 65536 */
+    const char *query;         /* of a model that scores: what the texts are compared with; not with ids */
+    const char *prompt; /* the model's own words before a text, by their name ("query"); NULL: its default, or none */
+    int32_t dimensions; /* only the first so many numbers of a vector; 0: all */
+    int32_t flags;      /* INGOT_EMBED_... */
+    float *out;         /* [n_text, dimensions or n_out] */
+    size_t room;        /* numbers it has room for */
+    int32_t *n_token;   /* [n_text], filled: each text's tokens; may be NULL */
+    const volatile int *interrupt; /* not 0: INGOT_CANCELED, within one step; may be NULL */
+} ingot_embedding;
+/* Waits for all of them. out and n_token are the caller's and filled when this returns INGOT_OK; INGOT_LIMIT says how
+ * much room is needed. A text's numbers do not depend on the others'. Of the result (may be NULL) count finish,
+ * prompt_tokens (of all texts) and the times. Threads: any; calls of several threads share the model's batches. */
+INGOT_API int ingot_embed(ingot_model *model, const ingot_embedding *request, ingot_result *result, ingot_error *error);
 
 #ifdef __cplusplus
 }

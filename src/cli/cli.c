@@ -216,10 +216,7 @@ enum status cli_model_numbers(struct model_options *out, const struct cli_model 
     *out = (struct model_options){.n_ctx = (int)m->ctx, .exact = m->exact, .kv = m->exact ? KV_F32 : KV_F16};
     out->any_task = m->any_task;
     if (m->pooling) {
-        static const char *const poolings[] = {
-            [POOL_NONE] = "", [POOL_MEAN] = "mean", [POOL_FIRST] = "cls", [POOL_LAST] = "last"};
-        for (enum pooling p = POOL_MEAN; p <= POOL_LAST; p++)
-            out->pooling = strcmp(m->pooling, poolings[p]) == 0 ? p : out->pooling;
+        out->pooling = pooling_parse(str_of(m->pooling));
         if (!out->pooling)
             return fail(err, ST_INVALID, "--pooling %s: expected mean, cls or last", m->pooling);
     }

@@ -26,23 +26,10 @@ struct embed_job {
 
 static enum status encode(struct embed_job *j, int i, struct error *err)
 {
-    const struct tokenizer *tok = j->bundle->tokenizer;
-    struct buf text = {0};
-    size_t first = 0;
-    enum status st;
+    size_t first = 0, max = j->cut ? (size_t)j->n_ctx : SIZE_MAX;
     j->ids[i].count = 0;
-    if (j->query) {
-        size_t max = j->cut ? (size_t)j->n_ctx : SIZE_MAX;
-        st = tokenizer_encode_pair(tok, &j->ids[i], &first, str_of(j->query), j->given[i], max, err);
-    } else {
-        buf_append_str(&text, j->before);
-        buf_append_str(&text, j->given[i]);
-        st = text.failed ? fail_nomem(err, "a text")
-                         : tokenizer_encode(tok, &j->ids[i], buf_str(&text), TOKENIZE_ADD, err);
-        if (st == ST_OK && j->cut)
-            tokenizer_shorten(tok, &j->ids[i], (size_t)j->n_ctx);
-    }
-    buf_free(&text);
+    enum status st = j->query ? bundle_pair_ids(&j->ids[i], &first, j->bundle, str_of(j->query), j->given[i], max, err)
+                              : bundle_text_ids(&j->ids[i], j->bundle, j->before, j->given[i], max, err);
     if (st == ST_OK && j->ids[i].count > (size_t)j->n_ctx)
         st = fail(err, ST_INVALID, "it has %zu tokens, this model takes %d; --truncate cuts it", j->ids[i].count,
                   j->n_ctx);

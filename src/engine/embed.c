@@ -219,14 +219,15 @@ static void *embed_main(void *arg)
     struct embedder *e = arg;
     pthread_mutex_lock(&e->in.lock);
     for (;;) {
-        end_jobs(e);
+        end_jobs(e); /* also what was canceled before it began */
         e->n_running = 0;
-        if (!e->first)
-            thread_mark("engine", "waits for requests");
-        while (!e->first && !e->in.stopping)
-            pthread_cond_wait(&e->in.wake, &e->in.lock);
-        if (!e->first)
+        if (!e->first && e->in.stopping)
             break;
+        if (!e->first) {
+            thread_mark("engine", "waits for requests");
+            pthread_cond_wait(&e->in.wake, &e->in.lock);
+            continue;
+        }
         thread_mark("engine", "embeds texts");
         batch_take(e);
         e->stats.last_step_ns = clock_ns();

@@ -53,30 +53,23 @@ static bool take_ids(struct job *j, int i, const struct ask_prompt *p, struct id
 static bool encode_input(struct job *j, int i, struct str before, size_t most, struct ids *out)
 {
     const struct ask_prompt *p = &j->ask.prompts[i];
-    const struct tokenizer *tok = j->bundle->tokenizer;
     struct error err;
-    struct buf text = {0};
-    enum status st = ST_OK;
-    if (p->ids && !take_ids(j, i, p, out))
+    if (!p->ids)
+        return bundle_text_ids(out, j->bundle, before, p->text, j->ask.embed.truncate ? most : SIZE_MAX, &err) ==
+                   ST_OK ||
+               refuse_status(&j->why, &err, "input");
+    if (!take_ids(j, i, p, out))
         return false;
-    if (!p->ids && before.len) {
-        buf_append_str(&text, before);
-        buf_append_str(&text, p->text);
-        st = text.failed ? fail_nomem(&err, "a text") : tokenizer_encode(tok, out, buf_str(&text), TOKENIZE_ADD, &err);
-        buf_free(&text);
-    } else if (!p->ids) {
-        st = tokenizer_encode(tok, out, p->text, TOKENIZE_ADD, &err);
-    }
     if (j->ask.embed.truncate)
-        tokenizer_shorten(tok, out, most);
-    return st == ST_OK || refuse_status(&j->why, &err, "input");
+        tokenizer_shorten(j->bundle->tokenizer, out, most);
+    return true;
 }
 
 static bool encode_document(struct job *j, int i, size_t most, struct ids *out, size_t *first)
 {
     struct error err;
-    enum status st = tokenizer_encode_pair(j->bundle->tokenizer, out, first, j->ask.embed.query, j->ask.prompts[i].text,
-                                           j->ask.embed.truncate ? most : SIZE_MAX, &err);
+    enum status st = bundle_pair_ids(out, first, j->bundle, j->ask.embed.query, j->ask.prompts[i].text,
+                                     j->ask.embed.truncate ? most : SIZE_MAX, &err);
     return st == ST_OK ||
            refuse_status(&j->why, &err, st == ST_INVALID && j->ask.embed.truncate ? "query" : "documents");
 }

@@ -75,6 +75,10 @@ const struct model_config *model_config(const struct model *m);
  * the model has no such prompt. */
 struct str model_prompt(const struct model *m, struct str name);
 
+/* "mean", "cls", "last"; POOL_NONE: unknown. And the name of one. */
+enum pooling pooling_parse(struct str name);
+const char *pooling_name(enum pooling p);
+
 /* What it will take, before it is taken. */
 struct model_plan {
     uint64_t weight_bytes, kv_bytes_per_token, run_bytes; /* run: for max_rows rows */
@@ -179,6 +183,13 @@ MUST_USE enum status bundle_messages_ids(struct ids *out, const struct bundle *b
 /* Text: as it stands (raw, or when there is no template), or as one user message through the template. */
 MUST_USE enum status bundle_prompt_ids(struct ids *out, const struct bundle *b, struct str prompt, bool raw,
                                        struct error *err);
+
+/* Appended to *out, at most `max` ids (SIZE_MAX: all). A text to be embedded, behind the words of model_prompt: */
+MUST_USE enum status bundle_text_ids(struct ids *out, const struct bundle *b, struct str before, struct str text,
+                                     size_t max, struct error *err);
+/* and a query and a text to be scored; ids from *first on have token type 1, 0 = all have type 0. */
+MUST_USE enum status bundle_pair_ids(struct ids *out, size_t *first, const struct bundle *b, struct str query,
+                                     struct str text, size_t max, struct error *err);
 
 #include "model/fingerprint.h" /* what decides the bits of an answer */
 #include "model/lora.h"        /* adapters */

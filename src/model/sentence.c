@@ -123,6 +123,22 @@ enum status sentence_read(struct sentence *s, struct arena *arena, const char *f
     return ST_OK;
 }
 
+static const char *const pooling_names[] = {
+    [POOL_NONE] = "none", [POOL_MEAN] = "mean", [POOL_FIRST] = "cls", [POOL_LAST] = "last"};
+
+const char *pooling_name(enum pooling p)
+{
+    return pooling_names[p];
+}
+
+enum pooling pooling_parse(struct str name)
+{
+    for (enum pooling p = POOL_MEAN; p <= POOL_LAST; p++)
+        if (str_is(name, pooling_names[p]))
+            return p;
+    return POOL_NONE;
+}
+
 struct str model_prompt(const struct model *m, struct str name)
 {
     const struct sentence *s = &m->arch.sentence;

@@ -4,8 +4,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-#include <pthread.h>
-
 /* ---- once a process: what the rooms keep that never changes afterwards ---- */
 static struct {
     pthread_once_t once;
@@ -37,12 +35,16 @@ static enum status read_options(struct model_options *model, struct engine_optio
         return fail(err, ST_INVALID, "options: threads 0 to 1024, context and streams not below 0");
     if (o.kv < INGOT_KV_DEFAULT || o.kv > INGOT_KV_INT8)
         return fail(err, ST_INVALID, "options: kv %d, expected INGOT_KV_F32, INGOT_KV_F16 or INGOT_KV_INT8", o.kv);
+    if (o.pooling && !pooling_parse(str_of(o.pooling)))
+        return fail(err, ST_INVALID, "options: pooling \"%.40s\", expected mean, cls or last", o.pooling);
     *threads = o.threads ? o.threads : cpu_count();
     *model = (struct model_options){.n_ctx = o.context,
                                     .exact = o.exact != 0,
                                     .kv = o.kv      ? (enum kv_type)(o.kv - INGOT_KV_F32)
                                           : o.exact ? KV_F32
                                                     : KV_F16,
+                                    .any_task = true,
+                                    .pooling = o.pooling ? pooling_parse(str_of(o.pooling)) : POOL_NONE,
                                     .cache = o.cache,
                                     .progress = o.progress,
                                     .ctx = o.ctx};
@@ -78,6 +80,7 @@ int ingot_model_open(ingot_model **out, const char *path, const ingot_model_opti
     if (!m)
         return sdk_refuse(error, ST_NOMEM, "out of memory for a model");
     m->users = 1;
+    pthread_mutex_init(&m->lock, NULL);
     if (open_parts(m, path, options, &err) != ST_OK) {
         model_drop(m);
         return sdk_fail(error, &err);
@@ -96,6 +99,8 @@ void model_drop(struct ingot_model *m)
     if (__atomic_sub_fetch(&m->users, 1, __ATOMIC_ACQ_REL))
         return;
     engine_destroy(m->engine);
+    adapters_drop(m);
+    pthread_mutex_destroy(&m->lock);
     bundle_close(m->bundle);
     pool_destroy(m->pool);
     mem_free(m);
@@ -126,7 +131,9 @@ int ingot_model_describe(const ingot_model *model, ingot_model_info *info, ingot
                                   .eos = c->n_eos ? c->eos[0] : -1,
                                   .has_tokenizer = b->tokenizer != NULL,
                                   .has_template = b->template != NULL,
-                                  .n_param = c->n_param};
+                                  .n_param = c->n_param,
+                                  .task = (int32_t)c->task,
+                                  .n_out = c->task == TASK_GENERATE ? 0 : c->n_out};
     sized_write(info, &all, sizeof all);
     return INGOT_OK;
 }

@@ -6,6 +6,7 @@
 
 struct ingot_session {
     struct ingot_model *model;
+    struct lora *lora;
     struct buf messages; /* "[{...},{...}": open, so that the next one can be added */
     size_t system_len;   /* of the part that stays */
     struct buf answer;
@@ -49,6 +50,7 @@ void ingot_session_close(ingot_session *session)
         return;
     buf_free(&session->messages);
     buf_free(&session->answer);
+    lora_drop(session->lora);
     model_drop(session->model);
     mem_free(session);
 }
@@ -70,6 +72,17 @@ void ingot_session_reset(ingot_session *session)
 const char *ingot_session_answer(const ingot_session *session)
 {
     return buf_str(&session->answer).ptr;
+}
+
+int ingot_session_adapter(ingot_session *session, const char *name, ingot_error *error)
+{
+    struct lora *lora;
+    struct error err;
+    if (adapter_hold(&lora, session->model, name, &err) != ST_OK)
+        return sdk_fail(error, &err);
+    lora_drop(session->lora);
+    session->lora = lora;
+    return INGOT_OK;
 }
 
 static int keep_token(void *ctx, const ingot_token *t)
@@ -101,7 +114,7 @@ int ingot_session_say(ingot_session *session, const char *text, const ingot_samp
     r.sampling = sampling;
     r.on_token = keep_token;
     r.ctx = s;
-    int status = ingot_stream_start(&stream, s->model, &r, error);
+    int status = stream_start(&stream, s->model, &r, s->lora, error);
     if (status == INGOT_OK) {
         status = ingot_stream_wait(stream, result, error);
         ingot_stream_close(stream);

@@ -9,13 +9,12 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-#include <pthread.h>
-
 struct ingot_stream {
     struct ingot_model *model;
     struct request request;
     struct ids ids;
     struct arena arena; /* stops, biases */
+    struct lora *lora;
     ingot_on_token *on_token;
     void (*on_finish)(void *ctx, const ingot_result *result);
     void *ctx;
@@ -135,7 +134,7 @@ static enum status take_prompt(struct ingot_stream *s, const ingot_request *r, s
     return ST_OK;
 }
 
-static enum status submit(struct ingot_stream *s, const ingot_request *given, struct error *err)
+static enum status submit(struct ingot_stream *s, const ingot_request *given, struct lora *lora, struct error *err)
 {
     ingot_request r = {0};
     if (!given || !SIZED_READ(r, given))
@@ -149,6 +148,10 @@ static enum status submit(struct ingot_stream *s, const ingot_request *given, st
     s->ctx = r.ctx;
     s->request.prompt = s->ids.ids;
     s->request.n_prompt = s->ids.count > INT32_MAX ? INT32_MAX : (int)s->ids.count;
+    s->lora = lora_hold(lora);
+    if (!lora)
+        TRY(adapter_hold(&s->lora, s->model, r.adapter, err));
+    s->request.lora = s->lora;
     s->request.choice = r.choice;
     s->request.priority = r.priority;
     s->request.deadline_ns = r.timeout_ms ? clock_ns() + (uint64_t)r.timeout_ms * 1000000 : 0;
@@ -164,11 +167,18 @@ static void stream_free(struct ingot_stream *s)
     pthread_cond_destroy(&s->done);
     arena_free(&s->arena);
     ids_free(&s->ids);
+    lora_drop(s->lora);
     model_drop(s->model);
     mem_free(s);
 }
 
 int ingot_stream_start(ingot_stream **out, ingot_model *model, const ingot_request *request, ingot_error *error)
+{
+    return stream_start(out, model, request, NULL, error);
+}
+
+int stream_start(ingot_stream **out, struct ingot_model *model, const ingot_request *request, struct lora *lora,
+                 ingot_error *error)
 {
     struct error err;
     *out = NULL;
@@ -181,7 +191,7 @@ int ingot_stream_start(ingot_stream **out, ingot_model *model, const ingot_reque
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->done, NULL);
     *out = s; /* before it begins: a callback may cancel it */
-    if (submit(s, request, &err) != ST_OK) {
+    if (submit(s, request, lora, &err) != ST_OK) {
         *out = NULL;
         stream_free(s);
         return sdk_fail(error, &err);

@@ -7,13 +7,15 @@
 
 _Static_assert((int)INGOT_DEVICE == (int)ST_DEVICE && (int)INGOT_LIMIT == (int)ST_LIMIT, "statuses are the rooms'");
 _Static_assert((int)INGOT_FINISH_ERROR == (int)FINISH_ERROR, "ends are the engine's");
+_Static_assert((int)INGOT_TASK_SCORE == (int)TASK_SCORE, "tasks are the model's");
 _Static_assert((int)INGOT_SPECIAL == (int)TOKENIZE_SPECIAL && (int)INGOT_ADD == (int)TOKENIZE_ADD, "flags likewise");
 
 /* A field that came into bytes which pad a struct's end would not change its size. */
 #define ENDS_WITH(type, field) (offsetof(type, field) + sizeof(((type *)0)->field) == sizeof(type))
-_Static_assert(ENDS_WITH(ingot_sampling, n_stop) && ENDS_WITH(ingot_model_options, ctx) &&
-                   ENDS_WITH(ingot_model_info, n_param) && ENDS_WITH(ingot_token, text_len) &&
-                   ENDS_WITH(ingot_result, decode_s) && ENDS_WITH(ingot_request, ctx),
+_Static_assert(ENDS_WITH(ingot_sampling, n_stop) && ENDS_WITH(ingot_model_options, pooling) &&
+                   ENDS_WITH(ingot_model_info, n_out) && ENDS_WITH(ingot_token, text_len) &&
+                   ENDS_WITH(ingot_result, decode_s) && ENDS_WITH(ingot_request, adapter) &&
+                   ENDS_WITH(ingot_embedding, interrupt),
                "structs end with a field");
 
 const char *ingot_version(void)

@@ -1,6 +1,7 @@
 """The library as a user meets it: what it exports, the examples built against it (shared, static, installed) and run,
 and their answers the command line's."""
 import glob
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 HEADER = os.path.join(ROOT, "include", "ingot.h")
 SHARED, STATIC = os.path.join(BUILD, "libingot.so"), os.path.join(BUILD, "libingot.a")
 MODEL = os.path.join(ROOT, "models", "storyteller.gguf")
+ADAPTERS = os.path.join(ROOT, "tests", "golden", "lora")
 PROMPT = "Once upon a time"
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1"]
 
@@ -123,6 +125,24 @@ class Library(unittest.TestCase):
             self.skipTest("Python is not built with the sanitizer")
         out = run(sys.executable, os.path.join(ROOT, "examples", "generate.py"), SHARED, MODEL, PROMPT)
         self.assertEqual(out, self.expected("-n", "40", "--seed", "7"))
+
+    def test_embeddings_by_ctypes(self):
+        if SANITIZE:
+            self.skipTest("Python is not built with the sanitizer")
+        texts = [PROMPT, "In the evening", PROMPT]
+        out = run(sys.executable, os.path.join(ROOT, "examples", "embed.py"), SHARED, MODEL, *texts)
+        rows = [json.loads(line) for line in
+                run(INGOT, "embed", MODEL, "--pooling", "mean", "--cache", "off", *texts).splitlines()]
+        self.assertEqual([line.split("  ", 1)[1] for line in out.splitlines()], texts)
+        for line, row in zip(out.splitlines(), rows):
+            self.assertAlmostEqual(float(line.split()[0]), sum(a * b for a, b in zip(rows[0], row)), delta=2e-6)
+        self.assertLess(float(out.splitlines()[1].split()[0]), 0.9999)
+
+    def test_adapters_by_ctypes(self):
+        if SANITIZE:
+            self.skipTest("Python is not built with the sanitizer")
+        out = run(sys.executable, os.path.join(ROOT, "tests", "sdk", "adapters.py"), SHARED, ADAPTERS)
+        self.assertEqual(json.loads(out), {"tokens": 3, "other": 3})
 
     def test_installed(self):
         prefix = os.path.join(self.out, "usr")

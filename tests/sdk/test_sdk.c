@@ -1,27 +1,7 @@
 /* test_sdk - the library's functions as its header promises them: sizes, errors, room, threads, ends, lack of memory */
-#include "test.h"
+#include "sdk/sdk_test.h"
 
-#include "base/fault.h"
-
-#include <ingot.h>
-#include <pthread.h>
-
-static const char *const path = TEST_DIR "/../models/storyteller.gguf";
-static ingot_error error;
 static ingot_model *model;
-
-#define GOOD(call)                                                                                                     \
-    do {                                                                                                               \
-        if ((call) != INGOT_OK)                                                                                        \
-            fail_msg("%s: %s", #call, error.text);                                                                     \
-    } while (0)
-#define BAD(expected, says, call)                                                                                      \
-    do {                                                                                                               \
-        assert_int_equal(call, expected);                                                                              \
-        assert_int_equal(error.status, expected);                                                                      \
-        if (!strstr(error.text, says))                                                                                 \
-            fail_msg("%s: %s", #call, error.text);                                                                     \
-    } while (0)
 
 static int set_up(void **state)
 {
@@ -30,7 +10,7 @@ static int set_up(void **state)
     INGOT_INIT(o);
     o.threads = 2;
     o.streams = 8;
-    GOOD(ingot_model_open(&model, path, &o, &error));
+    GOOD(ingot_model_open(&model, storyteller, &o, &error));
     return 0;
 }
 
@@ -125,10 +105,10 @@ static void test_opening_says_what_is_wrong(void **state)
     BAD(INGOT_NOT_FOUND, "nothing.gguf", ingot_model_open(&m, "nothing.gguf", NULL, &error));
     assert_null(m);
     assert_int_equal(ingot_model_open(&m, "nothing.gguf", NULL, NULL), INGOT_NOT_FOUND);
-    BAD(INGOT_INVALID, "size is not set", ingot_model_open(&m, path, &o, &error));
+    BAD(INGOT_INVALID, "size is not set", ingot_model_open(&m, storyteller, &o, &error));
     INGOT_INIT(o);
     o.kv = 9;
-    BAD(INGOT_INVALID, "kv 9", ingot_model_open(&m, path, &o, &error));
+    BAD(INGOT_INVALID, "kv 9", ingot_model_open(&m, storyteller, &o, &error));
     struct {
         ingot_model_options o;
         int newer[4];
@@ -136,10 +116,10 @@ static void test_opening_says_what_is_wrong(void **state)
     INGOT_INIT(longer.o);
     longer.o.size = sizeof longer;
     longer.o.threads = 1;
-    GOOD(ingot_model_open(&m, path, &longer.o, &error)); /* of a newer header, but nothing new is set */
+    GOOD(ingot_model_open(&m, storyteller, &longer.o, &error)); /* of a newer header, but nothing new is set */
     ingot_model_close(m);
     longer.newer[1] = 1;
-    BAD(INGOT_INVALID, "newer library", ingot_model_open(&m, path, &longer.o, &error));
+    BAD(INGOT_INVALID, "newer library", ingot_model_open(&m, storyteller, &longer.o, &error));
 }
 
 static void test_tokens_and_room(void **state)
@@ -307,7 +287,7 @@ static void test_a_place_is_free_when_its_stream_has_ended(void **state)
     INGOT_INIT(o);
     o.threads = 1;
     o.streams_max = 1;
-    GOOD(ingot_model_open(&small, path, &o, &error));
+    GOOD(ingot_model_open(&small, storyteller, &o, &error));
     for (int i = 0; i < 300; i++) {
         struct text t = {0};
         ingot_sampling s = sampling_of(1, 1);
@@ -330,7 +310,7 @@ static void test_no_more_streams_than_were_asked_for(void **state)
         o.threads = 1;
         o.streams = streams;
         o.streams_max = 2;
-        GOOD(ingot_model_open(&small, path, &o, &error));
+        GOOD(ingot_model_open(&small, storyteller, &o, &error));
         struct text t[3] = {0};
         ingot_sampling s = sampling_of(4, 1);
         pthread_mutex_lock(&gate);
@@ -394,7 +374,7 @@ static void test_model_lives_until_its_last_user(void **state)
     ingot_model *m;
     ingot_session *session;
     ingot_sampling s = sampling_of(4, 3);
-    GOOD(ingot_model_open(&m, path, NULL, &error));
+    GOOD(ingot_model_open(&m, storyteller, NULL, &error));
     GOOD(ingot_session_open(&session, m, NULL, &error));
     ingot_model_close(m);
     GOOD(ingot_session_say(session, "Hi", &s, NULL, NULL, NULL, &error));
