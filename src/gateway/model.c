@@ -1,13 +1,14 @@
 /* model - which model a request is for: found by its name before anything else is read of it; one that is not loaded
  * yet is waited for off every thread of ours.
  *
- *   worker: model_find --PARKED--> the loader's thread: put_back --> worker: model_find ...
+ *   worker: model_find --PARKED--> the loader's thread: put_back, with the lease or why not --> worker: model_find
  */
 #include "gateway/private.h"
 
 static void put_back(void *ctx)
 {
     struct job *j = ctx;
+    j->parked = true;
     workers_put_back(j->g->workers, j);
 }
 
@@ -59,14 +60,17 @@ enum found model_find(struct job *j, struct arena *parsed)
     struct gateway *g = j->g;
     struct error err;
     struct str name;
-    if (!g->hosting || !(name = name_of(j, parsed)).ptr || !hosting_knows(g->hosting, name))
-        return FOUND; /* a name nobody has is refused by who reads the fields */
-    j->wait = (struct hosting_wait){.fn = put_back, .ctx = j};
-    enum status st = hosting_acquire(g->hosting, name, &j->lease, &j->wait, &err);
-    if (st == ST_CANCELED)
-        return PARKED; /* and perhaps another thread's already */
+    enum status st = j->wait.status;
+    if (!j->parked) {
+        if (!g->hosting || !(name = name_of(j, parsed)).ptr || !hosting_knows(g->hosting, name))
+            return FOUND; /* a name nobody has is refused by who reads the fields */
+        j->wait = (struct hosting_wait){.fn = put_back, .ctx = j};
+        st = hosting_acquire(g->hosting, name, &j->lease, &j->wait, &err);
+        if (st == ST_CANCELED)
+            return PARKED; /* and perhaps another thread's already */
+    }
     if (st != ST_OK)
-        return refuse_model(j, &err);
+        return refuse_model(j, j->parked ? &j->wait.why : &err);
     j->bundle = j->lease.bundle;
     j->engine = j->lease.engine;
     j->name = j->lease.name;

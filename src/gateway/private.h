@@ -125,6 +125,7 @@ struct job {
     const struct voice *voice;
     const char *name; /* as answers call it */
     struct hosting_wait wait;
+    bool parked; /* the wait was called back */
     struct loop_task task;
     struct job *prev, *next; /* of g->jobs */
     struct job *queue_next;  /* of the workers' queue */

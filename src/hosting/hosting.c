@@ -73,7 +73,9 @@ static enum status swap(struct hosting *h, struct hosted_name *n, const struct h
         n->hosted = e;
         old->n_name--;
         __atomic_store_n(&h->moved, h->moved || old->foreign, __ATOMIC_RELAXED);
-        hosted_open_loras(h, e, false); /* at once with the name: no request falls between */
+        pthread_cond_signal(&h->work);
+        while (hosted_next_lora(h, e) && !h->stopping) /* who asks for one meanwhile waits, too */
+            pthread_cond_wait(&h->changed, &h->lock);
     } else {
         e->n_name--;
     }
@@ -150,8 +152,9 @@ void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_
     for (struct hosted_name *n = h->names; n; n = n->next) {
         struct hosted_name *lora;
         const struct hosted *e = hosted_resolve(h, str_of(n->text), &lora);
-        bool ready = e && e->state == HOSTED_READY && (!n->is_lora || n->lora_of == e);
-        bool failed = e && (e->state == HOSTED_FAILED || (n->is_lora && e->state == HOSTED_READY && !ready));
+        bool ready = e && e->state == HOSTED_READY && (!lora || lora->lora_of == e);
+        bool opens = e && e->state == HOSTED_READY && !ready && lora->tried != e;
+        bool failed = e && (e->state == HOSTED_FAILED || (e->state == HOSTED_READY && !ready && !opens));
         struct hosting_row row = {.name = n->text,
                                   .path = n->is_lora ? n->path
                                           : e        ? e->how.path
@@ -159,9 +162,10 @@ void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_
                                   .parent = *n->parent ? n->parent : NULL,
                                   .is_lora = n->is_lora,
                                   .pinned = e && e->how.pinned,
-                                  .state = failed ? HOSTED_FAILED
-                                           : e    ? e->state
-                                                  : HOSTED_ABSENT,
+                                  .state = failed  ? HOSTED_FAILED
+                                           : opens ? HOSTED_LOADING
+                                           : e     ? e->state
+                                                   : HOSTED_ABSENT,
                                   .bundle = ready ? e->parts.bundle : NULL,
                                   .engine = ready ? e->parts.engine : NULL,
                                   .lora = ready && lora ? lora->lora : NULL,
@@ -171,7 +175,7 @@ void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_
                                   .expires_ns = e ? hosted_expires_ns(h, e) : 0,
                                   .failure = !failed                     ? NULL
                                              : e->state == HOSTED_FAILED ? e->why.text
-                                                                         : n->why.text};
+                                                                         : lora->why.text};
         fn(ctx, &row);
     }
     pthread_mutex_unlock(&h->lock);

@@ -10,7 +10,8 @@
  *
  * A lease holds its model: nothing that is in use is unloaded. When the budget is short, the ready models that nobody
  * uses go, the least recently used first; pinned ones stay. A new model under a name that is in use is loaded beside
- * the old one; then the name is the new one's, and the old one goes with its last lease. A model that cannot be loaded
+ * the old one; then the name is the new one's, and the old one goes with its last lease. A model that was loaded for
+ * somebody is leased to him before anything else can happen to it. A model that cannot be loaded
  * harms no other.
  *
  * Threads  any, for every function; waits are called back on the loader's thread, without locks held
@@ -37,8 +38,8 @@ struct hosted_parts { /* a loaded model, and how many bytes it takes */
     struct pool *pool;
     uint64_t bytes;
 };
-/* How models come to be: hosting_real, or a test's stand-in. Called on the loader's thread, one at a time; lora_open on
- * any. */
+/* How models come to be: hosting_real, or a test's stand-in. Called on the loader's thread, one at a time, without
+ * locks; hold_lora, close_lora and lora_digest on any. */
 struct hosting_maker {
     void *ctx;
     enum status (*measure)(void *ctx, uint64_t *bytes, const struct hosting_model *m, struct error *err);
@@ -81,16 +82,23 @@ struct hosting_lease {
     char adapter[SHA256_TEXT];  /* its digest, for fingerprints; empty */
     char name[HOSTED_NAME_MAX]; /* what it was asked for by */
 };
-struct hosting_wait { /* the caller's, until fn was called or hosting_forget said true */
+struct hosting_wait { /* the caller's, like *out, until fn was called or hosting_forget said true */
     void (*fn)(void *ctx);
     void *ctx;
+    enum status status; /* when fn is called: ST_OK: *out is the lease */
+    struct error why;   /* else */
+    /* the hosting's */
     struct hosting_wait *next;
+    struct hosting_lease *out;
+    bool by_name, done;
+    char name[HOSTED_NAME_MAX];
 };
-/* Never waits for a model. ST_OK: leased. ST_CANCELED: it is not loaded yet; wait->fn will be called when it is, or
- * cannot be: acquire again then (wait NULL: nobody is told). name ptr NULL: the default model. */
+/* Never waits for a model. ST_OK: leased. ST_CANCELED: it is not loaded yet; wait->fn will be called with the lease, or
+ * with why there is none (wait NULL: nobody is told). name ptr NULL: the default model. */
 enum status hosting_acquire(struct hosting *h, struct str name, struct hosting_lease *out, struct hosting_wait *wait,
                             struct error *err);
-bool hosting_forget(struct hosting *h, struct hosting_wait *wait);    /* false: it was, or is just being, called */
+/* false: it was, or is just being, called, and may have a lease. */
+bool hosting_forget(struct hosting *h, struct hosting_wait *wait);
 void hosting_release(struct hosting *h, struct hosting_lease *lease); /* an empty one is nothing */
 /* The same, waited for. */
 MUST_USE enum status hosting_acquire_wait(struct hosting *h, struct str name, struct hosting_lease *out,
@@ -110,9 +118,9 @@ void hosting_quiet(struct hosting *h);
 MUST_USE enum status hosting_unload(struct hosting *h, const char *name, struct error *err);
 /* An adapter of `base` under a name of its own. ST_INVALID when the name is taken. */
 MUST_USE enum status hosting_lora_add(struct hosting *h, const char *name, const char *base, const char *path,
-                                      struct error *err); /* opened with its base */
+                                      struct error *err); /* opened with its base; now, when that is loaded */
 MUST_USE enum status hosting_lora_load(struct hosting *h, const char *name, const char *base, const char *path,
-                                       struct error *err); /* opened now; waits for its base */
+                                       struct error *err); /* loads its base first */
 MUST_USE enum status hosting_lora_unload(struct hosting *h, const char *name, struct error *err);
 
 /* ---- looking ---- */

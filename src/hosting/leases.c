@@ -1,4 +1,6 @@
-/* Leases: whoever holds one keeps its model; whoever must wait for it is called back. */
+/* Leases: whoever holds one keeps its model. Who must wait for a model gets the lease from the loader, before anything
+ * else could be done with the model: nothing that was loaded for somebody goes before it was used.
+ */
 #include "hosting/private.h"
 
 #include "base/clock.h"
@@ -12,8 +14,7 @@ static enum status lease(struct hosting *h, struct hosted *e, struct hosted_name
 {
     const struct hosting_maker *maker = h->options.maker;
     if (lora && lora->lora_of != e)
-        return fail(err, lora->why.status ? lora->why.status : ST_NOT_FOUND, "%s",
-                    lora->why.status ? lora->why.text : "the adapter is being changed: try again");
+        return fail(err, lora->why.status, "%s", lora->why.text);
     *out = (struct hosting_lease){.hosted = e, .bundle = e->parts.bundle, .engine = e->parts.engine};
     if (lora) {
         out->lora = lora->lora;
@@ -27,24 +28,61 @@ static enum status lease(struct hosting *h, struct hosted *e, struct hosted_name
     return ST_OK;
 }
 
-static enum status acquire_locked(struct hosting *h, struct str name, struct hosting_lease *out,
-                                  struct hosting_wait *wait, struct error *err)
+/* At the end of e's: first come, first served. The name is copied: it is asked for again. */
+static void park(struct hosting *h, struct hosted *e, struct str name, struct hosting_lease *out,
+                 struct hosting_wait *wait)
+{
+    struct hosting_wait **at = &e->waits;
+    if (!wait || (h->quiet && wait->fn))
+        return;
+    while (*at)
+        at = &(*at)->next;
+    *at = wait;
+    wait->next = NULL;
+    wait->out = out;
+    wait->done = false;
+    wait->by_name = name.ptr != NULL;
+    if (name.ptr != wait->name)
+        snprintf(wait->name, sizeof wait->name, "%.*s", (int)name.len, name.ptr ? name.ptr : "");
+    pthread_cond_signal(&h->work);
+}
+
+static enum status acquire(struct hosting *h, struct str name, struct hosting_lease *out, struct hosting_wait *wait,
+                           struct error *err)
 {
     struct hosted_name *lora;
     struct hosted *e = hosted_resolve(h, name, &lora);
     if (!e)
         return fail(err, ST_NOT_FOUND, "there is no model %.*s", STR_ARG(name.ptr ? name : STR("at all")));
-    if (e->state == HOSTED_READY)
+    if (e->state == HOSTED_READY && (!lora || lora->tried == e))
         return lease(h, e, lora, name, out, err);
     if (e->state == HOSTED_FAILED && clock_ns() < e->failed_ns + (uint64_t)RETRY_S * 1000000000)
         return fail(err, e->why.status, "%s", e->why.text);
     if (e->state == HOSTED_ABSENT || e->state == HOSTED_FAILED)
         hosted_want(h, e);
-    if (wait) {
-        wait->next = e->waits;
-        e->waits = wait;
-    }
+    park(h, e, name, out, wait);
     return fail(err, ST_CANCELED, "%s is being loaded", e->how.name);
+}
+
+struct hosting_wait *hosted_settle(struct hosting *h, struct hosted *e)
+{
+    struct hosting_wait *list = e->waits, *told = NULL, **end = &told;
+    e->waits = NULL;
+    for (struct hosting_wait *w = list, *next; w; w = next) {
+        next = w->next;
+        w->next = NULL;
+        struct str name = {w->by_name ? w->name : NULL, w->by_name ? strlen(w->name) : 0};
+        enum status st = acquire(h, name, w->out, w, &w->why); /* of what the name means by now */
+        if (st == ST_CANCELED)
+            continue; /* it waits again, for another */
+        w->status = st;
+        if (w->fn) {
+            *end = w;
+            end = &w->next;
+        }
+        w->done = true;
+    }
+    return told;
 }
 
 enum status hosting_acquire(struct hosting *h, struct str name, struct hosting_lease *out, struct hosting_wait *wait,
@@ -52,32 +90,43 @@ enum status hosting_acquire(struct hosting *h, struct str name, struct hosting_l
 {
     *out = (struct hosting_lease){0};
     pthread_mutex_lock(&h->lock);
-    enum status st = acquire_locked(h, name, out, wait, err);
+    enum status st = acquire(h, name, out, wait, err);
     pthread_mutex_unlock(&h->lock);
     return st;
 }
 
-bool hosting_forget(struct hosting *h, struct hosting_wait *wait)
+static bool forget(struct hosting *h, const struct hosting_wait *wait)
 {
-    bool found = false;
-    pthread_mutex_lock(&h->lock);
     for (struct hosted *e = h->all; e; e = e->next)
         for (struct hosting_wait **at = &e->waits; *at; at = &(*at)->next)
             if (*at == wait) {
                 *at = wait->next;
-                found = true;
-                break;
+                return true;
             }
+    return false;
+}
+
+bool hosting_forget(struct hosting *h, struct hosting_wait *wait)
+{
+    pthread_mutex_lock(&h->lock);
+    bool found = forget(h, wait);
     pthread_mutex_unlock(&h->lock);
     return found;
 }
 
 enum status hosted_acquire_wait(struct hosting *h, struct str name, struct hosting_lease *out, struct error *err)
 {
-    enum status st;
-    while ((st = acquire_locked(h, name, out, NULL, err)) == ST_CANCELED && !h->stopping)
+    struct hosting_wait wait = {0};
+    enum status st = acquire(h, name, out, &wait, err);
+    if (st != ST_CANCELED)
+        return st;
+    while (!wait.done && !h->stopping)
         pthread_cond_wait(&h->changed, &h->lock);
-    return st;
+    if (!wait.done) {
+        forget(h, &wait);
+        return st;
+    }
+    return wait.status == ST_OK ? ST_OK : fail(err, wait.status, "%s", wait.why.text);
 }
 
 enum status hosting_acquire_wait(struct hosting *h, struct str name, struct hosting_lease *out, struct error *err)
@@ -107,4 +156,19 @@ void hosting_release(struct hosting *h, struct hosting_lease *l)
     hosted_release(h, l);
     pthread_mutex_unlock(&h->lock);
     *l = (struct hosting_lease){0};
+}
+
+void hosting_quiet(struct hosting *h)
+{
+    pthread_mutex_lock(&h->lock);
+    h->quiet = true;
+    for (struct hosted *e = h->all; e; e = e->next)
+        for (struct hosting_wait **at = &e->waits; *at;)
+            if ((*at)->fn)
+                *at = (*at)->next;
+            else
+                at = &(*at)->next;
+    while (h->calling)
+        pthread_cond_wait(&h->changed, &h->lock);
+    pthread_mutex_unlock(&h->lock);
 }

@@ -21,10 +21,10 @@ static bool may_go(const struct hosted *e)
     return e->state == HOSTED_READY && !e->n_lease && !e->foreign;
 }
 
-static void wake(struct hosting *h, struct hosted *e)
+/* Who waits for e gets a lease, or hears why not; the lock is given up while they are told. */
+static void tell(struct hosting *h, struct hosted *e)
 {
-    struct hosting_wait *w = h->quiet ? NULL : e->waits;
-    e->waits = NULL;
+    struct hosting_wait *w = hosted_settle(h, e);
     h->calling = true;
     pthread_cond_broadcast(&h->changed);
     pthread_mutex_unlock(&h->lock);
@@ -38,21 +38,12 @@ static void wake(struct hosting *h, struct hosted *e)
     pthread_cond_broadcast(&h->changed);
 }
 
-void hosting_quiet(struct hosting *h)
-{
-    pthread_mutex_lock(&h->lock);
-    h->quiet = true;
-    while (h->calling)
-        pthread_cond_wait(&h->changed, &h->lock);
-    pthread_mutex_unlock(&h->lock);
-}
-
 static void close_model(struct hosting *h, struct hosted *e)
 {
     e->state = HOSTED_CLOSING;
     e->unload = false;
     for (struct hosted_name *n = h->names; n; n = n->next)
-        if (n->lora_of == e)
+        if (n->tried == e)
             hosted_close_lora(h, n);
     pthread_mutex_unlock(&h->lock);
     log_infof("hosting", "unloading %s", e->how.name);
@@ -129,7 +120,6 @@ static void load(struct hosting *h, struct hosted *e)
 {
     struct error err;
     if (open_model(h, e, &err) == ST_OK) {
-        hosted_open_loras(h, e, true);
         e->state = HOSTED_READY;
         e->loaded_once = true;
     } else {
@@ -139,28 +129,57 @@ static void load(struct hosting *h, struct hosted *e)
         log_errorf("hosting", "%s cannot be loaded: %s", e->how.name, err.text);
     }
     e->used_ns = clock_ns();
-    wake(h, e);
+    tell(h, e); /* but those who want an adapter, which is read after this */
 }
 
-/* One thing to do; false: nothing. *until_ns: when there will be, at the latest; 0 = never. */
-static bool work(struct hosting *h, uint64_t *until_ns)
+static bool is_orphan(const struct hosted *e)
+{
+    return !e->n_name && !e->n_lease;
+}
+
+/* What is ready is given out, before anything could be closed for another's sake. */
+static bool serve(struct hosting *h)
+{
+    for (struct hosted *e = h->all; e; e = e->next) {
+        struct hosted_name *lora = e->state == HOSTED_READY ? hosted_next_lora(h, e) : NULL;
+        bool settled = e->state == HOSTED_READY || e->state == HOSTED_FAILED || is_orphan(e);
+        if (lora)
+            hosted_open_lora(h, e, lora);
+        if (lora || (e->waits && settled)) {
+            tell(h, e);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What nobody needs goes. *until_ns: when something will, if nobody asks; 0 = never. */
+static bool tidy(struct hosting *h, uint64_t *until_ns)
 {
     uint64_t now = clock_ns();
     *until_ns = 0;
     for (struct hosted *e = h->all; e; e = e->next) {
         uint64_t expires = hosted_expires_ns(h, e);
-        bool idle = expires && expires <= now, orphan = !e->n_name && !e->n_lease;
-        if (may_go(e) && (idle || e->unload || orphan)) {
+        bool idle = expires && expires <= now;
+        if (may_go(e) && (idle || e->unload || is_orphan(e))) {
             close_model(h, e);
             return true;
         }
-        if (orphan && !e->waits && (e->state == HOSTED_ABSENT || e->state == HOSTED_FAILED)) {
+        if (is_orphan(e) && (e->state == HOSTED_ABSENT || e->state == HOSTED_FAILED)) {
             hosted_free(h, e);
             return true;
         }
         if (expires && (!*until_ns || expires < *until_ns))
             *until_ns = expires;
     }
+    return false;
+}
+
+/* One thing to do; false: nothing. */
+static bool work(struct hosting *h, uint64_t *until_ns)
+{
+    if (serve(h) || tidy(h, until_ns))
+        return true;
     struct hosted *first = NULL; /* who waits longest */
     for (struct hosted *e = h->all; e; e = e->next)
         if (e->state == HOSTED_WANTED && (!first || e->used_ns < first->used_ns))

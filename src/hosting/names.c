@@ -38,6 +38,7 @@ enum status hosted_name_add(struct hosting *h, struct hosted_name **out, const c
     if (!n)
         return fail_nomem(err, "hosting");
     strcpy(n->text, text);
+    n->id = ++h->n_id;
     *h->names_end = n;
     h->names_end = &n->next;
     *out = n;
@@ -144,6 +145,7 @@ enum status hosting_alias(struct hosting *h, const char *alias, const char *name
         st = hosted_name_add(h, &n, alias, err);
     if (st == ST_OK)
         snprintf(n->parent, sizeof n->parent, "%s", name);
+    pthread_cond_signal(&h->work); /* adapters may have another base now */
     pthread_mutex_unlock(&h->lock);
     return st;
 }

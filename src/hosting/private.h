@@ -29,9 +29,10 @@ struct hosted_name {
     char text[HOSTED_NAME_MAX], parent[HOSTED_NAME_MAX]; /* parent: of an alias or an adapter */
     struct hosted *hosted;                               /* of a model */
     bool is_lora;
+    uint64_t id;                          /* no other name ever has it */
     char *path;                           /* of an adapter */
     struct lora *lora;                    /* opened for lora_of */
-    const struct hosted *lora_of, *tried; /* tried: for this one, it was, with success or without */
+    const struct hosted *lora_of, *tried; /* tried: opened for this one, with success or without */
     struct error why;                     /* it could not be */
 };
 struct hosting {
@@ -43,7 +44,7 @@ struct hosting {
     bool has_thread, stopping;
     struct hosted_name *names, **names_end;
     struct hosted *all;
-    uint64_t bytes_used;
+    uint64_t bytes_used, n_id;
     struct hosting_model like; /* options of models that are named while running */
     bool moved, quiet, calling;
 };
@@ -59,12 +60,16 @@ enum status hosted_add(struct hosting *h, struct hosted **out, const struct host
 void hosted_free(struct hosting *h, struct hosted *gone);
 /* adapters.c */
 void hosted_close_lora(struct hosting *h, struct hosted_name *n);
-void hosted_open_loras(struct hosting *h, struct hosted *e, bool gives_way);
+/* An adapter of e, which is ready, that was not tried to open for it; NULL: none. */
+struct hosted_name *hosted_next_lora(const struct hosting *h, const struct hosted *e);
+void hosted_open_lora(struct hosting *h, struct hosted *e, struct hosted_name *n); /* the loader; gives up the lock */
 /* loader.c */
 void *hosting_loader(void *arg); /* the thread; takes the lock itself */
 void hosted_want(struct hosting *h, struct hosted *e);
 uint64_t hosted_expires_ns(const struct hosting *h, const struct hosted *e); /* 0 = never */
 /* leases.c */
+/* Gives those who wait for e what they wait for; returns those whose fn is to be called. Some may wait again. */
+struct hosting_wait *hosted_settle(struct hosting *h, struct hosted *e);
 enum status hosted_acquire_wait(struct hosting *h, struct str name, struct hosting_lease *out, struct error *err);
 void hosted_release(struct hosting *h, struct hosting_lease *l);
 

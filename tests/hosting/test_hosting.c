@@ -18,6 +18,7 @@ static struct {
     int opens, closes, now, most, loras;
     uint64_t bytes, bytes_most;
     int hold, hold_lora; /* opening waits */
+    int lora_opens;      /* begun */
 } made;
 
 static enum status fake_measure(void *ctx, uint64_t *bytes, const struct hosting_model *m, struct error *err)
@@ -63,6 +64,7 @@ static enum status fake_open_lora(void *ctx, struct lora **out, const struct hos
                                   struct error *err)
 {
     (void)ctx, (void)base;
+    __atomic_add_fetch(&made.lora_opens, 1, __ATOMIC_SEQ_CST);
     while (__atomic_load_n(&made.hold_lora, __ATOMIC_SEQ_CST))
         usleep(1000);
     if (strstr(path, "bad"))
@@ -219,34 +221,84 @@ static void called(void *ctx)
     __atomic_add_fetch(&n_called, 1, __ATOMIC_SEQ_CST);
 }
 
+static void await(int *count, int n)
+{
+    for (int i = 0; i < 5000 && __atomic_load_n(count, __ATOMIC_SEQ_CST) < n; i++)
+        usleep(1000);
+    assert_int_equal(__atomic_load_n(count, __ATOMIC_SEQ_CST), n);
+}
+
 static void test_waits_are_called_once_and_nobody_blocks(void **state)
 {
     (void)state;
-    struct hosting_wait w[3] = {{called, NULL, NULL}, {called, NULL, NULL}, {called, NULL, NULL}};
-    struct hosting_lease l;
+    struct hosting_wait w[3] = {{.fn = called}, {.fn = called}, {.fn = called}};
+    struct hosting_lease l[3];
     start(0, 0);
     n_called = 0;
     add("a", "1");
     add("bad", "1fail");
     made.hold = 1;
     for (int i = 0; i < 3; i++)
-        assert_int_equal(hosting_acquire(h, STR("a"), &l, &w[i], &err), ST_CANCELED);
+        assert_int_equal(hosting_acquire(h, STR("a"), &l[i], &w[i], &err), ST_CANCELED);
     assert_true(becomes("a", HOSTED_LOADING));
     assert_true(hosting_forget(h, &w[1]));
     assert_false(hosting_forget(h, &w[1]));
     __atomic_store_n(&made.hold, 0, __ATOMIC_SEQ_CST);
     assert_true(becomes("a", HOSTED_READY));
-    for (int i = 0; i < 1000 && __atomic_load_n(&n_called, __ATOMIC_SEQ_CST) < 2; i++)
-        usleep(1000);
-    assert_int_equal(n_called, 2);
-    OK(hosting_acquire(h, STR("a"), &l, &w[0], &err));
-    hosting_release(h, &l);
-    assert_int_equal(hosting_acquire(h, STR("bad"), &l, &w[0], &err), ST_CANCELED);
-    assert_true(becomes("bad", HOSTED_FAILED));
-    for (int i = 0; i < 1000 && __atomic_load_n(&n_called, __ATOMIC_SEQ_CST) < 3; i++)
-        usleep(1000);
-    assert_int_equal(n_called, 3);
-    FAILS(ST_CORRUPT, hosting_acquire(h, STR("bad"), &l, &w[0], &err));
+    await(&n_called, 2);
+    assert_int_equal(look("a").row.n_lease, 2); /* with the call: the one that was forgotten has none */
+    for (int i = 0; i < 3; i += 2) {
+        OK(w[i].status);
+        assert_string_equal(l[i].name, "a");
+        hosting_release(h, &l[i]);
+    }
+    OK(hosting_acquire(h, STR("a"), &l[0], &w[0], &err));
+    hosting_release(h, &l[0]);
+    assert_int_equal(hosting_acquire(h, STR("bad"), &l[0], &w[0], &err), ST_CANCELED);
+    await(&n_called, 3);
+    assert_int_equal(w[0].status, ST_CORRUPT);
+    assert_string_equal(w[0].why.text, "1fail is broken");
+    FAILS(ST_CORRUPT, hosting_acquire(h, STR("bad"), &l[0], &w[0], &err));
+    stop();
+}
+
+static void test_who_waited_has_the_lease_with_the_load(void **state)
+{
+    (void)state;
+    struct hosting_wait w = {.fn = called};
+    struct hosting_lease a, b;
+    start(100, 0);
+    n_called = 0;
+    add("a", "60");
+    add("b", "60");
+    assert_int_equal(hosting_acquire(h, STR("a"), &a, &w, &err), ST_CANCELED);
+    await(&n_called, 1); /* and does nothing yet: others come first */
+    FAILS(ST_LIMIT, hosting_acquire_wait(h, STR("b"), &b, &err));
+    OK(w.status);
+    assert_int_equal(((struct stand_in *)a.engine)->alive, 1);
+    hosting_release(h, &a);
+    OK(hosting_load(h, &(struct hosting_model){.name = "b"}, &err)); /* now it may go */
+    assert_int_equal(look("a").row.state, HOSTED_ABSENT);
+    stop();
+}
+
+static void test_quiet_calls_nobody_and_leases_nothing(void **state)
+{
+    (void)state;
+    struct hosting_wait w = {.fn = called};
+    struct hosting_lease l;
+    start(0, 0);
+    n_called = 0;
+    add("a", "1");
+    made.hold = 1;
+    assert_int_equal(hosting_acquire(h, STR("a"), &l, &w, &err), ST_CANCELED);
+    hosting_quiet(h);
+    assert_int_equal(hosting_acquire(h, STR("a"), &l, &w, &err), ST_CANCELED);
+    assert_false(hosting_forget(h, &w));
+    __atomic_store_n(&made.hold, 0, __ATOMIC_SEQ_CST);
+    assert_true(becomes("a", HOSTED_READY));
+    assert_int_equal(look("a").row.n_lease, 0);
+    assert_int_equal(n_called, 0);
     stop();
 }
 
@@ -331,14 +383,20 @@ static void test_adapters_live_with_their_base(void **state)
     OK(hosting_lora_add(h, "odd", "base", "bad/", &err)); /* not looked at before its base is there */
     assert_int_equal(made.loras, 0);
     __atomic_store_n(&made.hold_lora, 1, __ATOMIC_SEQ_CST);
-    FAILS(ST_CANCELED, hosting_acquire(h, STR("base"), &l, NULL, &err));
-    usleep(50000);
-    assert_true(hosting_knows(h, STR("poet"))); /* nobody waits while an adapter is read */
-    assert_int_equal(look("base").row.state, HOSTED_LOADING);
+    OK(hosting_acquire_wait(h, STR("base"), &l, &err)); /* nobody else waits while an adapter is read */
+    hosting_release(h, &l);
+    await(&made.lora_opens, 1);
+    assert_int_equal(look("base").row.state, HOSTED_READY);
+    assert_int_equal(look("poet").row.state, HOSTED_LOADING);
+    FAILS(ST_CANCELED, hosting_acquire(h, STR("poet"), &l, NULL, &err));
     __atomic_store_n(&made.hold_lora, 0, __ATOMIC_SEQ_CST);
+    OK(hosting_acquire_wait(h, STR("poet"), &l, &err));
+    assert_non_null(l.lora);
+    hosting_release(h, &l);
     OK(hosting_acquire_wait(h, STR("base"), &l, &err));
     assert_null(l.lora);
     hosting_release(h, &l);
+    assert_true(becomes("odd", HOSTED_FAILED));
     assert_int_equal(made.loras, 1);
     assert_true(look("poet").row.is_lora);
     assert_string_equal(look("poet").row.parent, "base");
@@ -360,9 +418,108 @@ static void test_adapters_live_with_their_base(void **state)
     OK(hosting_unload(h, "base", &err));
     assert_true(becomes("base", HOSTED_ABSENT));
     assert_int_equal(made.loras, 0);
-    OK(hosting_acquire_wait(h, STR("base"), &l, &err));
+    OK(hosting_acquire_wait(h, STR("poet"), &l, &err));
     hosting_release(h, &l);
     assert_int_equal(made.loras, 1);
+    stop();
+    assert_int_equal(made.loras, 0);
+}
+
+static void *swap_chat(void *arg)
+{
+    (void)arg;
+    struct error e;
+    return (void *)(uintptr_t)hosting_load(h, &(struct hosting_model){.name = "chat", .path = "2"}, &e);
+}
+
+static void *load_late(void *arg)
+{
+    (void)arg;
+    struct error e;
+    return (void *)(uintptr_t)hosting_lora_load(h, "late", "chat", "late/", &e);
+}
+
+static void joined(pthread_t thread)
+{
+    void *st;
+    pthread_join(thread, &st);
+    assert_int_equal((enum status)(uintptr_t)st, ST_OK);
+}
+
+/* The lock is free while a swap reads adapters; who asks for one meanwhile waits, and gets the new base's. */
+static void test_adapters_follow_a_swap(void **state)
+{
+    (void)state;
+    struct hosting_wait w = {.fn = called}, gone = {.fn = called};
+    struct hosting_lease l, lost;
+    pthread_t swapping;
+    start(0, 0);
+    n_called = 0;
+    add("chat", "1");
+    OK(hosting_lora_add(h, "poet", "chat", "poet/", &err));
+    struct hosting_lease old = take("poet");
+    made.lora_opens = 0;
+    __atomic_store_n(&made.hold_lora, 1, __ATOMIC_SEQ_CST);
+    pthread_create(&swapping, NULL, swap_chat, NULL);
+    await(&made.lora_opens, 1);
+    struct hosting_lease new = take("chat"); /* would hang if the lock were held */
+    assert_ptr_not_equal(new.engine, old.engine);
+    assert_int_equal(look("poet").row.state, HOSTED_LOADING);
+    assert_int_equal(hosting_acquire(h, STR("poet"), &l, &w, &err), ST_CANCELED);
+    OK(hosting_alias(h, "other", "poet", &err));
+    assert_int_equal(hosting_acquire(h, STR("other"), &lost, &gone, &err), ST_CANCELED);
+    __atomic_store_n(&made.hold_lora, 0, __ATOMIC_SEQ_CST);
+    joined(swapping);
+    await(&n_called, 2);
+    OK(w.status);
+    OK(gone.status);
+    assert_ptr_equal(l.engine, new.engine);
+    assert_ptr_not_equal(l.lora, old.lora);
+    hosting_release(h, &l);
+    hosting_release(h, &lost);
+    hosting_release(h, &new);
+    hosting_release(h, &old);
+    stop();
+    assert_int_equal(made.loras, 0);
+}
+
+static void test_an_adapter_is_never_stuck_between_bases(void **state)
+{
+    (void)state;
+    struct hosting_wait w = {.fn = called};
+    struct hosting_lease l;
+    pthread_t swapping, loading;
+    start(0, 0);
+    n_called = 0;
+    add("chat", "1");
+    add("b", "3");
+    struct hosting_lease old = take("chat"), b = take("b");
+    __atomic_store_n(&made.hold_lora, 1, __ATOMIC_SEQ_CST);
+    pthread_create(&loading, NULL, load_late, NULL); /* reads for the old base */
+    await(&made.lora_opens, 1);
+    pthread_create(&swapping, NULL, swap_chat, NULL);
+    usleep(20000);
+    __atomic_store_n(&made.hold_lora, 0, __ATOMIC_SEQ_CST);
+    joined(loading);
+    joined(swapping);
+    l = take("late");
+    assert_ptr_not_equal(l.engine, old.engine);
+    hosting_release(h, &l);
+    OK(hosting_alias(h, "x", "chat", &err)); /* an adapter of an alias that moves */
+    OK(hosting_lora_add(h, "poet", "x", "poet/", &err));
+    OK(hosting_alias(h, "x", "b", &err));
+    l = take("poet");
+    assert_ptr_equal(l.engine, b.engine);
+    hosting_release(h, &l);
+    __atomic_store_n(&made.hold_lora, 1, __ATOMIC_SEQ_CST);
+    OK(hosting_alias(h, "x", "chat", &err));
+    assert_int_equal(hosting_acquire(h, STR("poet"), &l, &w, &err), ST_CANCELED);
+    OK(hosting_lora_unload(h, "poet", &err)); /* and one that goes while it is waited for */
+    __atomic_store_n(&made.hold_lora, 0, __ATOMIC_SEQ_CST);
+    await(&n_called, 1);
+    assert_int_equal(w.status, ST_NOT_FOUND);
+    hosting_release(h, &old);
+    hosting_release(h, &b);
     stop();
     assert_int_equal(made.loras, 0);
 }
@@ -385,7 +542,8 @@ static void test_one_that_is_there_already_is_never_closed(void **state)
 
 /* ---- a storm ---- */
 enum { THREADS = 6, TURNS = 400, MODELS = 5 };
-static const char *const names[MODELS] = {"m0", "m1", "m2", "m3", "m4"};
+static const char *const names[MODELS] = {"m0", "m1", "m2", "m3", "m4"}, *const adapters[MODELS] = {"l0", "l1", "l2",
+                                                                                                    "l3", "l4"};
 
 static void *storm(void *arg)
 {
@@ -394,13 +552,17 @@ static void *storm(void *arg)
     for (int i = 0; i < TURNS; i++) {
         struct hosting_lease l;
         struct error e;
-        const char *name = names[rng_below(&rng, MODELS)];
+        uint64_t model = rng_below(&rng, MODELS);
+        bool adapter = rng_below(&rng, 3) == 0;
+        const char *name = names[model];
         int what = (int)rng_below(&rng, 20);
         if (what == 0)
             what = (int)hosting_unload(h, name, &e);
         else if (what == 1)
             what = (int)hosting_load(h, &(struct hosting_model){.name = name, .path = "30"}, &e);
-        else if (hosting_acquire_wait(h, str_of(name), &l, &e) == ST_OK) {
+        else if (hosting_acquire_wait(h, str_of(adapter ? adapters[model] : name), &l, &e) == ST_OK) {
+            if (!l.lora == adapter)
+                return (void *)"another adapter than was asked for";
             if (((struct stand_in *)l.engine)->alive != 1)
                 return (void *)"a lease of a closed model";
             if (rng_below(&rng, 4) == 0)
@@ -421,6 +583,8 @@ static void test_storm(void **state)
     start(100, 1);
     for (int i = 0; i < MODELS; i++)
         add(names[i], "30");
+    for (int i = 0; i < MODELS; i++)
+        OK(hosting_lora_add(h, adapters[i], names[i], "l/", &err));
     pthread_t threads[THREADS];
     for (uintptr_t i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, storm, (void *)(i + 1)), 0);
@@ -435,6 +599,7 @@ static void test_storm(void **state)
     uint64_t max;
     assert_true(hosting_bytes(h, &max) <= 100);
     stop();
+    assert_int_equal(made.loras, 0);
 }
 
 int main(void)
@@ -444,10 +609,14 @@ int main(void)
         cmocka_unit_test(test_loads_when_asked_for_and_evicts_the_least_recently_used),
         cmocka_unit_test(test_what_can_never_fit_is_refused_with_sizes),
         cmocka_unit_test(test_waits_are_called_once_and_nobody_blocks),
+        cmocka_unit_test(test_who_waited_has_the_lease_with_the_load),
+        cmocka_unit_test(test_quiet_calls_nobody_and_leases_nothing),
         cmocka_unit_test(test_idle_models_go_and_pinned_ones_stay),
         cmocka_unit_test(test_unload_waits_for_the_last_lease),
         cmocka_unit_test(test_another_model_takes_over_a_name),
         cmocka_unit_test(test_adapters_live_with_their_base),
+        cmocka_unit_test(test_adapters_follow_a_swap),
+        cmocka_unit_test(test_an_adapter_is_never_stuck_between_bases),
         cmocka_unit_test(test_one_that_is_there_already_is_never_closed),
         cmocka_unit_test(test_storm),
     };
