@@ -121,6 +121,7 @@ static void tell(struct beams *b, struct seq *s, const struct beam *beam, struct
     }
     end->n_prompt = s->n_prompt;
     end->n_output = s->n_ids - s->n_prompt;
+    end->logprob = s->logprob;
 }
 
 static void finish_all(struct beams *b)
@@ -246,12 +247,12 @@ static void fail_search(struct beams *b, const struct finish_event *why)
     snprintf(b->message, sizeof b->message, "%s", why->message ? why->message : "the search was stopped");
 }
 
-static bool anyone_left(const struct beams *b)
+bool beams_abandoned(const struct beams *b)
 {
     for (int i = 0; i < b->n_answer; i++)
         if (!__atomic_load_n(&b->answers[i]->canceled, __ATOMIC_RELAXED))
-            return true;
-    return false;
+            return false;
+    return true;
 }
 
 static void submit_asks(struct beams *b);
@@ -275,7 +276,7 @@ static void on_finish(void *ctx, const struct finish_event *e)
     b->first_ns = b->first_ns ? b->first_ns : executor_now(b->engine.x);
     if (!b->failed)
         select_beams(b);
-    if (b->failed || is_over(b) || !anyone_left(b)) {
+    if (b->failed || is_over(b)) {
         complete_live(b);
         finish_all(b);
     } else
@@ -301,7 +302,7 @@ static enum status submit_one(struct beams *b, int i, struct error *err)
     r->sampling.n_logprobs = 2 * b->options.width;
     TRY(seq_create(&s, r, b->engine.x, err));
     s->submit_ns = b->submit_ns; /* a search keeps its place */
-    s->internal = true;
+    s->search = b;
     if (b->engine.link(b->engine.e, s))
         return ST_OK;
     seq_free(s);

@@ -24,6 +24,7 @@ MUST_USE enum status beams_create(struct beams **out, const struct beam_engine *
                                   int n, const struct beam_options *o, struct error *err);
 /* The first step, from any thread; from ST_OK on the search ends by itself and may be gone already. */
 MUST_USE enum status beams_begin(struct beams *b, struct error *err);
-void beams_destroy(struct beams *b); /* one that has not begun; the answers are the caller's again */
+void beams_destroy(struct beams *b);         /* one that has not begun; the answers are the caller's again */
+bool beams_abandoned(const struct beams *b); /* all its answers were canceled: so are its asks, in whatever state */
 
 #endif

@@ -3,7 +3,7 @@
  * One thread owns all of it. Sampling is spread over the pool, one row of logits an item; each row depends on nothing
  * but itself and its sequence, so that neither threads nor companions can change what is drawn.
  */
-#include "engine/engine_private.h"
+#include "engine/beam.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
@@ -100,6 +100,7 @@ void core_end(struct core *c, struct seq *s, enum finish finish, struct str stop
         .n_prompt = s->n_prompt,
         .n_output = s->n_ids - s->n_prompt,
         .n_cached = s->n_cached,
+        .logprob = s->logprob,
         .seed = s->r->sampling.seed,
         .queue_s = seconds_between(s->submit_ns, s->start_ns ? s->start_ns : now),
         .prefill_s = seconds_between(s->start_ns, s->first_ns ? s->first_ns : now),
@@ -153,7 +154,7 @@ static const struct str no_stop = {NULL, 0};
 static bool is_canceled(struct seq *s)
 {
     const volatile int *interrupt = s->r->interrupt;
-    return __atomic_load_n(&s->canceled, __ATOMIC_RELAXED) ||
+    return __atomic_load_n(&s->canceled, __ATOMIC_RELAXED) || (s->search && beams_abandoned(s->search)) ||
            (interrupt && __atomic_load_n(interrupt, __ATOMIC_RELAXED));
 }
 

@@ -60,7 +60,7 @@ static void on_end(void *ctx, struct seq *s, const struct finish_event *end)
     }
     pthread_mutex_lock(&e->in.lock);
     live_remove(e, s);
-    e->stats.finished[end->finish] += !s->internal;
+    e->stats.finished[end->finish] += !s->search;
     intake_leave(&e->in);
     pthread_mutex_unlock(&e->in.lock);
     if (e->drafter)
@@ -179,10 +179,10 @@ static void load_model_block(void *ctx, int32_t to, const void *from)
     model_run_load_block(ctx, to, from);
 }
 
-static enum status identify_model(void *bundle, char text[SHA256_TEXT], struct error *err)
+static enum status identify_model(void *bundle, char text[SHA256_TEXT], const bool *stop, struct error *err)
 {
     struct fingerprint f;
-    TRY(bundle_fingerprint(&f, bundle, NULL, err));
+    TRY(bundle_fingerprint_unless(&f, bundle, NULL, stop, err));
     memcpy(text, f.text, sizeof f.text);
     return ST_OK;
 }

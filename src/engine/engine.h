@@ -56,6 +56,7 @@ struct finish_event {
     const char *message;
     int n_prompt, n_output; /* n_output counts the EOS token, which has no event of its own */
     int n_cached;           /* tokens of the prompt whose KV blocks were there already */
+    double logprob;         /* of all n_output ids together; valid when n_logprobs >= 0 */
     uint64_t seed;
     double queue_s, prefill_s, decode_s;
 };

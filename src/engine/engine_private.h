@@ -69,7 +69,7 @@ struct executor {
     size_t block_bytes;
     void (*save_block)(void *ctx, void *to, int32_t from);
     void (*load_block)(void *ctx, int32_t to, const void *from);
-    enum status (*identify)(void *identify_ctx, char text[SHA256_TEXT], struct error *err);
+    enum status (*identify)(void *identify_ctx, char text[SHA256_TEXT], const bool *stop, struct error *err);
     void *identify_ctx;
     struct bundle *bundle; /* what engine_bundle says; may be NULL */
 };
@@ -91,13 +91,13 @@ struct seq {
     struct seq *next, *prev;           /* in waiting or running */
     struct seq *live_next, *live_prev; /* all that were submitted and have not finished; under the engine's lock */
     struct request *r;
-    uint64_t id, order;     /* order: by arrival */
-    int64_t rank;           /* smaller goes first; see sched_add */
-    uint64_t held;          /* the step in which it waited for another's prompt */
-    struct tenant *tenant;  /* NULL: no fair share */
-    int n_paid;             /* ids that its tenant was charged for */
-    bool running, canceled; /* canceled: atomic, set by any thread */
-    bool internal;          /* a step of a beam search: no request of a user's */
+    uint64_t id, order;         /* order: by arrival */
+    int64_t rank;               /* smaller goes first; see sched_add */
+    uint64_t held;              /* the step in which it waited for another's prompt */
+    struct tenant *tenant;      /* NULL: no fair share */
+    int n_paid;                 /* ids that its tenant was charged for */
+    bool running, canceled;     /* canceled: atomic, set by any thread */
+    const struct beams *search; /* it is a step of this beam search, and no request of a user's; else NULL */
     int32_t *ids;
     int n_prompt, n_ids, n_limit; /* n_limit: ids in all when it ends by length */
     int n_done;                   /* ids whose keys and values are in the cache */
@@ -106,6 +106,7 @@ struct seq {
     struct hash128 root;          /* see prefix_root */
     int n_echoed;                 /* prompt ids whose log-probability was reported */
     int n_read;                   /* prompt ids the decoder has read */
+    double logprob;               /* of the output's ids together, so far as they have one */
     struct draft_state draft;
     struct kv_blocks blocks;
     struct decoder decoder;
@@ -189,8 +190,6 @@ const struct batch *sched_next(struct sched *s, uint64_t now_ns);
 void sched_learn(struct sched *s, double seconds); /* how long the step took */
 /* n more of its ids are computed: n_done grows, and others may find their blocks. */
 void sched_commit(struct sched *s, struct seq *q, int n);
-/* `to`, which runs, goes on as `from` does: the same ids, and its blocks by reference. Both have room for the ids. */
-void sched_fork(struct sched *s, struct seq *to, const struct seq *from);
 
 /* ---- mask: what grammars let come next, worked out while the model computes ---- */
 struct masker;

@@ -175,11 +175,3 @@ void kv_release(struct kv_pool *p, struct kv_blocks *b)
         kv_put(p, b->ids[--b->count]);
     b->n_committed = 0;
 }
-
-void kv_fork(struct kv_pool *p, struct kv_blocks *to, const struct kv_blocks *from, int n_token)
-{
-    assert(to->count == 0 && n_token <= from->count * KV_BLOCK);
-    for (int i = 0; i < kv_blocks_for(n_token); i++)
-        kv_share(p, to, from->ids[i]);
-    to->n_committed = from->n_committed < n_token ? from->n_committed : n_token;
-}

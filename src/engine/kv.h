@@ -1,9 +1,8 @@
 /* kv - the blocks of the KV cache: counted, shared, and found again by the ids they were computed from
  *
  *   kv_reserve -> rows are computed -> prefix_commit ... kv_release      the life of a sequence's blocks
- *   prefix_match, prefix_tail                                            what is there already is not computed again
- *   kv_fork; kv_truncate                                                 n answers of one prompt, beams; drafts taken
- * back
+ *   prefix_match, prefix_tail      what is there already is not computed again: n answers of one prompt, beams
+ *   kv_truncate                    drafts taken back
  *
  * A block holds KV_BLOCK positions of every layer. What it holds follows from the ids up to its end, the adapter and
  * the weights alone (docs/numerics.md), so that sharing never changes a bit.
@@ -77,8 +76,6 @@ bool kv_reserve(struct kv_pool *p, struct kv_blocks *b, int from, int n_token);
 void kv_release(struct kv_pool *p, struct kv_blocks *b);
 /* Gives back the blocks beyond n_token positions; the rest of the last one may be written again. */
 void kv_truncate(struct kv_pool *p, struct kv_blocks *b, int n_token);
-/* `to`, which is empty, gets the first n_token positions of `from`, by reference. */
-void kv_fork(struct kv_pool *p, struct kv_blocks *to, const struct kv_blocks *from, int n_token);
 /* One more block at the end, which others may own too or nobody. */
 void kv_share(struct kv_pool *p, struct kv_blocks *b, int32_t block);
 int32_t kv_take(struct kv_pool *p); /* a free block, with one owner; there must be one */

@@ -163,17 +163,6 @@ void sched_commit(struct sched *s, struct seq *q, int n)
     prefix_commit(&s->kv, &q->blocks, &q->root, q->ids, q->n_done);
 }
 
-void sched_fork(struct sched *s, struct seq *to, const struct seq *from)
-{
-    assert(to->running && from->running && from->n_ids <= to->n_limit && to != from);
-    kv_release(&s->kv, &to->blocks);
-    kv_fork(&s->kv, &to->blocks, &from->blocks, from->n_done);
-    memcpy(to->ids, from->ids, (size_t)from->n_ids * sizeof *to->ids);
-    to->n_ids = from->n_ids;
-    to->n_done = from->n_done;
-    to->n_draft = 0;
-}
-
 /* ---- one step ---- */
 
 static void put_rows(struct sched *s, struct seq *q, int n, int n_draft)

@@ -199,6 +199,7 @@ enum finish seq_take(struct seq *s, const struct executor *x, const struct sampl
     struct str text = {"", 0};
     *stop_text = (struct str){NULL, 0};
     s->ids[s->n_ids++] = sample->id;
+    s->logprob += (double)sample->logprob;
     bool eos = executor_is_eos(x, sample->id) && (!s->r->sampling.ignore_eos || s->grammar),
          full = s->n_ids == s->n_limit;
     bool check_stops = s->n_ids - s->n_prompt >= s->r->sampling.min_tokens;

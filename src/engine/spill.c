@@ -38,7 +38,7 @@ struct spill {
     pthread_t thread;
     pthread_mutex_t lock; /* of what follows */
     pthread_cond_t wake;
-    bool ready, stopping, complained;
+    bool ready, stopping, complained; /* stopping: atomic for who reads it without the lock */
     char model[SHA256_TEXT];
     struct entry *entries;
     size_t count, capacity; /* entries in use or unused since */
@@ -268,13 +268,13 @@ static void *spill_main(void *arg)
     struct spill *s = arg;
     struct error err;
     char model[SHA256_TEXT];
-    enum status st = s->o.identify(s->o.identify_ctx, model, &err);
+    enum status st = s->o.identify(s->o.identify_ctx, model, &s->stopping, &err);
     if (st == ST_OK) {
         memcpy(s->model, model, sizeof model);
         st = read_folder(s, &err);
     }
     pthread_mutex_lock(&s->lock);
-    if (st != ST_OK)
+    if (st != ST_OK && st != ST_CANCELED)
         complain(s, "KV blocks are not kept on disk", &err);
     s->ready = st == ST_OK;
     for (bool told = false; !s->stopping || s->n_queued;) {
@@ -375,7 +375,7 @@ void spill_close(struct spill *s)
     if (!s)
         return;
     pthread_mutex_lock(&s->lock);
-    s->stopping = true;
+    __atomic_store_n(&s->stopping, true, __ATOMIC_RELAXED);
     pthread_cond_signal(&s->wake);
     pthread_mutex_unlock(&s->lock);
     pthread_join(s->thread, NULL);

@@ -21,8 +21,9 @@ struct spill_options {
     const char *folder;
     uint64_t bytes_max; /* of all files in it; 0 = 8 GiB */
     size_t block_bytes;
-    /* On spill's thread: which model it is; nothing is found or written before it is known. */
-    enum status (*identify)(void *identify_ctx, char text[SHA256_TEXT], struct error *err);
+    /* On spill's thread: which model it is; nothing is found or written before it is known. Soon after *stop (atomic)
+     * is set it gives up: ST_CANCELED. */
+    enum status (*identify)(void *identify_ctx, char text[SHA256_TEXT], const bool *stop, struct error *err);
     void *identify_ctx;
     void (*on_room)(void *ctx); /* on spill's thread: spill_stage may have a buffer again */
     void *ctx;
@@ -36,7 +37,7 @@ struct spill_head {
 /* ST_DENIED, ST_IO when the folder cannot be used. *secret: what keys are to be made with. */
 MUST_USE enum status spill_open(struct spill **out, struct siphash_key *secret, const struct spill_options *options,
                                 struct error *err);
-void spill_close(struct spill *s); /* what was put is written first */
+void spill_close(struct spill *s); /* what was put is written first; waits for no hash */
 bool spill_has(struct spill *s, const struct hash128 *key);
 /* block_bytes to fill, for spill_put right after; NULL while all are on their way to the disk. */
 void *spill_stage(struct spill *s);

@@ -66,7 +66,7 @@ struct ask {
     int n_stop;
     int n; /* choices a prompt */
     bool beam_search, early_stopping;
-    int best_of; /* beams, at least n; 0: n */
+    int best_of; /* at least n: beams, or candidates of which the n likeliest are the answer; 0: n */
     float length_penalty;
     int priority;          /* smaller goes first */
     struct str cache_salt; /* shares KV blocks only with requests that have the same */
@@ -85,6 +85,11 @@ struct ask {
     bool immediate;                    /* nothing is to be generated */
     bool return_replay;                /* with all that proves the answer: docs/replay.md */
 };
+
+static inline int ask_candidates(const struct ask *a) /* of a prompt: sequences that are written */
+{
+    return a->best_of && !a->beam_search ? a->best_of : a->n;
+}
 
 /* Why not, as the client will read it. */
 struct refusal {

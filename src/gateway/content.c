@@ -107,7 +107,7 @@ static struct str prompt_echo(const struct job *j, int i)
 
 struct str job_echo(const struct job *j, const struct choice *c)
 {
-    return prompt_echo(j, c->index / j->ask.n);
+    return prompt_echo(j, c->prompt);
 }
 
 /* Where each token of prompt i begins in the echoed text, in characters: the legacy logprobs' text_offset. */

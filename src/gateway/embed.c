@@ -186,15 +186,6 @@ void embed_cancel(struct job *j)
         engine_cancel(j->engine, j->embed->request.id);
 }
 
-static void end_refused(struct job *j)
-{
-    struct http_exchange *x = j->x;
-    j->x = NULL;
-    j->phase = JOB_DONE;
-    telemetry_http(j->g, j->protocol->path, j->why.http);
-    answer_refusal(j->g, x, &j->why);
-}
-
 void embed_start(struct job *j)
 {
     struct error err;
@@ -207,7 +198,7 @@ void embed_start(struct job *j)
         refuse(&j->why, 503, "server_is_overloaded", NULL, "%s", err.text);
     else
         refuse_status(&j->why, &err, NULL);
-    end_refused(j);
+    job_fail(j, &j->why);
 }
 
 void embed_pump(struct job *j)
@@ -226,7 +217,7 @@ void embed_pump(struct job *j)
             refuse(&j->why, 503, "server_is_overloaded", NULL, "too many requests wait: try again");
     }
     if (j->why.http)
-        end_refused(j);
+        job_fail(j, &j->why);
 }
 
 /* ---- worker: rows to an answer ---- */

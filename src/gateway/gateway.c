@@ -317,6 +317,7 @@ static void tick(void *ctx)
     __atomic_store_n(&g->beat_ns, now, __ATOMIC_RELAXED);
     watchdog_jobs(g);
     socket_tick(g, now);
+    jobs_expire(g, now);
     for (struct job *j = g->jobs; j; j = j->next) {
         generate_ping(j, now);
         if (g->draining && now > g->drain_until_ns)

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 enum { MAIL_MAX = 1 << 20, PING_MS = 10000 };
 
@@ -91,23 +92,6 @@ static void add_timing(struct job *j)
         http1_write_header(&j->x->headers, "ingot-fingerprint", str_of(j->fingerprint));
 }
 
-/* The answer is an error: as a whole, or, once a stream has begun, as its last event. */
-static void end_refused(struct job *j, const struct refusal *why)
-{
-    struct http_exchange *x = j->x;
-    j->phase = JOB_DONE;
-    generate_cancel(j);
-    telemetry_http(j->g, j->protocol->path, why->http);
-    if (!j->begun) {
-        job_refuse(j, why);
-        return;
-    }
-    j->why = *why;
-    j->x = NULL;
-    j->protocol->fail(j, why);
-    wire_end(j, x);
-}
-
 /* The prompt's text, as a stream's first event; with logprobs that waits until the prompt's are all there. */
 static void send_echo(struct job *j, struct choice *c)
 {
@@ -134,7 +118,7 @@ static void begin_stream(struct job *j)
 
 static void fill_request(struct job *j, struct choice *c, int n_ctx)
 {
-    const struct ids *prompt = &j->prompts[c->index / j->ask.n];
+    const struct ids *prompt = &j->prompts[c->prompt];
     int room = n_ctx - (int)prompt->count;
     uint64_t answer_ms = (uint64_t)j->g->options.answer_ms;
     struct request *r = &c->request;
@@ -144,7 +128,7 @@ static void fill_request(struct job *j, struct choice *c, int n_ctx)
                           .n_stop = j->ask.n_stop,
                           .shown = j->voice->shown,
                           .n_shown = c->speech ? j->voice->n_shown : 0,
-                          .choice = c->index % j->ask.n,
+                          .choice = c->index % ask_candidates(&j->ask),
                           .grammar = j->grammar,
                           .lora = j->lease.lora,
                           .echo_logprobs =
@@ -158,6 +142,8 @@ static void fill_request(struct job *j, struct choice *c, int n_ctx)
     memcpy(r->stops, j->ask.stops, sizeof r->stops);
     if (r->sampling.max_tokens > room)
         r->sampling.max_tokens = room;
+    if (ask_candidates(&j->ask) > j->ask.n && r->sampling.n_logprobs < 0)
+        r->sampling.n_logprobs = 0; /* by which the best are found */
 }
 
 /* Choice i; by beam search the first of a prompt brings the others with it. */
@@ -194,16 +180,18 @@ void generate_start(struct job *j)
     struct engine_stats s;
     engine_stats(j->engine, &s);
     j->phase = JOB_GENERATE;
-    j->choices = arena_alloc_zero(&j->arena, (size_t)j->n_prompt * (size_t)j->ask.n, sizeof *j->choices);
+    int each = ask_candidates(&j->ask);
+    j->choices = arena_alloc_zero(&j->arena, (size_t)j->n_prompt * (size_t)each, sizeof *j->choices);
     if (!j->choices) {
         refuse(&why, 503, NULL, NULL, "out of memory");
-        end_refused(j, &why);
+        job_fail(j, &why);
         return;
     }
-    j->n_choice = j->n_prompt * j->ask.n;
+    j->n_choice = j->n_answer = j->n_prompt * each;
     for (int i = 0; i < j->n_choice; i++) {
         j->choices[i].job = j;
         j->choices[i].index = i;
+        j->choices[i].prompt = i / each;
         if (j->ask.echo && !j->ask.stream) /* now: an answer that ends at once brings no token */
             say(j, &j->choices[i], BLOCK_TEXT, job_echo(j, &j->choices[i]));
         if (j->ask.echo && j->ask.sampling.n_logprobs >= 0)
@@ -212,7 +200,7 @@ void generate_start(struct job *j)
         fill_request(j, &j->choices[i], s.n_ctx);
     }
     if (!submit_all(j, &why)) {
-        end_refused(j, &why);
+        job_fail(j, &why);
         return;
     }
     if (j->ask.stream)
@@ -318,6 +306,38 @@ static bool failed_choice(struct job *j, struct refusal *why)
     return false;
 }
 
+static double mean_logprob(const struct choice *c)
+{
+    return c->end.n_output ? c->end.logprob / c->end.n_output : 0;
+}
+
+static int by_likelihood(const void *x, const void *y) /* equals in the order they were drawn */
+{
+    const struct choice *a = x, *b = y;
+    double p = mean_logprob(a), q = mean_logprob(b);
+    return p != q ? (p < q) - (p > q) : (a->index > b->index) - (a->index < b->index);
+}
+
+/* best_of: each prompt's n likeliest candidates, by a token's mean log-probability, come to the front. The engine has
+ * finished with all of them, so that they may be moved. */
+static void choose_best(struct job *j)
+{
+    int each = ask_candidates(&j->ask), n = j->ask.n;
+    if (each == n)
+        return;
+    for (int i = 0; i < j->n_prompt; i++) {
+        qsort(j->choices + i * each, (size_t)each, sizeof *j->choices, by_likelihood);
+        for (int k = 0; k < n; k++) {
+            struct choice *to = &j->choices[i * n + k], *from = &j->choices[i * each + k], swap = *to;
+            *to = *from;
+            *from = swap;
+        }
+    }
+    j->n_answer = j->n_prompt * n;
+    for (int i = 0; i < j->n_answer; i++)
+        j->choices[i].index = i;
+}
+
 static void end_answered(struct job *j)
 {
     struct http_exchange *x = j->x;
@@ -326,6 +346,7 @@ static void end_answered(struct job *j)
     if (j->ask.stream) {
         j->protocol->end(j);
     } else {
+        choose_best(j);
         j->protocol->answer(j, &out);
         add_timing(j);
     }
@@ -351,7 +372,7 @@ void generate_pump(struct job *j)
     }
     j->outgrown = !job_hold(j, j->g->memory.max);
     if (failed_choice(j, &why))
-        end_refused(j, &why);
+        job_fail(j, &why);
     else if (all_said)
         end_answered(j);
     else if (j->ask.stream)

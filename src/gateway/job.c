@@ -62,6 +62,50 @@ void job_refuse(struct job *j, const struct refusal *why)
         answer_refusal(j->g, x, why);
 }
 
+/* The answer is an error: as a whole, or, once a stream has begun, as its last event. */
+void job_fail(struct job *j, const struct refusal *why)
+{
+    struct http_exchange *x = j->x;
+    j->phase = JOB_DONE;
+    generate_cancel(j);
+    telemetry_http(j->g, j->protocol->path, why->http);
+    if (!j->begun) {
+        job_refuse(j, why);
+        return;
+    }
+    j->why = *why;
+    j->x = NULL;
+    j->protocol->fail(j, why);
+    wire_end(j, x);
+}
+
+/* Wherever it is: with a worker, in a queue, waiting for its model, in the engine, or held up by its client. The engine
+ * ends its part by itself too, and then within a step. */
+static void expire(struct job *j)
+{
+    struct refusal why;
+    refuse(&why, 504, NULL, NULL, "the deadline passed before the answer was complete");
+    if (j->phase == JOB_GENERATE) {
+        job_fail(j, &why);
+    } else { /* a worker may have it, or get it: it ends when it comes back */
+        telemetry_http(j->g, j->protocol->path, why.http);
+        job_refuse(j, &why);
+    }
+}
+
+void jobs_expire(struct gateway *g, uint64_t now_ns)
+{
+    uint64_t answer_ns = (uint64_t)g->options.answer_ms * 1000000;
+    for (struct job *j = g->jobs, *next; answer_ns && j; j = next) {
+        next = j->next;
+        if (!j->x || now_ns < j->begin_ns + answer_ns)
+            continue;
+        expire(j);
+        if (j->phase == JOB_DONE && generate_over(j))
+            job_free(j);
+    }
+}
+
 static void answer_content(struct job *j)
 {
     struct http_exchange *x = j->x;

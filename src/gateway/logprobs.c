@@ -138,7 +138,7 @@ static void completion_entry(struct json_writer *w, const struct job *j, struct 
                              const struct candidate *top)
 {
     bool first = m->is_prompt && c->n_echoed == 0;
-    int64_t offset = m->is_prompt ? j->echo_offsets[c->index / j->ask.n][c->n_echoed++] : (int64_t)c->n_char;
+    int64_t offset = m->is_prompt ? j->echo_offsets[c->prompt][c->n_echoed++] : (int64_t)c->n_char;
     struct buf name = token_name(j->bundle->tokenizer, m->id);
     json_write_str(w, buf_str(&name));
     w->out->failed |= name.failed;

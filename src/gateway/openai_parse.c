@@ -35,17 +35,18 @@ static bool read_stream_options(struct parse *p, const char *name, const struct 
     return true;
 }
 
-static bool check_beams(struct parse *p)
+static bool check_best(struct parse *p)
 {
     struct ask *a = p->out;
     int width = a->best_of ? a->best_of : a->n;
-    if (!a->beam_search) {
-        if (!a->best_of || a->best_of == a->n)
-            return true;
-        return refuse(p->why, 400, "unsupported_parameter", "best_of",
-                      "best_of: choosing among several is offered with use_beam_search only; use n");
-    }
-    if (width < a->n || width > BEAMS_MAX)
+    if (width < a->n)
+        return refuse(p->why, 400, "invalid_value", "best_of", "best_of: at least n, which is %d, not %d", a->n, width);
+    if (!a->beam_search && width > a->n && (a->stream || p->streams))
+        return refuse(p->why, 400, "invalid_value", "best_of",
+                      "best_of: more than n cannot be streamed, because which are best is known at the end only");
+    if (!a->beam_search)
+        return true;
+    if (width > BEAMS_MAX)
         return refuse(p->why, 400, "invalid_value", a->best_of ? "best_of" : "n",
                       "%s: beam search takes n to %d beams, not %d", a->best_of ? "best_of" : "n", BEAMS_MAX, width);
     if (a->n_stop || a->return_replay)
@@ -151,8 +152,9 @@ static bool check(struct parse *p)
         return refuse(p->why, 400, "missing_required_parameter", needed, "%s is missing", needed);
     if (a->messages && a->n_prompt > 0)
         return refuse(p->why, 400, "invalid_value", "messages", "messages and prompt exclude each other");
-    if (a->n * a->n_prompt > ASK_SEQUENCES_MAX)
-        return refuse(p->why, 400, "invalid_value", "n", "n times the number of prompts is more than %d",
+    if (ask_candidates(a) * a->n_prompt > ASK_SEQUENCES_MAX)
+        return refuse(p->why, 400, "invalid_value", ask_candidates(a) > a->n ? "best_of" : "n",
+                      "%s times the number of prompts is more than %d", ask_candidates(a) > a->n ? "best_of" : "n",
                       ASK_SEQUENCES_MAX);
     if (a->kind == ASK_COMPLETION && a->sampling.max_tokens == 0) {
         if (!a->echo)
@@ -162,7 +164,7 @@ static bool check(struct parse *p)
     }
     if (a->sampling.top_k < 0)
         a->sampling.top_k = 0;
-    return check_beams(p);
+    return check_best(p);
 }
 
 #define OPENAI_READS(asks) .kind = asks, .fields = {rows, sizeof rows / sizeof *rows}, .check = check

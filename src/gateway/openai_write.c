@@ -1,6 +1,7 @@
 /* OpenAI's answers: whole objects, stream chunks, logprobs, usage, errors. */
 #include "gateway/private.h"
 
+#include <limits.h>
 #include <stdio.h>
 
 void openai_put_error(struct json_writer *w, const struct refusal *why)
@@ -66,14 +67,24 @@ static const char *finish_word(const struct choice *c)
 
 /* ---- usage ---- */
 
+/* Of the choice that was computed first: the others found what it had computed. */
+static int cached_before(const struct job *j, int prompt)
+{
+    int n = INT_MAX;
+    for (int i = 0; i < j->n_choice; i++)
+        if (j->choices[i].prompt == prompt && j->choices[i].end.n_cached < n)
+            n = j->choices[i].end.n_cached;
+    return n;
+}
+
 static void write_usage(struct json_writer *w, const struct job *j)
 {
     int64_t n_prompt = 0, n_output = 0, n_cached = 0, n_reason = 0;
     for (int i = 0; i < j->n_prompt; i++) { /* a prompt counts once, however many choices continue it */
         n_prompt += (int64_t)j->prompts[i].count;
-        n_cached += j->choices[i * j->ask.n].end.n_cached;
+        n_cached += cached_before(j, i);
     }
-    for (int i = 0; i < j->n_choice; i++) {
+    for (int i = 0; i < j->n_choice; i++) { /* candidates that are not in the answer were paid for too */
         n_output += j->choices[i].end.n_output;
         n_reason += j->choices[i].n_reason;
     }
@@ -297,7 +308,7 @@ void openai_write_answer(struct job *j, struct buf *out)
     begin(&w, j, j->kind == ASK_CHAT ? "chat.completion" : "text_completion");
     json_key(&w, "choices");
     json_begin_array(&w);
-    for (int i = 0; i < j->n_choice; i++)
+    for (int i = 0; i < j->n_answer; i++)
         write_choice(&w, j, &j->choices[i]);
     json_end_array(&w);
     json_key(&w, "usage");

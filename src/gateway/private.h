@@ -84,7 +84,8 @@ struct block { /* a stretch of one choice's answer */
 
 struct choice { /* one sequence */
     struct job *job;
-    int index;
+    int index; /* in the answer */
+    int prompt;
     struct request request;
     /* engine thread writes, under mail_lock */
     struct buf inbox;
@@ -154,7 +155,8 @@ struct job {
     size_t *echo_end;
     int32_t **echo_offsets; /* [n_prompt][its tokens] characters of echo before a token; with logprobs only */
     int n_prompt, n_choice, n_submitted;
-    struct choice *choices;        /* prompt-major: choice i continues prompt i / n */
+    int n_answer;                  /* the first so many choices are the answer */
+    struct choice *choices;        /* prompt-major */
     char fingerprint[SHA256_TEXT]; /* empty: the model has none */
     struct buf request;            /* the body as it came; ask.return_replay */
     char id[48], request_id[REQUEST_ID_MAX];
@@ -184,7 +186,10 @@ void socket_adopt(struct socket *s, struct job *j);
 void socket_refuse(struct socket *s, const struct refusal *why);
 void socket_over(struct socket *s, bool good); /* the job's answer is written */
 void job_free(struct job *j);
-bool job_hold(struct job *j, size_t limit); /* tells g->memory what the job keeps; false: over the limit */
+/* The answer is an error: as a whole, or, once a stream has begun, as its last event. */
+void job_fail(struct job *j, const struct refusal *why);
+void jobs_expire(struct gateway *g, uint64_t now_ns); /* those older than options.answer_ms end with 504 */
+bool job_hold(struct job *j, size_t limit);           /* tells g->memory what the job keeps; false: over the limit */
 /* structured.c */
 bool structured_make(struct job *j); /* on a worker */
 void structured_free(struct gateway *g);

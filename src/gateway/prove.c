@@ -11,9 +11,9 @@ void replay_keep(struct choice *c, int32_t id, struct str text)
     c->failed |= c->replay_ids.failed | c->replay_text.failed;
 }
 
-static void fill_choice(struct answer_choice *out, const struct job *j, const struct choice *c)
+static void fill_choice(struct answer_choice *out, const struct choice *c)
 {
-    *out = (struct answer_choice){.prompt = c->index / j->ask.n,
+    *out = (struct answer_choice){.prompt = c->prompt,
                                   .index = c->request.choice,
                                   .seed = c->end.seed,
                                   .finish = c->end.finish,
@@ -36,10 +36,10 @@ void replay_put(struct json_writer *w, const struct job *j)
                        .prompts = j->prompts,
                        .choices = choices,
                        .n_prompt = j->n_prompt,
-                       .n_choice = j->n_choice};
+                       .n_choice = j->n_answer};
     memcpy(a.stops, j->ask.stops, sizeof a.stops);
-    for (int i = 0; i < j->n_choice; i++)
-        fill_choice(&choices[i], j, &j->choices[i]);
+    for (int i = 0; i < j->n_answer; i++)
+        fill_choice(&choices[i], &j->choices[i]);
     if (!bundle_fingerprint_known(&a.fingerprint, j->bundle, j->lease.adapter[0] ? j->lease.adapter : NULL))
         return; /* it was known when the request was read */
     json_key(w, "replay");

@@ -13,9 +13,11 @@
 #include "base/log.h"
 #include "base/thread.h"
 
+#include <assert.h>
 #include <stdio.h>
+#include <time.h>
 
-enum { SLICE = 4 << 20, KEPT_MAX = 256 }; /* closing a bundle waits for at most a slice */
+enum { SLICE = 4 << 20, KEPT_MAX = 256, LOOK_MS = 10 }; /* closing a bundle waits for at most a slice */
 
 struct source {
     char *path;
@@ -176,12 +178,16 @@ enum status digests_add(struct digests *d, const char *path, const struct file_i
 enum status digests_create(struct digests **out, const char *cache, struct error *err)
 {
     char folder[4096];
+    pthread_condattr_t monotonic;
     struct digests *d = mem_alloc_zero(1, sizeof *d);
     *out = NULL;
     if (!d)
         return fail_nomem(err, "fingerprint");
     pthread_mutex_init(&d->lock, NULL);
-    pthread_cond_init(&d->changed, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&d->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     if (cache && strlen(cache) + 64 < sizeof folder &&
         !(d->folder = mem_strdup(path_join(folder, sizeof folder, cache, "digests")))) {
         digests_destroy(d);
@@ -208,15 +214,33 @@ void digests_destroy(struct digests *d)
 }
 
 /* ---- the parts ---- */
-static bool add_part(struct fingerprint *f, const char *name, const char *value)
+static const char *const part_names[] = {
+    [PART_FINGERPRINT] = "ingot-fingerprint",
+    [PART_NUMERICS] = "numerics",
+    [PART_DEVICE] = "device",
+    [PART_KV] = "kv",
+    [PART_EXACT] = "exact",
+    [PART_WEIGHTS] = "weights",
+    [PART_ADAPTER] = "adapter",
+    [PART_TOKENIZER] = "tokenizer",
+    [PART_TEMPLATE] = "template",
+    [PART_DEFAULTS] = "defaults",
+    [PART_POSITIONS] = "positions",
+    [PART_TEXTS] = "texts",
+};
+_Static_assert(sizeof part_names / sizeof *part_names == FINGERPRINT_PARTS, "every part has a name and room");
+
+static bool add_part(struct fingerprint *f, enum fingerprint_name name, const char *value)
 {
-    struct fingerprint_part *p = &f->parts[f->n_part++];
-    p->name = name;
+    struct fingerprint_part *p = &f->parts[name];
+    assert((int)name == f->n_part); /* the order is a part of the sum */
+    f->n_part++;
+    p->name = part_names[name];
     snprintf(p->value, sizeof p->value, "%s", value);
     return true;
 }
 
-static bool add_hashed(struct fingerprint *f, const char *name, struct str text)
+static bool add_hashed(struct fingerprint *f, enum fingerprint_name name, struct str text)
 {
     uint8_t digest[SHA256_BYTES];
     char value[SHA256_TEXT] = "none";
@@ -229,7 +253,7 @@ static bool add_hashed(struct fingerprint *f, const char *name, struct str text)
 }
 
 /* One file's digest stands for itself (sha256sum shows the same); of several, the digest of their digests. */
-static bool add_files(struct fingerprint *f, const char *name, const struct digests *d, bool of_tokenizer)
+static bool add_files(struct fingerprint *f, enum fingerprint_name name, const struct digests *d, bool of_tokenizer)
 {
     struct buf all = {0};
     char value[SHA256_TEXT];
@@ -257,7 +281,7 @@ static bool add_defaults(struct fingerprint *f, const struct bundle *b)
                      b->repetition_penalty == b->repetition_penalty ? b->repetition_penalty : -1, b->top_k);
     for (int i = 0; i < c->n_eos && n > 0 && (size_t)n < sizeof text; i++)
         n += snprintf(text + n, sizeof text - (size_t)n, " %d", c->eos[i]);
-    return add_hashed(f, "defaults", str_of(text));
+    return add_hashed(f, PART_DEFAULTS, str_of(text));
 }
 
 /* Some kinds of scaling depend on --ctx: the angles' own numbers say what is in force. */
@@ -266,7 +290,7 @@ static bool add_positions(struct fingerprint *f, const struct rope_table *r)
     struct buf all = {0};
     buf_append(&all, &r->scale, sizeof r->scale);
     buf_append(&all, r->inv_freq, (size_t)r->n_half * sizeof *r->inv_freq);
-    bool good = !all.failed && add_hashed(f, "positions", r->n_half ? buf_str(&all) : (struct str){NULL, 0});
+    bool good = !all.failed && add_hashed(f, PART_POSITIONS, r->n_half ? buf_str(&all) : (struct str){NULL, 0});
     buf_free(&all);
     return good;
 }
@@ -285,7 +309,7 @@ static bool add_texts(struct fingerprint *f, const struct arch *a)
         const struct sentence_prompt *p = &s->prompts[i];
         buf_printf(&all, " %zu:%.*s %zu:%.*s", p->name.len, STR_ARG(p->name), p->text.len, STR_ARG(p->text));
     }
-    bool good = !all.failed && add_hashed(f, "texts", buf_str(&all));
+    bool good = !all.failed && add_hashed(f, PART_TEXTS, buf_str(&all));
     buf_free(&all);
     return good;
 }
@@ -315,14 +339,14 @@ static bool compose(struct fingerprint *f, const struct bundle *b, const char *a
     char number[16];
     *f = (struct fingerprint){0};
     snprintf(number, sizeof number, "%d", FINGERPRINT_VERSION);
-    add_part(f, "ingot-fingerprint", number);
+    add_part(f, PART_FINGERPRINT, number);
     snprintf(number, sizeof number, "%d", NUMERICS_VERSION);
-    add_part(f, "numerics", number);
-    add_part(f, "device", "cpu");
-    add_part(f, "kv", kv_names[m->kv.type]);
-    add_part(f, "exact", m->options.exact ? "yes" : "no");
-    return add_files(f, "weights", b->digests, false) && add_part(f, "adapter", adapter ? adapter : "none") &&
-           add_files(f, "tokenizer", b->digests, true) && add_hashed(f, "template", b->template_source) &&
+    add_part(f, PART_NUMERICS, number);
+    add_part(f, PART_DEVICE, "cpu");
+    add_part(f, PART_KV, kv_names[m->kv.type]);
+    add_part(f, PART_EXACT, m->options.exact ? "yes" : "no");
+    return add_files(f, PART_WEIGHTS, b->digests, false) && add_part(f, PART_ADAPTER, adapter ? adapter : "none") &&
+           add_files(f, PART_TOKENIZER, b->digests, true) && add_hashed(f, PART_TEMPLATE, b->template_source) &&
            add_defaults(f, b) && add_positions(f, &m->arch.rope[0]) && add_texts(f, &m->arch) && add_sum(f);
 }
 
@@ -365,14 +389,34 @@ void bundle_fingerprint_begin(const struct bundle *b)
 
 enum status bundle_fingerprint(struct fingerprint *out, const struct bundle *b, const char *adapter, struct error *err)
 {
+    return bundle_fingerprint_unless(out, b, adapter, NULL, err);
+}
+
+/* Nobody tells a waiter that *stop was set: it looks. */
+static void wait_a_moment(struct digests *d)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += LOOK_MS * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(&d->changed, &d->lock, &until);
+}
+
+enum status bundle_fingerprint_unless(struct fingerprint *out, const struct bundle *b, const char *adapter,
+                                      const bool *stop, struct error *err)
+{
     struct digests *d = b->digests;
     if (!d)
         return fail(err, ST_UNSUPPORTED, "%s was made from no files: it has no fingerprint", b->id);
     bundle_fingerprint_begin(b);
     pthread_mutex_lock(&d->lock);
-    while (d->state == DIGESTS_HASHING)
-        pthread_cond_wait(&d->changed, &d->lock);
-    enum status st = d->state == DIGESTS_KNOWN ? ST_OK : fail(err, d->why.status, "%s", d->why.text);
+    while (d->state == DIGESTS_HASHING && !(stop && __atomic_load_n(stop, __ATOMIC_RELAXED)))
+        stop ? wait_a_moment(d) : (void)pthread_cond_wait(&d->changed, &d->lock);
+    enum status st = d->state == DIGESTS_KNOWN ? ST_OK
+                     : d->state == DIGESTS_HASHING
+                         ? fail(err, ST_CANCELED, "%s: its fingerprint was not waited for", b->id)
+                         : fail(err, d->why.status, "%s", d->why.text);
     if (st == ST_OK && !settled(out, b, adapter))
         st = fail_nomem(err, "fingerprint");
     pthread_mutex_unlock(&d->lock);

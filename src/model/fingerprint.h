@@ -13,7 +13,22 @@
 #include "base/sha256.h"
 #include "model/model.h"
 
-enum { FINGERPRINT_VERSION = 1, FINGERPRINT_PARTS = 12, FINGERPRINT_BRIEF = 14 };
+enum { FINGERPRINT_VERSION = 1, FINGERPRINT_BRIEF = 14 };
+enum fingerprint_name { /* in the order in which they are hashed */
+                        PART_FINGERPRINT,
+                        PART_NUMERICS,
+                        PART_DEVICE,
+                        PART_KV,
+                        PART_EXACT,
+                        PART_WEIGHTS,
+                        PART_ADAPTER,
+                        PART_TOKENIZER,
+                        PART_TEMPLATE,
+                        PART_DEFAULTS,
+                        PART_POSITIONS,
+                        PART_TEXTS, /* of models that embed or score */
+                        FINGERPRINT_PARTS
+};
 struct fingerprint {
     char text[SHA256_TEXT];
     struct fingerprint_part {
@@ -32,6 +47,9 @@ void bundle_fingerprint_begin(const struct bundle *b);
  * the digest of a LoRA adapter, or NULL. ST_INVALID when a file is not the one that was opened any more; ST_IO. */
 MUST_USE enum status bundle_fingerprint(struct fingerprint *out, const struct bundle *b, const char *adapter,
                                         struct error *err);
+/* The same; soon after *stop (atomic; may be NULL) is set it waits no longer: ST_CANCELED. */
+MUST_USE enum status bundle_fingerprint_unless(struct fingerprint *out, const struct bundle *b, const char *adapter,
+                                               const bool *stop, struct error *err);
 /* The same without waiting: false when it is not known yet, or cannot be. */
 bool bundle_fingerprint_known(struct fingerprint *out, const struct bundle *b, const char *adapter);
 

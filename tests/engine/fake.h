@@ -135,9 +135,10 @@ static inline void fake_load(void *ctx, int32_t to, const void *from)
         f->cells[to * KV_BLOCK + KV_BLOCK - 1]++;
 }
 
-static inline enum status fake_identify(void *ctx, char text[SHA256_TEXT], struct error *err)
+static inline enum status fake_identify(void *ctx, char text[SHA256_TEXT], const bool *stop, struct error *err)
 {
     (void)ctx;
+    (void)stop;
     (void)err;
     memset(text, 'a', SHA256_TEXT);
     text[SHA256_TEXT - 1] = 0;

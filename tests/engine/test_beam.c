@@ -187,6 +187,68 @@ static void test_search_is_canceled_and_destroyed(void **state)
     }
 }
 
+/* Cancels the search in the middle of a step, while others have all the places: some or all of its asks wait. */
+struct hurry {
+    struct fake *f;
+    struct engine *e;
+    struct job *answers;
+    int n_answer;
+    uint64_t at, ended; /* steps */
+};
+static struct hurry hurry;
+
+static void cancel_soon(void *ctx)
+{
+    (void)ctx;
+    for (int i = 0; hurry.f->steps == hurry.at && i < hurry.n_answer; i++)
+        engine_cancel(hurry.e, hurry.answers[i].r.id);
+}
+
+static void ended_at(void *ctx, const struct finish_event *e)
+{
+    hurry.ended = hurry.f->steps;
+    job_finish(ctx, e);
+}
+
+static void test_search_ends_within_one_step_of_its_cancellation(void **state)
+{
+    (void)state;
+    enum { PLACES = 3 };
+    static struct job answers[2], others[PLACES];
+    static const int32_t prompt[] = {5, 6, 7};
+    struct request *requests[] = {&answers[0].r, &answers[1].r};
+    const struct beam_options o = {.width = 5, .length_penalty = 1};
+    for (int taken = 0; taken <= PLACES; taken++) {
+        struct fake *f = mem_alloc_zero(1, sizeof *f);
+        const struct engine_options how = {.max_sequences = PLACES, .prefill_chunk = 16};
+        struct executor x = fake_executor(f, &how, 60, NULL);
+        f->during = cancel_soon;
+        hurry = (struct hurry){.f = f, .answers = answers, .n_answer = 2, .at = 30};
+        OK(engine_create_on(&hurry.e, &x, &how, &err));
+        for (int i = 0; i < taken; i++) {
+            ask_init(&others[i], prompt, 3, 250);
+            others[i].r.sampling.ignore_eos = true;
+            others[i].r.priority = 1000;
+            OK(engine_submit(hurry.e, &others[i].r, &err));
+        }
+        for (int i = 0; i < 2; i++) {
+            ask_init(&answers[i], prompt, 3, 250);
+            answers[i].r.sampling.ignore_eos = true;
+            answers[i].r.on_finish = ended_at;
+        }
+        OK(engine_submit_beams(hurry.e, requests, 2, &o, &err));
+        for (int i = 0; i < 2; i++) {
+            job_wait(&answers[i]);
+            assert_int_equal(answers[i].got.finish, FINISH_CANCELED);
+        }
+        if (hurry.ended != hurry.at + 1)
+            fail_msg("%d of %d places taken: canceled in step %d, ended in step %d", taken, PLACES, (int)hurry.at,
+                     (int)hurry.ended);
+        engine_destroy(hurry.e);
+        mem_free(f);
+    }
+}
+
 static void test_search_refuses_and_survives_lack_of_memory(void **state)
 {
     (void)state;
@@ -233,6 +295,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_search_finds_what_the_twin_finds),
         cmocka_unit_test(test_search_is_canceled_and_destroyed),
+        cmocka_unit_test(test_search_ends_within_one_step_of_its_cancellation),
         cmocka_unit_test(test_search_refuses_and_survives_lack_of_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -570,52 +570,6 @@ static void test_sched_choices_share_the_prompt(void **state)
     free(b);
 }
 
-/* Two answers fork in the middle of a block and go separate ways: as if each had been alone. */
-static void test_sched_fork(void **state)
-{
-    (void)state;
-    struct bench *b = malloc(sizeof *b);
-    bench_init(b, 2, 256, 12);
-    struct seq *one = bench_add(b, 100, 90, 0), *two = bench_add(b, 70, 120, 0);
-    while (b->h.got[0].n < 5)
-        core_step(&b->h.core);
-    two->n_limit = 190;
-    sched_fork(&b->h.core.sched, two, one);
-    two->ids[two->n_ids - 1] = (two->ids[two->n_ids - 1] + 1) % FAKE_VOCAB; /* another last id */
-    check_invariants(&b->h);
-    assert_int_equal(two->blocks.ids[1], one->blocks.ids[1]);
-    int32_t ids[2][FAKE_CTX];
-    while (b->h.n_ended == 0) {
-        core_step(&b->h.core);
-        check_invariants(&b->h);
-        for (int i = 0; i < 2 && b->h.n_ended == 0; i++)
-            memcpy(ids[i], b->h.seqs[i]->ids, 190 * sizeof(int32_t));
-    }
-    for (int i = 0; i < 2; i++) /* each id follows from those before it: no block of the other is seen */
-        for (int n = 105; n < 188; n++) {
-            real row[FAKE_VOCAB];
-            struct sample s;
-            struct sampler_scratch scratch;
-            OK(sampler_scratch_init(&scratch, FAKE_VOCAB, &err));
-            struct sampler_in in = {.how = &b->h.requests[i].sampling,
-                                    .logits = row,
-                                    .n_vocab = FAKE_VOCAB,
-                                    .ids = ids[i],
-                                    .n_prompt = 100,
-                                    .n_ids = n,
-                                    .given = -1};
-            fake_logits(row, fake_hash_of(ids[i], n), 0);
-            sampler_pick(&s, &in, &scratch);
-            if (n > 105)
-                assert_int_equal(s.id, ids[i][n]);
-            sampler_scratch_free(&scratch);
-        }
-    while (core_step(&b->h.core)) {
-    }
-    core_free(&b->h.core);
-    free(b);
-}
-
 static void test_cost_learns(void **state)
 {
     (void)state;
@@ -736,7 +690,6 @@ int main(void)
         cmocka_unit_test(test_sched_fair_share),
         cmocka_unit_test(test_sched_ages),
         cmocka_unit_test(test_sched_choices_share_the_prompt),
-        cmocka_unit_test(test_sched_fork),
         cmocka_unit_test(test_cost_learns),
         cmocka_unit_test(test_seq_refusals),
         cmocka_unit_test(test_core_allocation_failures),

@@ -185,7 +185,7 @@ static void test_spill_every_bit_counts(void **state)
     char model[SHA256_TEXT], path[512];
     struct spill_head head, want = head_of(5);
     const uint8_t *block;
-    OK(fake_identify(NULL, model, &err));
+    OK(fake_identify(NULL, model, NULL, &err));
     snprintf(path, sizeof path, "%s/kv-aaaaaaaaaaaaaaaa-%016llx%016llx", folder, 5ull * 7919, 5ull);
     OK(file_read_all(&bytes, path, 1 << 20, &err));
     OK(spill_parse(&head, &block, buf_str(&bytes), model, BLOCK, &err));
@@ -238,6 +238,35 @@ static void test_spill_failures(void **state)
     put(s, 10);
     assert_true(!get(s, 9) && get(s, 10));
     spill_close(s);
+}
+
+/* The hash of a large model takes minutes; a stop does not wait for it. */
+static enum status identify_slowly(void *ctx, char text[SHA256_TEXT], const bool *stop, struct error *e)
+{
+    for (int i = 0; !__atomic_load_n(stop, __ATOMIC_RELAXED); i++) {
+        __atomic_store_n((int *)ctx, i + 1, __ATOMIC_SEQ_CST);
+        if (i > 20000)
+            return fake_identify(NULL, text, stop, e);
+        nap();
+    }
+    __atomic_store_n((int *)ctx, -1, __ATOMIC_SEQ_CST);
+    return fail(e, ST_CANCELED, "stopped");
+}
+
+static void test_spill_close_waits_for_no_hash(void **state)
+{
+    (void)state;
+    struct siphash_key secret;
+    struct spill *s;
+    int at = 0;
+    struct spill_options o = {
+        .folder = folder, .block_bytes = BLOCK, .identify = identify_slowly, .identify_ctx = &at, .on_room = nothing};
+    OK(spill_open(&s, &secret, &o, &err));
+    while (!__atomic_load_n(&at, __ATOMIC_SEQ_CST))
+        nap();
+    assert_null(spill_stage(s));
+    spill_close(s);
+    assert_int_equal(at, -1);
 }
 
 /* ---- under the core: few blocks, prompts that come again, restarts ---- */
@@ -360,7 +389,7 @@ static void test_spill_engine_restarts(void **state)
         sampling_defaults(&r.sampling);
         r.sampling.max_tokens = 30;
         r.sampling.has_seed = true;
-        for (int i = 0; start && i < 50; i++) /* the folder is read meanwhile */
+        for (int i = 0; start && i < 1000; i++) /* the folder is read meanwhile */
             nap();
         OK(engine_generate(e, &r, &end, &err));
         expect(&want, &r, FAKE_CTX, 0, &scratch);
@@ -389,6 +418,7 @@ int main(void)
         cmocka_unit_test_setup(test_spill_damaged_files_are_dropped, clean),
         cmocka_unit_test_setup(test_spill_every_bit_counts, clean),
         cmocka_unit_test_setup(test_spill_failures, clean),
+        cmocka_unit_test_setup(test_spill_close_waits_for_no_hash, clean),
         cmocka_unit_test_setup(test_spill_same_answers, clean),
         cmocka_unit_test_setup(test_spill_engine_restarts, clean),
     };

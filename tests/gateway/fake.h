@@ -6,7 +6,8 @@
  *   prompt holds "END"    the answer ends before its first token
  *   prompt holds "SAY x"  the answer is x, to the prompt's end, three bytes and the rest of a character a token; an
  *                         engine error when the request has a grammar that forbids it
- *   fake.hold             tokens wait while it is set: what is in flight stays in flight
+ *   fake.hold             tokens and vectors wait while it is set: what is in flight stays in flight
+ *   fake.stuck            whoever makes ids of a text waits while it is set
  */
 #ifndef TESTS_GATEWAY_FAKE_H
 #define TESTS_GATEWAY_FAKE_H
@@ -35,12 +36,13 @@ struct engine {
     pthread_mutex_t lock;
     pthread_t thread;
     struct fake_seq *seqs;
+    struct embed_request *held; /* at most one */
     uint64_t next_id, steps, prompt_tokens, output_tokens;
     bool stop;
 };
 static struct {
-    int hold, delay_us, queue_max, frozen; /* frozen: the last step seems two minutes old */
-    int priority;                          /* of the last request */
+    int hold, stuck, delay_us, queue_max, frozen; /* frozen: the last step seems two minutes old */
+    int priority;                                 /* of the last request */
     enum model_task task;
 } fake = {.queue_max = 1000};
 
@@ -234,11 +236,18 @@ enum status engine_submit_beams(struct engine *e, struct request *const *request
 
 void engine_cancel(struct engine *e, uint64_t id)
 {
+    struct embed_request *held = NULL;
     pthread_mutex_lock(&e->lock);
     for (struct fake_seq *s = e->seqs; s; s = s->next)
         if (s->id == id)
             s->canceled = true;
+    if (e->held && e->held->id == id) {
+        held = e->held;
+        e->held = NULL;
+    }
     pthread_mutex_unlock(&e->lock);
+    if (held)
+        held->on_finish(held->ctx, &(struct finish_event){.finish = FINISH_CANCELED, .status = ST_CANCELED});
 }
 
 void engine_stats(const struct engine *engine, struct engine_stats *out)
@@ -305,12 +314,18 @@ struct str model_prompt(const struct model *m, struct str name)
     return name.ptr && !str_is(name, "query") ? (struct str){0} : STR("");
 }
 
-/* At once, on the caller's thread: every number is the text's length in tokens. */
+/* At once, on the caller's thread, unless fake.hold: every number is the text's length in tokens. */
 enum status engine_embed(struct engine *e, struct embed_request *r, struct error *err)
 {
     struct finish_event end = {.finish = FINISH_STOP};
     int n_out = model_config(NULL)->n_out;
-    (void)e, (void)err;
+    (void)err;
+    pthread_mutex_lock(&e->lock);
+    r->id = ++e->next_id;
+    e->held = fake_get(&fake.hold) ? r : NULL;
+    pthread_mutex_unlock(&e->lock);
+    if (fake_get(&fake.hold))
+        return ST_OK;
     for (int i = 0; i < r->n_text; i++) {
         end.n_prompt += r->texts[i].n_id;
         for (int k = 0; k < n_out; k++)
@@ -370,6 +385,8 @@ enum status tokenizer_encode(const struct tokenizer *tok, struct ids *out, struc
                              struct error *err)
 {
     (void)tok, (void)err;
+    while (fake_get(&fake.stuck))
+        usleep(1000);
     if (flags & TOKENIZE_ADD)
         fake_push(out, FAKE_SPECIAL + 1);
     for (size_t i = 0; i < text.len; i++) {

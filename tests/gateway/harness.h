@@ -26,7 +26,7 @@ static inline void start_with(const struct gateway_options *o)
 {
     struct error err;
     log_set_level(LOG_OFF);
-    fake.hold = fake.delay_us = fake.frozen = 0;
+    fake.hold = fake.stuck = fake.delay_us = fake.frozen = 0;
     fake.queue_max = 1000;
     arena_init(&arena, 0);
     OK(engine_create(&engine, &fake_bundle, NULL, &err));

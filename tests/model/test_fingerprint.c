@@ -6,7 +6,9 @@
 #include "base/sha256.h"
 #include "model/private.h"
 
+#include <pthread.h>
 #include <sys/stat.h>
+#include <time.h>
 
 static char folder[64], cache[96], digests[112], model_path[96];
 static struct error err;
@@ -109,6 +111,35 @@ static void test_fingerprint_differs_with_each_thing_that_decides_the_bits(void 
     OK(file_remove(renamed, &err));
 }
 
+static void *stop_soon(void *stop)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL);
+    __atomic_store_n((bool *)stop, true, __ATOMIC_RELAXED);
+    return NULL;
+}
+
+/* Who waits for the hash of a large file can stop waiting; the hash itself stops when the bundle closes. */
+static void test_fingerprint_is_waited_for_only_as_long_as_wanted(void **state)
+{
+    (void)state;
+    const char *large = in_folder("large");
+    struct bundle b = {.id = "large"};
+    struct file_id id;
+    struct fingerprint f;
+    pthread_t thread;
+    bool stop = false;
+    OK(file_write_all(large, STR("x"), &err));
+    assert_int_equal(truncate(large, (off_t)1 << 40), 0); /* a hole: minutes to hash, no room on disk */
+    assert_true(file_identify(&id, large));
+    OK(digests_create(&b.digests, NULL, &err));
+    OK(digests_add(b.digests, large, &id, false, &err));
+    pthread_create(&thread, NULL, stop_soon, &stop);
+    FAILS(ST_CANCELED, bundle_fingerprint_unless(&f, &b, NULL, &stop, &err));
+    pthread_join(thread, NULL);
+    digests_destroy(b.digests);
+    OK(file_remove(large, &err));
+}
+
 static int n_kept;
 static enum status count(void *ctx, const char *name, struct error *e)
 {
@@ -198,6 +229,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sha256_is_the_standard_one),
         cmocka_unit_test(test_fingerprint_differs_with_each_thing_that_decides_the_bits),
+        cmocka_unit_test(test_fingerprint_is_waited_for_only_as_long_as_wanted),
         cmocka_unit_test(test_digests_are_kept_and_never_believed_when_damaged),
         cmocka_unit_test(test_a_file_that_changed_has_no_fingerprint),
     };
