@@ -53,8 +53,10 @@ struct ask {
     enum tool_choice tool_choice;
     struct str tool_name;             /* TOOLS_NAMED */
     bool one_call;                    /* no parallel calls */
-    const struct grammar_part *shape; /* what the answer must be; NULL: any text */
+    const struct grammar_part *shape; /* what the answer's text must be; NULL: any text */
     const char *shape_param;          /* the field that said so */
+    const struct grammar_part *whole; /* what all of the answer must be, calls and channels included; NULL: anything */
+    const char *calls_param;          /* the field that says what calls it may, or must, hold; NULL: none does */
     struct str effort;                /* of reasoning; ptr NULL: not said */
     enum thinking thinking;
     const struct ask_prompt *prompts;

@@ -1,5 +1,14 @@
-/* Calls that must be made, or must keep to a schema: tool_choice and strict, as shapes of the answer. */
-#include "gateway/fields.h"
+/* The shape of a whole answer: what the request asked of it, the calls that tool_choice and strict ask for, or either.
+ *
+ *   no tools, or none to be called    the shape
+ *   auto, with a shape                the shape, or calls and nothing else
+ *   auto, with strict tools           free text, in which what follows a call's marker is a call
+ *   required, or a name               calls and nothing else
+ *
+ * In harmony all of that stands in channels: reasoning and preambles first, as many as it likes, then one final message
+ * or one call.
+ */
+#include "gateway/parts.h"
 
 /* How a format writes calls, in pieces: begin, then calls of open name middle arguments close, apart by between, end.
  */
@@ -11,6 +20,8 @@ static const struct style {
 } styles[] = {
     {"hermes", NULL, "", "<tool_call>\n{\"name\": \"", "\", \"arguments\": ", "}\n</tool_call>", "\n", "",
      "<tool_call>", false},
+    {"qwen-xml", NULL, "", "<tool_call>\n<function=", ">\n", "</function>\n</tool_call>", "\n", "", "<tool_call>",
+     false},
     {"mistral", "[ARGS]", "", "[TOOL_CALLS]", "[ARGS]", "", "", "", "[TOOL_CALLS]", false},
     {"mistral", NULL, "[TOOL_CALLS][", "{\"name\": \"", "\", \"arguments\": ", "}", ", ", "]", NULL, false},
     {"deepseek", "```json",
@@ -57,133 +68,170 @@ static const struct style *style_of(const struct parse *p)
     return NULL;
 }
 
-/* ---- parts; everything lives in the request's arena, and a failure of it shows once, at the end ---- */
-
-struct maker {
-    struct parse *p;
-    bool failed;
-    struct grammar_part lost[4]; /* written instead of what could not be had */
-};
-
-static struct grammar_part *parts_new(struct maker *m, size_t n)
+static bool is_strict(const struct json *function)
 {
-    struct grammar_part *parts = arena_alloc_zero(m->p->arena, n, sizeof *parts);
-    m->failed |= !parts;
-    return parts ? parts : m->lost; /* n is at most 4 */
-}
-
-static struct grammar_part text_part(struct str text)
-{
-    return (struct grammar_part){.kind = GRAMMAR_TEXT, .text = text};
-}
-
-static struct grammar_part list_part(enum grammar_kind kind, const struct grammar_part *parts, size_t n)
-{
-    return (struct grammar_part){.kind = kind, .parts = parts, .n_part = n, .min = 0, .max = -1};
+    return json_bool(json_get(function, "strict"), false);
 }
 
 /* A strict tool's arguments keep to its schema; so do a forced call's. Others are any object. */
-static struct grammar_part arguments_part(struct maker *m, const struct json *function, bool forced)
+static struct grammar_part arguments_part(struct maker *m, const struct json *function)
 {
     const struct json *schema = json_get(function, "parameters");
-    bool strict = json_bool(json_get(function, "strict"), false);
-    struct json_writer w;
-    struct buf text = {0};
+    bool enforced = m->forced || is_strict(function);
+    if (m->p->voice->format->flags & SPEECH_XML)
+        return enforced ? xml_arguments(m, function) : xml_any_arguments(m);
     if (json_count(schema) == 0)
-        return text_part(STR("{}"));
-    if (!strict && !forced)
+        return part_text(STR("{}"));
+    if (!enforced)
         return (struct grammar_part){.kind = GRAMMAR_JSON};
-    json_writer_init(&w, &text);
-    json_write_value(&w, schema);
-    size_t n = text.len;
-    char *kept = text.failed ? NULL : arena_copy(m->p->arena, buf_str(&text));
-    buf_free(&text);
-    m->failed |= !kept;
-    return (struct grammar_part){.kind = GRAMMAR_SCHEMA, .flags = strict ? GRAMMAR_ORDERED : 0, .text = str_n(kept, n)};
+    return (struct grammar_part){
+        .kind = GRAMMAR_SCHEMA, .flags = is_strict(function) ? GRAMMAR_ORDERED : 0, .text = part_source(m, schema)};
 }
 
-/* open, one of the tools with its arguments, close; open without what a trigger has said already. */
-static struct grammar_part call_part(struct maker *m, const struct style *s, struct str open, bool forced)
+typedef struct grammar_part one_fn(struct maker *m, const struct style *s, struct str name,
+                                   const struct json *function);
+
+static struct grammar_part named_call(struct maker *m, const struct style *s, struct str name,
+                                      const struct json *function)
+{
+    return PARTS(m, GRAMMAR_SEQUENCE, part_text(name), part_text(str_of(s->middle)), arguments_part(m, function));
+}
+
+/* Its name stands behind the channel, or before it, as the template repeats it. */
+static struct grammar_part harmony_call(struct maker *m, const struct style *s, struct str name,
+                                        const struct json *function)
+{
+    struct grammar_part behind = PARTS(m, GRAMMAR_SEQUENCE, part_text(STR("<|channel|>commentary to=functions.")),
+                                       part_text(name)),
+                        before = PARTS(m, GRAMMAR_SEQUENCE, part_text(STR(" to=functions.")), part_text(name),
+                                       part_text(STR("<|channel|>commentary"))),
+                        type = PARTS(m, GRAMMAR_ANY_OF, part_text(STR(" <|constrain|>json")), part_text(STR(" json")),
+                                     part_text(STR("")));
+    (void)s;
+    return PARTS(m, GRAMMAR_SEQUENCE, PARTS(m, GRAMMAR_ANY_OF, behind, before), type, part_text(STR("<|message|>")),
+                 arguments_part(m, function));
+}
+
+/* One of the tools that may be called. */
+static struct grammar_part any_tool(struct maker *m, const struct style *s, one_fn *one)
 {
     const struct ask *a = m->p->out;
-    size_t n = 0;
     struct grammar_part *tools = arena_alloc_zero(m->p->arena, json_count(a->tools), sizeof *tools);
-    struct grammar_part *call = parts_new(m, 3);
+    size_t n = 0;
+    m->failed |= !tools;
     JSON_EACH (tool, a->tools) {
         const struct json *f = json_get(tool, "function");
         struct str name = json_str(json_get(f, "name"));
-        if (!tools || m->failed)
-            break;
-        if (a->tool_choice == TOOLS_NAMED && !str_eq(name, a->tool_name))
-            continue;
-        struct grammar_part *one = parts_new(m, 3);
-        one[0] = text_part(name);
-        one[1] = text_part(str_of(s->middle));
-        one[2] = arguments_part(m, f, forced);
-        tools[n++] = list_part(GRAMMAR_SEQUENCE, one, 3);
+        if (!m->failed && (a->tool_choice != TOOLS_NAMED || str_eq(name, a->tool_name)))
+            tools[n++] = one(m, s, name, f);
     }
-    m->failed |= !tools;
-    call[0] = text_part(open);
-    call[1] = list_part(GRAMMAR_ANY_OF, tools, n);
-    call[2] = text_part(str_of(s->close));
-    return list_part(GRAMMAR_SEQUENCE, call, 3);
+    return (struct grammar_part){.kind = GRAMMAR_ANY_OF, .parts = tools, .n_part = m->failed ? 0 : n};
+}
+
+/* open, one of the tools with its arguments, close; open without what a trigger has said already. */
+static struct grammar_part call_part(struct maker *m, const struct style *s, struct str open)
+{
+    return PARTS(m, GRAMMAR_SEQUENCE, part_text(open), any_tool(m, s, named_call), part_text(str_of(s->close)));
 }
 
 /* At least one call, and nothing else. */
-static struct grammar_part forced_part(struct maker *m, const struct style *s)
+static struct grammar_part calls_only(struct maker *m, const struct style *s)
 {
     bool one = s->one || m->p->out->one_call || m->p->out->tool_choice == TOOLS_NAMED;
-    struct grammar_part *whole = parts_new(m, 4), *more = parts_new(m, 2), *again = parts_new(m, 1);
-    struct grammar_part call = call_part(m, s, str_of(s->open), true);
-    more[0] = text_part(str_of(s->between));
-    more[1] = call;
-    again[0] = list_part(GRAMMAR_SEQUENCE, more, 2);
-    whole[0] = text_part(str_of(s->begin));
-    whole[1] = call;
-    whole[2] = list_part(GRAMMAR_REPEAT, again, 1);
-    whole[3] = text_part(str_of(s->end));
-    if (one)
-        whole[2] = text_part(STR(""));
-    return list_part(GRAMMAR_SEQUENCE, whole, 4);
+    struct grammar_part call = call_part(m, s, str_of(s->open)),
+                        more = PARTS(m, GRAMMAR_SEQUENCE, part_text(str_of(s->between)), call),
+                        again = one ? part_text(STR("")) : part_repeat(m, more, -1);
+    return PARTS(m, GRAMMAR_SEQUENCE, part_text(str_of(s->begin)), call, again, part_text(str_of(s->end)));
 }
 
 /* Free text, but what follows a call's marker is a call. */
-static struct grammar_part strict_part(struct maker *m, const struct style *s)
+static struct grammar_part text_and_calls(struct maker *m, const struct style *s)
 {
-    struct grammar_part *child = parts_new(m, 1);
-    child[0] = call_part(m, s, str_from(str_of(s->open), strlen(s->trigger)), false);
-    child[0].trigger = str_of(s->trigger);
-    struct grammar_part all = list_part(GRAMMAR_TRIGGERED, child, 1);
+    struct grammar_part child = call_part(m, s, str_from(str_of(s->open), strlen(s->trigger)));
+    child.trigger = str_of(s->trigger);
+    struct grammar_part all = PARTS(m, GRAMMAR_TRIGGERED, child);
     all.max = m->p->out->one_call ? 1 : -1;
     return all;
+}
+
+/* Text without any of harmony's marks, in which nothing but a message's end can follow. */
+static struct grammar_part harmony_text(struct maker *m)
+{
+    static const char *const marks[] = {"<|start|>", "<|channel|>", "<|message|>", "<|constrain|>",
+                                        "<|call|>",  "<|end|>",     "<|return|>"};
+    struct grammar_part children[sizeof marks / sizeof *marks];
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        children[i] = (struct grammar_part){.kind = GRAMMAR_TEXT, .trigger = str_of(marks[i])};
+    struct grammar_part text = parts_list(m, GRAMMAR_TRIGGERED, children, sizeof marks / sizeof *marks);
+    text.max = 0;
+    return text;
+}
+
+/* shape NULL: the final message is free, or (calls only) there is none. */
+static struct grammar_part harmony_answer(struct maker *m, const struct grammar_part *shape, bool calls, bool words)
+{
+    struct grammar_part channel = PARTS(m, GRAMMAR_ANY_OF, part_text(STR("analysis")), part_text(STR("commentary"))),
+                        message = PARTS(m, GRAMMAR_SEQUENCE, part_text(STR("<|channel|>")), channel,
+                                        part_text(STR("<|message|>")), harmony_text(m),
+                                        part_text(STR("<|end|><|start|>assistant"))),
+                        type = part_repeat(m, part_text(STR(" <|constrain|>json")), 1),
+                        final = PARTS(m, GRAMMAR_SEQUENCE, part_text(STR("<|channel|>final")), type,
+                                      part_text(STR("<|message|>")), shape ? *shape : harmony_text(m)),
+                        call = calls ? any_tool(m, NULL, harmony_call) : final,
+                        last = calls && words ? PARTS(m, GRAMMAR_ANY_OF, final, call) : call;
+    return PARTS(m, GRAMMAR_SEQUENCE, part_repeat(m, message, -1), last);
 }
 
 static bool any_strict(const struct ask *a)
 {
     JSON_EACH (tool, a->tools)
-        if (json_bool(json_get(json_get(tool, "function"), "strict"), false))
+        if (is_strict(json_get(tool, "function")))
             return true;
     return false;
+}
+
+/* What the whole answer must be. False after a refusal. */
+static bool make_whole(struct maker *m, struct grammar_part *out)
+{
+    struct ask *a = m->p->out;
+    const struct style *s = style_of(m->p);
+    bool calls = a->calls_param != NULL;
+    if (m->p->voice->format->flags & SPEECH_CHANNELS) {
+        *out = harmony_answer(m, a->shape, calls, !m->forced);
+        return true;
+    }
+    if (!calls) {
+        *out = *a->shape;
+        return true;
+    }
+    if (!s || (!m->forced && !a->shape && !s->trigger))
+        return refuse(m->p->why, 400, "unsupported_parameter", a->calls_param,
+                      "%s: %s writes calls in the format %s, which cannot be enforced; use auto, without strict",
+                      a->calls_param, m->p->bundle->id, m->p->voice->format->name);
+    if (m->forced)
+        *out = calls_only(m, s);
+    else if (a->shape)
+        *out = PARTS(m, GRAMMAR_ANY_OF, *a->shape, calls_only(m, s));
+    else
+        *out = text_and_calls(m, s);
+    return true;
 }
 
 bool calls_shape(struct parse *p)
 {
     struct ask *a = p->out;
-    struct maker m = {.p = p};
-    bool forced = a->tool_choice >= TOOLS_REQUIRED;
-    const char *param = forced ? "tool_choice" : "tools";
-    if (!a->tools || a->kind != ASK_CHAT || (!forced && !any_strict(a)))
+    struct maker m = {.p = p, .forced = a->tool_choice >= TOOLS_REQUIRED};
+    if (a->kind != ASK_CHAT) {
+        a->whole = a->shape;
         return true;
-    const struct style *s = style_of(p);
-    if (!s || (!forced && !s->trigger))
-        return refuse(p->why, 400, "unsupported_parameter", param,
-                      "%s: %s writes calls in the format %s, which cannot be enforced; use auto, without strict", param,
-                      p->bundle->id, p->voice->format->name);
-    struct grammar_part *shape = parts_new(&m, 1);
-    *shape = forced ? forced_part(&m, s) : strict_part(&m, s);
-    if (m.failed)
+    }
+    if (a->tools && (m.forced || a->shape || any_strict(a)))
+        a->calls_param = m.forced ? "tool_choice" : "tools";
+    if (!a->shape && !a->calls_param)
+        return true;
+    struct grammar_part *whole = arena_alloc_zero(p->arena, 1, sizeof *whole);
+    a->whole = whole;
+    if (!whole)
         return field_no_memory(p);
-    a->shape = shape;
-    a->shape_param = param;
-    return true;
+    return make_whole(&m, whole) && !m.refused && (!m.failed || field_no_memory(p));
 }

@@ -303,7 +303,7 @@ bool content_make(struct job *j)
     j->ask.messages = j->ask.template_vars = j->ask.tools = NULL;
     j->ask.tool_name = j->ask.effort = (struct str){NULL, 0};
     j->ask.prompts = NULL;
-    j->ask.shape = NULL;
+    j->ask.shape = j->ask.whole = NULL;
     arena_free(&parsed); /* here: giving back hundreds of megabytes takes milliseconds that the loop does not have */
     if (good && j->ask.return_replay) {
         j->request = j->body;

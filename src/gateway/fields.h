@@ -96,7 +96,7 @@ void tools_begin(struct tools_writer *t);
 void tools_put(struct tools_writer *t, const struct json *tool, const char *schema_key);
 bool tools_take(struct tools_writer *t, struct parse *p, const char *name); /* as read_tools */
 bool tools_check(struct parse *p);
-bool calls_shape(struct parse *p); /* calls.c: what tool_choice and strict make of the answer */
+bool calls_shape(struct parse *p); /* calls.c: what all of the answer must be */
 /* thinking.c: reasoning_effort, and the variables that templates know for it */
 read_fn read_effort;
 bool thinking_apply(struct parse *p);

@@ -143,6 +143,7 @@ struct job {
     struct speech_tools tools; /* count 0: none */
     struct grammar *grammar;   /* what the answers must be, or NULL */
     bool thinking;             /* the prompt opens reasoning */
+    bool calls_first;          /* the answer is calls or has a shape: that is no place to look for them */
     int64_t sequence;          /* events written (Responses numbers them) */
     struct socket *socket;     /* the answer goes over it; NULL: over HTTP */
     bool begun;                /* its stream */

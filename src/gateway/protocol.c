@@ -31,7 +31,7 @@ static bool check(struct parse *p)
         a->sampling.top_k = 0;
     if ((a->kind & (ASK_CHAT | ASK_COMPLETION)) && sampling_check(&a->sampling, &param, &err) != ST_OK)
         return refuse(p->why, 400, "invalid_value", param, "%s", err.text);
-    return tools_check(p) && structured_check(p) && calls_shape(p) && thinking_apply(p);
+    return tools_check(p) && calls_shape(p) && structured_check(p) && thinking_apply(p);
 }
 
 bool protocol_parse(struct ask *out, const struct protocol *protocol, struct str body, const struct parse_context *with,

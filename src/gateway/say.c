@@ -113,6 +113,7 @@ void say_begin(struct job *j, struct choice *c)
                                          .think = j->voice->think,
                                          .tools = j->tools.count ? &j->tools : NULL,
                                          .thinking = j->thinking,
+                                         .calls_first = j->calls_first,
                                          .eager = j->ask.stream && !(j->protocol->flags & PROTOCOL_LATE)},
                 on_speech, c);
 }

@@ -159,17 +159,9 @@ bool read_ollama_format(struct parse *p, const char *name, const struct json *v)
 bool structured_check(struct parse *p)
 {
     const struct ask *a = p->out;
-    if (!a->shape)
-        return true;
-    if (a->tools)
-        return refuse(p->why, 400, "unsupported_parameter", a->shape_param,
-                      "%s: not together with tools; set tool_choice to none", a->shape_param);
-    if (json_bool(json_get(p->body, "use_beam_search"), false))
-        return refuse(p->why, 400, "unsupported_parameter", a->shape_param, "%s: not together with use_beam_search",
-                      a->shape_param);
-    if (a->kind == ASK_CHAT && p->voice->format->flags & SPEECH_CHANNELS)
-        return refuse(p->why, 400, "unsupported_parameter", a->shape_param,
-                      "%s: %s answers in channels, whose text cannot be shaped", a->shape_param, p->bundle->id);
+    const char *param = a->shape ? a->shape_param : a->calls_param;
+    if (a->whole && json_bool(json_get(p->body, "use_beam_search"), false))
+        return refuse(p->why, 400, "unsupported_parameter", param, "%s: not together with use_beam_search", param);
     return true;
 }
 
@@ -194,35 +186,51 @@ void structured_free(struct gateway *g)
     grammar_vocab_destroy(g->vocab);
 }
 
+/* Of a shape and calls in one answer, it is not the shape that cannot be. */
+static bool shape_is_good(struct job *j, const struct grammar_part *shape)
+{
+    struct grammar *alone = NULL;
+    struct error ignored;
+    enum status st = grammar_cache_get(j->g->grammars, &alone, shape, &ignored);
+    grammar_release(alone);
+    return st == ST_OK;
+}
+
 bool structured_make(struct job *j)
 {
     struct error err;
     const struct ask *a = &j->ask;
+    const char *param = a->shape ? a->shape_param : a->calls_param;
     if (a->return_replay && a->one_call && a->tools) /* it is the gateway that ends such an answer */
         return refuse(&j->why, 400, "unsupported_value", "return_replay",
                       "return_replay: not offered together with tools of which only one may be called");
-    if (!a->shape)
+    if (!a->whole)
         return true;
     if (j->bundle != j->g->bundle) /* masks are made of the first model's vocabulary */
-        return refuse(&j->why, 400, "unsupported_value", a->shape_param,
-                      "%s: the shape of an answer is offered for %s and its adapters, not for %s", a->shape_param,
+        return refuse(&j->why, 400, "unsupported_value", param,
+                      "%s: the shape of an answer is offered for %s and its adapters, not for %s", param,
                       j->g->bundle->id, j->name);
     if (a->return_replay)
         return refuse(&j->why, 400, "unsupported_value", "return_replay", "return_replay: not offered together with %s",
-                      a->shape_param);
+                      param);
+    j->calls_first = a->shape != NULL;
     /* Where the template has opened reasoning, that comes first, and is free. */
     struct grammar_part after[] = {
         {.kind = GRAMMAR_UNTIL, .text = str_of(j->thinking ? j->voice->think->close : "")},
         {.kind = GRAMMAR_REGEX, .text = STR("\n{0,2}")},
-        *a->shape,
+        *a->whole,
     };
     struct grammar_part whole = {.kind = GRAMMAR_SEQUENCE, .parts = after, .n_part = 3};
-    bool reasons = j->thinking && a->shape->kind != GRAMMAR_TRIGGERED; /* that begins with free text anyway */
+    bool reasons = j->thinking && a->whole->kind != GRAMMAR_TRIGGERED; /* that begins with free text anyway */
     enum status st = open_cache(j->g, &err);
     if (st == ST_OK)
-        st = grammar_cache_get(j->g->grammars, &j->grammar, reasons ? &whole : a->shape, &err);
+        st = grammar_cache_get(j->g->grammars, &j->grammar, reasons ? &whole : a->whole, &err);
+    if (st == ST_OK)
+        return true;
     if (st == ST_NOMEM)
         return refuse_status(&j->why, &err, NULL);
-    return st == ST_OK || refuse(&j->why, 400, st == ST_UNSUPPORTED ? "unsupported_value" : "invalid_value",
-                                 a->shape_param, "%s: %s", a->shape_param, err.text);
+    if (a->shape && a->calls_param && shape_is_good(j, a->shape))
+        param = a->calls_param;
+    return refuse(&j->why, 400, st == ST_UNSUPPORTED ? "unsupported_value" : "invalid_value", param, "%s: %s", param,
+                  err.text);
 }

@@ -100,6 +100,33 @@ static struct ast *make_json(struct joiner *j, const struct grammar_part *p, str
     return a;
 }
 
+static struct ast *make_string(struct joiner *j, const struct grammar_part *p)
+{
+    struct build *b = j->b;
+    struct grammar_part mark = {.trigger = p->trigger}, one = {.parts = &mark, .n_part = 1};
+    uint32_t type;
+    struct dfa *all = NULL;
+    b->what = "json schema";
+    if (!schema_compile(b, j->g, p->text, p->flags, &type))
+        return NULL;
+    const struct type *t = &j->g->types[type];
+    for (uint32_t i = 0; i < t->n_lang; i++) {
+        const struct lang *l = &j->g->langs[t->langs[i]];
+        struct dfa *d = dfa_limit_length(b, l->dfa, l->min, l->max);
+        all = d && all ? dfa_combine(b, all, d, DFA_OR) : d;
+        if (!all)
+            return NULL;
+    }
+    if (!all) {
+        build_fail(b, ST_INVALID, "it accepts no string");
+        return NULL;
+    }
+    struct dfa *inside = p->trigger.len ? triggers(b, &one, 0, 0, false) : NULL;
+    if (inside)
+        all = dfa_combine(b, all, inside, DFA_AND_NOT);
+    return b->status == ST_OK ? embed(b, all) : NULL;
+}
+
 static struct ast *make_gbnf(struct joiner *j, const struct grammar_part *p)
 {
     struct ast *a = ast_new(j->b, AST_CALL);
@@ -135,6 +162,8 @@ static struct ast *make_part(struct joiner *j, const struct grammar_part *p, int
         return make_json(j, p, STR("{\"type\":\"object\"}"));
     case GRAMMAR_SCHEMA:
         return make_json(j, p, p->text);
+    case GRAMMAR_STRING:
+        return make_string(j, p);
     case GRAMMAR_SEQUENCE:
         return add_parts(j, AST_CAT, p, depth);
     case GRAMMAR_ANY_OF:

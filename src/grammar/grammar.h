@@ -51,15 +51,17 @@ int grammar_vocab_words(const struct grammar_vocab *v); /* 64-bit words of a mas
 
 /* ---- parts ---- */
 enum grammar_kind {
-    GRAMMAR_TEXT,     /* exactly `text` */
-    GRAMMAR_REGEX,    /* all of the answer matches `text` (ECMA 262 without look-around inside and back references) */
-    GRAMMAR_GBNF,     /* `text`: llama.cpp's GBNF, and EBNF with `=` or `:`; begins at `root`, else at the first rule */
-    GRAMMAR_JSON,     /* any JSON object */
-    GRAMMAR_SCHEMA,   /* JSON that the JSON Schema `text` accepts */
-    GRAMMAR_SEQUENCE, /* all parts, one after the other: a literal prefix, a schema, a literal suffix */
-    GRAMMAR_ANY_OF,   /* one of the parts */
-    GRAMMAR_REPEAT,   /* parts[0], min to max times */
-    GRAMMAR_UNTIL,    /* free text up to and with the first `text` */
+    GRAMMAR_TEXT,   /* exactly `text` */
+    GRAMMAR_REGEX,  /* all of the answer matches `text` (ECMA 262 without look-around inside and back references) */
+    GRAMMAR_GBNF,   /* `text`: llama.cpp's GBNF, and EBNF with `=` or `:`; begins at `root`, else at the first rule */
+    GRAMMAR_JSON,   /* any JSON object */
+    GRAMMAR_SCHEMA, /* JSON that the JSON Schema `text` accepts */
+    GRAMMAR_STRING, /* a string that the JSON Schema `text` accepts, as it is, without quotes and escapes; `trigger` is
+                     * nowhere in it */
+    GRAMMAR_SEQUENCE,  /* all parts, one after the other: a literal prefix, a schema, a literal suffix */
+    GRAMMAR_ANY_OF,    /* one of the parts */
+    GRAMMAR_REPEAT,    /* parts[0], min to max times */
+    GRAMMAR_UNTIL,     /* free text up to and with the first `text` */
     GRAMMAR_TRIGGERED, /* free text, which may end at any place; where a part's `trigger` appears in it, that part must
                         * follow, and then free text again: min to max times in all */
 };
@@ -73,8 +75,9 @@ struct grammar_part {
     struct str text;
     const struct grammar_part *parts;
     size_t n_part;
-    struct str trigger; /* of a child of GRAMMAR_TRIGGERED, e.g. "<tool_call>"; not repeated in the child itself */
-    int min, max;       /* REPEAT, TRIGGERED; max < 0: without end */
+    struct str
+        trigger;  /* of a child of GRAMMAR_TRIGGERED, e.g. "<tool_call>"; not repeated in the child itself; STRING */
+    int min, max; /* REPEAT, TRIGGERED; max < 0: without end */
 };
 
 /* ---- grammar ---- */

@@ -397,16 +397,20 @@ static enum step broken_step(struct speech *s)
 
 /* ---- KEYS: <parameter=key>value</parameter> ---- */
 
+static bool key_is_text(const struct speech *s, struct str key)
+{
+    for (size_t i = 0; i < s->tool->n_key; i++)
+        if (str_eq(s->tool->keys[i].name, key))
+            return s->tool->keys[i].is_string;
+    return true;
+}
+
 static void put_key(struct speech *s, struct str key, struct str value)
 {
     struct json_writer w;
     struct arena arena;
     const struct json *doc;
     struct error ignored;
-    bool is_string = true;
-    for (size_t i = 0; i < s->tool->n_key; i++)
-        if (str_eq(s->tool->keys[i].name, key))
-            is_string = s->tool->keys[i].is_string;
     if (value.len && value.ptr[0] == '\n')
         value = str_from(value, 1);
     if (value.len && value.ptr[value.len - 1] == '\n')
@@ -416,7 +420,7 @@ static void put_key(struct speech *s, struct str key, struct str value)
     json_write_str(&w, key);
     buf_append_str(&s->args, STR(": "));
     arena_init(&arena, SPEECH_HELD_MAX * (size_t)20);
-    if (!is_string && json_parse(&doc, &arena, value, 0, &ignored) == ST_OK) {
+    if (!key_is_text(s, key) && json_parse(&doc, &arena, value, 0, &ignored) == ST_OK) {
         buf_append_str(&s->args, str_trim(value));
     } else {
         json_writer_init(&w, &s->args);
@@ -443,6 +447,24 @@ static enum step keys_end(struct speech *s)
     return said(s);
 }
 
+/* Where the value ends: a mark inside the strings of JSON is not its end, unless nothing else comes. */
+static size_t value_end(const struct speech *s, struct str key, struct str value, size_t from)
+{
+    struct json_scan scan;
+    size_t first = str_find(value, STR("</parameter>"), s->ended ? 0 : from), close = first, at = 0;
+    if (key_is_text(s, key))
+        return first;
+    json_scan_init(&scan);
+    for (; close != SIZE_MAX; close = str_find(value, STR("</parameter>"), close + 1)) {
+        bool json = true;
+        while (at < close && (json = json_scan_next(&scan, value.ptr[at])))
+            at++;
+        if (!json || !json_scan_in_string(&scan))
+            return close;
+    }
+    return s->ended ? first : SIZE_MAX;
+}
+
 static enum step keys_step(struct speech *s)
 {
     skip_space(s);
@@ -464,7 +486,7 @@ static enum step keys_step(struct speech *s)
     size_t n_name = (size_t)(name_end - text.ptr);
     struct str value = str_from(text, n_name + 1);
     size_t from = s->from > s->at ? s->from - (size_t)(value.ptr - s->held.ptr) : 0; /* searched already */
-    size_t close = str_find(value, STR("</parameter>"), from > value.len ? 0 : from);
+    size_t close = value_end(s, str_n(text.ptr, n_name), value, from > value.len ? 0 : from);
     if (close == SIZE_MAX) {
         size_t seen = s->held.len, back = strlen("</parameter>");
         s->from = seen > back && seen - back > (size_t)(value.ptr - s->held.ptr) ? seen - back : 0;

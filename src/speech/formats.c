@@ -114,18 +114,27 @@ static struct str copy(struct arena *arena, struct str s)
     return (struct str){arena_copy(arena, s), s.len};
 }
 
-/* "string", or a list of types that names nothing but it and null. */
-static bool is_string_type(const struct json *type)
+static bool all_strings(const struct json *list)
 {
+    JSON_EACH (v, list)
+        if (!json_is(v, JSON_STRING))
+            return false;
+    return json_count(list) > 0;
+}
+
+/* "string", a list of types that names nothing but it and null, or texts to choose from. */
+bool speech_key_is_string(const struct json *schema)
+{
+    const struct json *type = json_get(schema, "type");
+    bool any = false;
     if (json_is(type, JSON_STRING))
         return str_is(json_str(type), "string");
-    bool any = false;
     JSON_EACH (t, type) {
         any |= str_is(json_str(t), "string");
         if (!str_is(json_str(t), "string") && !str_is(json_str(t), "null"))
             return false;
     }
-    return any;
+    return any || (!type && all_strings(json_get(schema, "enum")));
 }
 
 static bool make_tool(struct speech_tool *out, const struct json *function, struct arena *arena)
@@ -138,7 +147,7 @@ static bool make_tool(struct speech_tool *out, const struct json *function, stru
         if (!good)
             return false;
         struct speech_key *k = &out->keys[out->n_key++];
-        *k = (struct speech_key){copy(arena, key), is_string_type(json_get(schema, "type"))};
+        *k = (struct speech_key){copy(arena, key), speech_key_is_string(schema)};
         good = k->name.ptr != NULL;
     }
     return good;

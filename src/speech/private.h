@@ -23,6 +23,7 @@ const struct speech_tool *call_tool(const struct speech *s, struct str name);
 enum { SCAN_NOTHING, SCAN_KEY_BEGIN, SCAN_KEY_END, SCAN_VALUE_BEGIN, SCAN_VALUE_END };
 void json_scan_init(struct json_scan *s);
 bool json_scan_next(struct json_scan *s, char c); /* false: this is no JSON; event tells of depth 1 alone */
+bool json_scan_in_string(const struct json_scan *s);
 /* python.c: name(key=value, ...) at the text's start, to a name and JSON arguments; n: bytes taken */
 enum python { PYTHON_NONE, PYTHON_MORE, PYTHON_CALL };
 enum python python_call(struct str *name, struct buf *args, size_t *n, struct str text);

@@ -198,3 +198,8 @@ bool json_scan_next(struct json_scan *s, char c)
         return s->state >= S_MINUS ? number_byte(s, c) : structure_byte(s, c);
     }
 }
+
+bool json_scan_in_string(const struct json_scan *s)
+{
+    return s->state == S_STRING || s->state == S_ESCAPE || s->state == S_HEX;
+}

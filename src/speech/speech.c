@@ -60,7 +60,8 @@ void speech_consume(struct speech *s, size_t n)
 
 static bool calls_looked_for(const struct speech *s)
 {
-    return s->o.tools && s->n_bad < BAD_MAX && s->n_call < SPEECH_CALLS_MAX;
+    bool late = s->o.calls_first && s->said && s->n_call == 0;
+    return s->o.tools && !late && s->n_bad < BAD_MAX && s->n_call < SPEECH_CALLS_MAX;
 }
 
 static bool is_channels(const struct speech *s)
@@ -159,7 +160,8 @@ static enum step words_step(struct speech *s)
     }
     if (m == MATCH_FULL) {
         bool words = without_end_space(str_n(s->held.ptr, i)).len > 0;
-        if (next == SPEAK_REASON && words) { /* not at the beginning: these are words */
+        bool late = next == SPEAK_REASON || (next == SPEAK_CALL && s->o.calls_first && s->n_call == 0);
+        if (late && words) { /* not at the beginning: these are words */
             say_words(s, i + 1, false);
             return STEP_ON;
         }

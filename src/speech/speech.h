@@ -66,6 +66,9 @@ struct speech_tools { /* what a call may name; key types matter to formats that 
 };
 /* tools: [{"type": "function", "function": {"name", "parameters"}}, ...]; false when out of memory. Copies. */
 bool speech_tools_make(struct speech_tools *out, const struct json *tools, struct arena *arena);
+/* Formats that write values without quotes read one of this schema as text, whatever it looks like; else as JSON, and
+ * as text what is none. */
+bool speech_key_is_string(const struct json *schema);
 
 enum speech_what { SPEECH_TEXT, SPEECH_REASON, SPEECH_CALL, SPEECH_ARGUMENTS, SPEECH_CALL_END };
 /* CALL brings the name; ARGUMENTS a part of the arguments' JSON text; CALL_END nothing. */
@@ -76,6 +79,7 @@ struct speech_options {
     const struct speech_think *think; /* NULL: none */
     const struct speech_tools *tools; /* NULL: calls are text */
     bool thinking;                    /* the prompt has opened reasoning */
+    bool calls_first;                 /* once there are words, no calls are looked for */
     bool eager;
 };
 

@@ -78,7 +78,7 @@ static bool fake_step(struct fake_seq *s) /* false when it has ended */
     }
     if (s->canceled)
         end.finish = FINISH_CANCELED;
-    else if (s->fails && s->n == 2)
+    else if (s->fails && s->n == (s->script ? 0 : 2))
         end = (struct finish_event){.finish = FINISH_ERROR, .status = ST_DEVICE, .message = "the device is on fire"};
     else if (s->ends)
         end.finish = FINISH_STOP;

@@ -1,5 +1,6 @@
 """Calls that must be made, from a real small model with a template of Hermes: whatever it babbles, they are valid."""
 import json
+import re
 import tempfile
 
 import server
@@ -94,6 +95,41 @@ def test_other_protocols():
     assert status == 200 and set(json.loads(r["output"][0]["content"][0]["text"])) == {"city", "days"}, r
 
 
+def test_either_the_shape_or_a_call():
+    shape = {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}}
+    strict = [{"type": "function", "function": {**TOOLS[0]["function"], "strict": True}}]
+    done = 0
+    for seed in range(8):
+        c = chat(seed=seed, temperature=1.5, parallel_tool_calls=False, tools=strict, **shape)
+        m = c["message"]
+        if c["finish_reason"] == "length":  # of channels that come first, and are free
+            continue
+        done += 1
+        if m["content"]:
+            assert set(json.loads(m["content"])) == {"city", "days"} and not m.get("tool_calls"), c
+        else:
+            check(m["tool_calls"][0])
+    assert done
+    c = chat(tool_choice="none", **shape)
+    if c["finish_reason"] == "stop":
+        assert set(json.loads(c["message"]["content"])) == {"city", "days"} and not c["message"].get("tool_calls"), c
+
+
 with S:
     server.run(dict(globals()))
     assert S.blocks_return()
+
+# The same model with the templates of Qwen3-Coder and gpt-oss, as far as they tell how calls are written.
+for sign in ("<tool_call> <function=", "<|channel|>"):
+    FILE.seek(0)
+    FILE.truncate()
+    FILE.write(TEMPLATE.replace("<tool_call>", sign, 1))
+    FILE.flush()
+    S = server.Server("--ctx", "2048", "--chat-template", FILE.name)
+    with S:
+        server.run({f"{n}[{sign}]": f for n, f in globals().copy().items()
+                    if n in ("test_required", "test_named", "test_either_the_shape_or_a_call")})
+        for seed in range(4):  # a final message of a shape, whatever channels come before it
+            m = chat(tools=[], seed=seed, guided_regex="[A-Z]{3}-[0-9]{2}")
+            assert m["finish_reason"] == "length" or re.fullmatch("[A-Z]{3}-[0-9]{2}", m["message"]["content"]), m
+        assert S.blocks_return()

@@ -184,6 +184,41 @@ static void test_parts_join(void **state)
     grammar_vocab_destroy(v);
 }
 
+/* Strings as they are: what the schema accepts of the decoded text, and the mark nowhere in it. */
+static void test_parts_strings(void **state)
+{
+    static const struct {
+        const char *schema, *text;
+        bool good;
+    } rows[] = {
+        {"{\"type\":\"string\"}", "", true},
+        {"{\"type\":\"string\"}", "a\n\"b\" </p", true},
+        {"{\"type\":\"string\"}", "a</p>", false},
+        {"{\"type\":[\"string\",\"null\"],\"maxLength\":2}", "\xC3\xA9\xC3\xA9", true},
+        {"{\"type\":\"string\",\"maxLength\":2}", "abc", false},
+        {"{\"type\":\"string\",\"minLength\":2}", "a", false},
+        {"{\"anyOf\":[{\"enum\":[\"x\\ny\"]},{\"pattern\":\"^[0-9]{2}$\",\"type\":\"string\"}]}", "x\ny", true},
+        {"{\"anyOf\":[{\"enum\":[\"x\\ny\"]},{\"pattern\":\"^[0-9]{2}$\",\"type\":\"string\"}]}", "42", true},
+        {"{\"anyOf\":[{\"enum\":[\"x\\ny\"]},{\"pattern\":\"^[0-9]{2}$\",\"type\":\"string\"}]}", "4", false},
+    };
+    struct grammar_vocab *v = bytes_vocab();
+    struct grammar *g;
+    struct error err;
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct grammar_part part = {.kind = GRAMMAR_STRING, .text = str_of(rows[i].schema), .trigger = STR("</p>")};
+        OK(grammar_compile(&g, v, &part, &err));
+        if (accepts(g, str_of(rows[i].text)) != rows[i].good)
+            fail_msg("%s, %s", rows[i].schema, rows[i].text);
+        grammar_release(g);
+    }
+    struct grammar_part none = {.kind = GRAMMAR_STRING, .text = STR("{\"type\":\"integer\"}")};
+    FAILS(ST_INVALID, grammar_compile(&g, v, &none, &err));
+    struct grammar_part marked = {.kind = GRAMMAR_STRING, .text = STR("{\"const\":\"a</p>\"}"), .trigger = STR("</p>")};
+    FAILS(ST_INVALID, grammar_compile(&g, v, &marked, &err));
+    grammar_vocab_destroy(v);
+}
+
 /* Rolling back any number of tokens gives the masks that stood there before. */
 static void test_rollback_returns(void **state)
 {
@@ -243,6 +278,7 @@ int main(void)
         cmocka_unit_test(test_gbnf_accepts_what_it_says),
         cmocka_unit_test(test_gbnf_refuses_with_its_line),
         cmocka_unit_test(test_parts_join),
+        cmocka_unit_test(test_parts_strings),
         cmocka_unit_test(test_rollback_returns),
         cmocka_unit_test(test_allocation_failures_leave_nothing),
     };

@@ -184,6 +184,11 @@ static const struct row rows[] = {
      "<tool_call><function=g.h></function></tool_call><tool_call><function=f><parameter=m>null"
      "</parameter><parameter=o>{\"a\": 1}</parameter><parameter=x>7</parameter></function></tool_call>",
      "C(g.h {})C(f {\"m\": \"null\", \"o\": {\"a\": 1}, \"x\": \"7\"})", NULL},
+    {"qwen-xml", false, /* a value's own JSON may hold the mark */
+     "<tool_call><function=f><parameter=n>[\"</parameter>\", \"\\\"</parameter>\"]</parameter></function></tool_call>",
+     "C(f {\"n\": [\"</parameter>\", \"\\\"</parameter>\"]})", NULL},
+    {"qwen-xml", false, "<tool_call><function=f><parameter=n>[\"1</parameter></function></tool_call>",
+     "C(f {\"n\": \"[\\\"1\"})", NULL},
     {"qwen-xml", false, "<tool_call><function=no></function></tool_call>",
      "T(<tool_call><function=no></function></tool_call>)", NULL},
     {"qwen-xml", false, "<tool_call>{}</tool_call>", "T(<tool_call>{}</tool_call>)", NULL},
