@@ -90,7 +90,7 @@ enum status beams_create(struct beams **out, const struct beam_engine *engine, s
     lay_out(b);
     b->n_live = 1;
     b->live[0].n_ids = s->n_prompt;
-    memcpy(b->live[0].ids, s->ids, (size_t)s->n_prompt * sizeof *s->ids);
+    memcpy(storage, s->ids, (size_t)s->n_prompt * sizeof *s->ids); /* the ids of live[0] lie first */
     *out = b;
     return ST_OK;
 }

@@ -304,7 +304,7 @@ const struct protocol anthropic_messages = {
     .delta = anthropic_delta,
     .close = anthropic_close,
     .end = anthropic_end,
-    .fail = anthropic_fail,
+    .refuse = anthropic_fail,
     .ping = anthropic_ping,
     .answer = anthropic_answer,
 };

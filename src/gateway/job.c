@@ -75,7 +75,7 @@ void job_fail(struct job *j, const struct refusal *why)
     }
     j->why = *why;
     j->x = NULL;
-    j->protocol->fail(j, why);
+    j->protocol->refuse(j, why);
     wire_end(j, x);
 }
 

@@ -230,7 +230,8 @@ static bool check_generate(struct parse *p)
     {                                                                                                                  \
         .path = route, .id_prefix = "ollama-", .kind = ASK_CHAT, .flags = PROTOCOL_LATE, .wire = &wire_lines,          \
         .fields = {rows, sizeof rows / sizeof *(rows)}, .defaults = streams, .check = whole, .delta = writes##_delta,  \
-        .close = writes##_close, .end = ollama_end, .fail = ollama_fail, .ping = ollama_ping, .answer = ollama_answer  \
+        .close = writes##_close, .end = ollama_end, .refuse = ollama_fail, .ping = ollama_ping,                        \
+        .answer = ollama_answer                                                                                        \
     }
 const struct protocol ollama_chat = OLLAMA_ROW("/api/chat", chat_rows, check_chat, ollama);
 const struct protocol ollama_generate = OLLAMA_ROW("/api/generate", generate_rows, check_generate, ollama);

@@ -263,7 +263,7 @@ void say_free(struct choice *c);
 /* openai_write.c */
 #define OPENAI_WRITES                                                                                                  \
     .open = openai_chunk_open, .delta = openai_chunk_text, .end_choice = openai_chunk_end, .end = openai_chunk_usage,  \
-    .fail = openai_chunk_fail, .answer = openai_write_answer
+    .refuse = openai_chunk_fail, .answer = openai_write_answer
 void openai_chunk_role(struct job *j, struct choice *c);
 void openai_chunk_open(struct job *j, struct choice *c, const struct block *b);
 void openai_chunk_text(struct job *j, struct choice *c, const struct block *b, struct str text);

@@ -37,7 +37,7 @@ struct protocol {
     void (*close)(struct job *j, struct choice *c, const struct block *b);
     void (*end_choice)(struct job *j, struct choice *c);
     void (*end)(struct job *j);
-    void (*fail)(struct job *j, const struct refusal *why); /* after the stream began */
+    void (*refuse)(struct job *j, const struct refusal *why); /* after the stream began */
     void (*ping)(struct job *j);
     void (*answer)(struct job *j, struct buf *out); /* the whole; on the worker, when nothing is generated */
 };

@@ -366,7 +366,7 @@ const struct protocol openai_responses = {
     .delta = responses_delta,
     .close = responses_close,
     .end = responses_end,
-    .fail = responses_fail,
+    .refuse = responses_fail,
     .ping = responses_ping,
     .answer = responses_answer,
 };

@@ -4,7 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-bool build_fail(struct build *b, enum status st, const char *fmt, ...)
+bool(build_fail)(struct build *b, enum status st, const char *fmt, ...)
 {
     if (b->status != ST_OK)
         return false;

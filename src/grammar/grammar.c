@@ -199,7 +199,9 @@ static bool find_final(struct build *b, struct dfa *d)
 static bool find_first(struct build *b, struct grammar *g, uint32_t base)
 {
     g->rule_first = build_keep(b, g->n_dfa, sizeof *g->rule_first);
-    for (uint32_t i = 0; g->rule_first && i < g->n_dfa; i++) {
+    if (!g->rule_first)
+        return false;
+    for (uint32_t i = 0; i < g->n_dfa; i++) {
         if (!(g->rule_first[i] = build_keep(b, 4, sizeof(uint64_t))))
             return false;
         for (unsigned byte = 0; !dfa_empty(g->dfas[i]) && byte < 256; byte++)

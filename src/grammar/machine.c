@@ -63,7 +63,8 @@ static void merge_parents(struct machine *m, struct frame *at, size_t n)
             mem_free(all);
             return;
         }
-        memcpy(all + count, m->pool + s->first, s->n * sizeof *all);
+        if (s->n)
+            memcpy(all + count, m->pool + s->first, s->n * sizeof *all);
         count += s->n;
     }
     if (count)

@@ -168,7 +168,7 @@ void machine_return(struct machine *m, const struct machine_mark *mark)
 /* The names seen, with `name` (and, in order, all before it). UINT32_MAX: out of memory. Few exist at a time. */
 uint32_t machine_add_name(struct machine *m, const struct object *o, uint32_t seen, uint32_t name)
 {
-    uint64_t words[NAMES_MAX / 64], hash = 7;
+    uint64_t words[NAMES_MAX / 64] = {0}, hash = 7;
     const struct bit_set *old = &m->bits[seen];
     for (uint32_t w = 0; w < o->n_word; w++)
         words[w] = old->n_word ? m->words[old->first + w] : 0;

@@ -95,7 +95,7 @@ static bool add_range(struct nfa *n, uint32_t from, uint32_t to, uint32_t lo, ui
                 break;
             }
         }
-        uint8_t first[4], last[4];
+        uint8_t first[4], last[4] = {0};
         int size = encode(first, lo);
         encode(last, end);
         if (!add_sequence(n, from, to, first, last, size))

@@ -27,6 +27,9 @@ struct build {
 };
 /* All return false or NULL once something failed, and leave the first reason in b->status. */
 bool build_fail(struct build *b, enum status st, const char *fmt, ...) __attribute__((format(printf, 3, 4), cold));
+#ifdef __clang_analyzer__ /* which does not look into functions of other files */
+#define build_fail(b, st, ...) ((build_fail)(b, st, __VA_ARGS__), false)
+#endif
 bool build_step(struct build *b, uint64_t n);
 void *build_temp(struct build *b, size_t count, size_t size); /* zeroed */
 void *build_keep(struct build *b, size_t count, size_t size);

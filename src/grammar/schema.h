@@ -104,6 +104,9 @@ static inline uint32_t node_of(const struct schema *s, const struct json *v)
 /* Refuses with the keyword and the JSON pointer of `at`. */
 bool schema_refuse(struct schema *s, enum status st, const struct json *at, const char *fmt, ...)
     __attribute__((format(printf, 4, 5), cold));
+#ifdef __clang_analyzer__
+#define schema_refuse(s, st, at, ...) ((schema_refuse)(s, st, at, __VA_ARGS__), false)
+#endif
 
 /* schema_ref.c */
 bool refs_scan(struct schema *s);

@@ -35,7 +35,7 @@ static void write_pointer(const struct schema *s, const struct json *node, struc
     }
 }
 
-bool schema_refuse(struct schema *s, enum status st, const struct json *at, const char *fmt, ...)
+bool(schema_refuse)(struct schema *s, enum status st, const struct json *at, const char *fmt, ...)
 {
     struct buf pointer = {0};
     char text[300];

@@ -139,6 +139,18 @@ static void line_end(struct panel *p)
 
 enum what { TTFT, ITL, E2E };
 
+/* False for a request that was not answered. */
+static bool value_of(const struct load_result *r, enum what what, size_t i, double *seconds)
+{
+    if (what == ITL) {
+        *seconds = r->gaps[i];
+        return true;
+    }
+    const struct load_sample *s = &r->samples[i];
+    *seconds = (what == TTFT ? s->first : s->end) - s->intended;
+    return s->outcome == LOAD_OK;
+}
+
 /* Sorted milliseconds; NULL without any. */
 static double *column(const struct load_result *r, enum what what, size_t *n)
 {
@@ -146,11 +158,9 @@ static double *column(const struct load_result *r, enum what what, size_t *n)
     double *v = mem_alloc_zero(most, sizeof *v);
     *n = 0;
     for (size_t i = 0; v && i + 1 < most; i++) {
-        const struct load_sample *s = what == ITL ? NULL : &r->samples[i];
-        if (s && s->outcome != LOAD_OK)
-            continue;
-        double seconds = what == ITL ? r->gaps[i] : (what == TTFT ? s->first : s->end) - s->intended;
-        v[(*n)++] = seconds * 1e3;
+        double seconds;
+        if (value_of(r, what, i, &seconds))
+            v[(*n)++] = seconds * 1e3;
     }
     load_quantiles_of(v, v ? *n : 0);
     if (*n)

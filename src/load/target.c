@@ -114,7 +114,7 @@ static enum status bad_url(const char *url, struct error *err)
 /* http://host:port/base; [::1] too. */
 static enum status parse_url(struct load *l, struct error *err)
 {
-    const char *url = l->target.url;
+    const char *url = l->target.url ? l->target.url : "";
     struct str rest = str_of(url), host;
     int64_t port;
     l->tls = str_starts(rest, STR("https://"));
