@@ -211,7 +211,6 @@ static const char *cache_folder(const char *given)
 /* All but the pool. */
 enum status cli_model_numbers(struct model_options *out, const struct cli_model *m, struct error *err)
 {
-    static const char *const kv_names[] = {[KV_F32] = "f32", [KV_F16] = "f16", [KV_INT8] = "int8"};
     TRY(range_check("ctx", m->ctx, 0, 1 << 24, err));
     *out = (struct model_options){.n_ctx = (int)m->ctx, .exact = m->exact, .kv = m->exact ? KV_F32 : KV_F16};
     out->any_task = m->any_task;
@@ -223,7 +222,7 @@ enum status cli_model_numbers(struct model_options *out, const struct cli_model 
     if (m->kv) {
         int found = -1;
         for (int i = 0; i < 3; i++)
-            found = strcmp(m->kv, kv_names[i]) == 0 ? i : found;
+            found = strcmp(m->kv, model_kv_names[i]) == 0 ? i : found;
         if (found < 0)
             return fail(err, ST_INVALID, "--kv %s: expected f32, f16 or int8", m->kv);
         out->kv = (enum kv_type)found;

@@ -83,6 +83,7 @@ struct request { /* filled by the caller; ids, stops and callbacks must live unt
     void (*on_token)(void *ctx, const struct token_event *event);
     void (*on_finish)(void *ctx, const struct finish_event *event); /* exactly once */
     uint64_t id;                                                    /* set by engine_submit */
+    bool running; /* atomic, the engine's: it does not wait (any more, or again); not of beam searches */
 };
 
 enum { DRAFT_MAX = 16 };
@@ -142,7 +143,9 @@ MUST_USE enum status engine_vocab_create(struct grammar_vocab **out, const struc
 enum { ENGINE_STEP_SIZES = 14 };
 struct engine_stats {
     int running, waiting, blocks_total, blocks_free;
-    int n_ctx; /* tokens one request may have in all: --ctx, or what the KV blocks hold if fewer */
+    int max_sequences;   /* of those that may run at once */
+    const char *kv_type; /* of the KV cache, as --kv names it; NULL: none */
+    int n_ctx;           /* tokens one request may have in all: --ctx, or what the KV blocks hold if fewer */
     uint64_t steps, prompt_tokens, output_tokens, finished[5]; /* by enum finish */
     uint64_t prefix_queries, prefix_hits;                      /* tokens of admitted requests; of these, cached */
     uint64_t spill_written, spill_read, spill_damaged;         /* KV blocks on disk */

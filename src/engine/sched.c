@@ -132,6 +132,12 @@ void sched_free(struct sched *s)
     *s = (struct sched){0};
 }
 
+static void set_running(struct seq *q, bool running)
+{
+    q->running = running;
+    __atomic_store_n(&q->r->running, running, __ATOMIC_RELAXED);
+}
+
 void sched_add(struct sched *s, struct seq *q)
 {
     enum { PRIORITY_MAX = 100000000 };
@@ -141,13 +147,14 @@ void sched_add(struct sched *s, struct seq *q)
     q->rank = (int64_t)q->submit_ns - priority * step_ns;
     q->root = prefix_root(&s->kv, q->r->cache_salt, q->r->adapter);
     q->tenant = s->weight ? tenant_join(s, q->r->tenant) : NULL;
-    q->running = false;
+    set_running(q, false);
     list_insert(&s->waiting, q);
 }
 
 void sched_remove(struct sched *s, struct seq *q)
 {
     list_remove(q->running ? &s->running : &s->waiting, q);
+    set_running(q, false);
     kv_release(&s->kv, &q->blocks);
     if (q->tenant)
         q->tenant->n_live--;
@@ -195,7 +202,7 @@ static void preempt(struct sched *s, struct seq *q)
     kv_release(&s->kv, &q->blocks);
     q->n_done = 0; /* found in the cache later, or computed again, to the same bits */
     q->n_draft = 0;
-    q->running = false;
+    set_running(q, false);
     list_insert(&s->waiting, q);
     s->preemptions++;
 }
@@ -351,7 +358,7 @@ static enum admission admit(struct sched *s, struct seq *q, uint64_t now_ns)
         return held ? HELD : NO_ROOM;
     }
     list_remove(&s->waiting, q);
-    q->running = true;
+    set_running(q, true);
     list_insert(&s->running, q);
     tenant_charge(q, q->n_ids - q->n_done); /* at once, or more of the same tenant would be admitted meanwhile */
     q->n_paid = q->n_ids;

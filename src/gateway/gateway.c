@@ -32,24 +32,6 @@ struct route {
     const struct protocol *protocol; /* instead of a handler: a job */
 };
 
-static void answer_state(struct gateway *g, struct http_exchange *x, bool good, const char *state)
-{
-    struct engine_stats s;
-    struct buf body = {0};
-    struct json_writer w;
-    engine_stats(g->engine, &s);
-    json_writer_init(&w, &body);
-    json_begin_object(&w);
-    json_put_str(&w, "status", str_of(state));
-    json_put_str(&w, "model", str_of(g->bundle->id));
-    json_put_int(&w, "running", s.running);
-    json_put_int(&w, "waiting", s.waiting);
-    json_put_int(&w, "kv_blocks_total", s.blocks_total);
-    json_put_int(&w, "kv_blocks_free", s.blocks_free);
-    json_end_object(&w);
-    answer_json(g, x, good ? 200 : 503, &body);
-}
-
 static void route_models(struct gateway *g, struct http_exchange *x)
 {
     struct buf body = {0};
@@ -86,15 +68,13 @@ static void route_live(struct gateway *g, struct http_exchange *x)
 
 static void route_ready(struct gateway *g, struct http_exchange *x)
 {
-    answer_state(g, x, !g->draining, g->draining ? "draining" : "ready");
+    health_answer(g, x, g->draining ? "draining" : "ready");
 }
 
-/* Healthy = the engine moves while it has work. */
+/* Healthy = every engine that has work moves. */
 static void route_health(struct gateway *g, struct http_exchange *x)
 {
-    struct engine_stats s;
-    bool stalled = engine_stalled(g, &s);
-    answer_state(g, x, !stalled, stalled ? "stalled" : "ok");
+    health_answer(g, x, NULL);
 }
 
 static void route_socket(struct gateway *g, struct http_exchange *x)
@@ -385,7 +365,7 @@ enum status gateway_create(struct gateway **out, struct engine *engine, const st
     g->memory.max = g->options.request_bytes;
     g->intake_max = g->memory.max / 4 * 3;
     pthread_mutex_init(&g->mail_lock, NULL);
-    pthread_mutex_init(&g->grammar_lock, NULL);
+    served_begin(g);
     g->created = (int64_t)(clock_wall_ns() / 1000000000);
     bundle_fingerprint_begin(g->bundle);
     g->id_key = rng_entropy();
@@ -458,9 +438,8 @@ void gateway_destroy(struct gateway *g)
     loop_destroy(g->loop);
     store_destroy(g->store);
     tls_close(g->tls);
+    served_end(g);
     metrics_free(g->metrics);
-    structured_free(g);
-    pthread_mutex_destroy(&g->grammar_lock);
     pthread_mutex_destroy(&g->mail_lock);
     mem_free(g);
 }

@@ -91,15 +91,11 @@ static void answer_models(struct gateway *g, struct http_exchange *x, bool runni
     struct buf body = {0};
     struct json_writer w;
     struct listing l = {g, &w, running};
-    struct hosting_row own = {.name = g->bundle->id, .bundle = g->bundle, .engine = g->engine};
     json_writer_init(&w, &body);
     json_begin_object(&w);
     json_key(&w, "models");
     json_begin_array(&w);
-    if (g->hosting)
-        hosting_each(g->hosting, put_model, &l);
-    else
-        put_model(&l, &own);
+    served_names(g, put_model, &l);
     json_end_array(&w);
     json_end_object(&w);
     answer_json(g, x, 200, &body);
@@ -121,9 +117,9 @@ void ollama_answer_version(struct gateway *g, struct http_exchange *x)
     http_respond(x, 200, "application/json", STR("{\"version\":\"" OLLAMA_API_LEVEL "\"}"));
 }
 
-static void put_info(struct json_writer *w, const struct gateway *g)
+static void put_info(struct json_writer *w, const struct bundle *b)
 {
-    const struct model_config *c = model_config(g->bundle->model);
+    const struct model_config *c = model_config(b->model);
     const struct {
         const char *key;
         int64_t value;
@@ -144,21 +140,53 @@ static void put_info(struct json_writer *w, const struct gateway *g)
     json_end_object(w);
 }
 
-static void put_capabilities(struct json_writer *w, const struct gateway *g)
+static void put_capabilities(struct json_writer *w, const struct bundle *b, const struct voice *v)
 {
+    bool embeds = model_config(b->model)->task == TASK_EMBED;
     json_key(w, "capabilities");
     json_begin_array(w);
-    json_write_str(w, STR("completion"));
-    if (g->voice.takes_tools && g->voice.format != &speech_plain)
+    json_write_str(w, embeds ? STR("embedding") : STR("completion"));
+    if (v->takes_tools && v->format != &speech_plain)
         json_write_str(w, STR("tools"));
-    if (g->voice.think || g->voice.format->flags & SPEECH_CHANNELS)
+    if (v->think || v->format->flags & SPEECH_CHANNELS)
         json_write_str(w, STR("thinking"));
     json_end_array(w);
 }
 
+struct showing {
+    struct gateway *g;
+    struct json_writer *w;
+    struct str name;
+    bool found;
+};
+
+/* Of a model that is not loaded, nothing but its name is known. */
+static void show_row(void *ctx, const struct hosting_row *row)
+{
+    struct showing *s = ctx;
+    struct json_writer *w = s->w;
+    const struct bundle *b = row->bundle;
+    struct voice voice;
+    if (s->found || !str_is(s->name, row->name))
+        return;
+    s->found = true;
+    json_begin_object(w);
+    json_put_str(w, "modelfile", STR(""));
+    json_put_str(w, "parameters", STR(""));
+    json_put_str(w, "template", b && b->template_source.ptr ? b->template_source : STR(""));
+    if (b) {
+        put_details(w, b);
+        put_info(w, b);
+    }
+    if (b && voice_make(&voice, b, s->g->options.tool_format))
+        put_capabilities(w, b, &voice);
+    ollama_put_time(w, "modified_at", (uint64_t)s->g->created * 1000000000);
+    json_end_object(w);
+}
+
 void ollama_answer_show(struct gateway *g, struct http_exchange *x)
 {
-    struct str text = buf_str(&http_request(x)->body);
+    struct str text = buf_str(&http_request(x)->body), tag = STR(":latest");
     const struct json *doc = NULL;
     struct arena arena;
     struct refusal why = {0};
@@ -170,22 +198,21 @@ void ollama_answer_show(struct gateway *g, struct http_exchange *x)
         refuse(&why, 400, "invalid_json", NULL, "expected a small JSON object with the name of a model");
     struct str name = json_str(json_get(doc, "model"));
     name = name.len ? name : json_str(json_get(doc, "name"));
-    if (!why.http && !is_model_name(g->bundle, name))
+    struct showing show = {.g = g, .w = &w, .name = name};
+    json_writer_init(&w, &body);
+    if (!why.http)
+        served_names(g, show_row, &show);
+    if (!show.found && str_ends(name, tag)) {
+        show.name.len -= tag.len;
+        served_names(g, show_row, &show);
+    }
+    if (!why.http && !show.found)
         refuse(&why, 404, "model_not_found", "model", "model '%.*s' not found", STR_ARG(name.ptr ? name : STR("")));
     arena_free(&arena);
-    if (why.http) {
-        answer_refusal(g, x, &why);
+    if (!why.http) {
+        answer_json(g, x, 200, &body);
         return;
     }
-    json_writer_init(&w, &body);
-    json_begin_object(&w);
-    json_put_str(&w, "modelfile", STR(""));
-    json_put_str(&w, "parameters", STR(""));
-    json_put_str(&w, "template", g->bundle->template_source.ptr ? g->bundle->template_source : STR(""));
-    put_details(&w, g->bundle);
-    put_info(&w, g);
-    put_capabilities(&w, g);
-    ollama_put_time(&w, "modified_at", (uint64_t)g->created * 1000000000);
-    json_end_object(&w);
-    answer_json(g, x, 200, &body);
+    buf_free(&body);
+    answer_refusal(g, x, &why);
 }

@@ -368,12 +368,6 @@ static void write_row(const struct gateway *g, struct json_writer *w, const stru
     json_end_object(w);
 }
 
-/* The gateway's own first; then what is hosted beside it. */
-static struct hosting_row own_row(const struct gateway *g)
-{
-    return (struct hosting_row){.name = g->bundle->id, .state = HOSTED_READY, .bundle = g->bundle, .engine = g->engine};
-}
-
 struct listing {
     const struct gateway *g;
     struct json_writer *w;
@@ -392,21 +386,12 @@ static void list_row(void *ctx, const struct hosting_row *row)
     write_row(l->g, l->w, row);
 }
 
-static void list_all(struct listing *l)
-{
-    struct hosting_row own = own_row(l->g);
-    if (l->g->hosting)
-        hosting_each(l->g->hosting, list_row, l);
-    else
-        list_row(l, &own);
-}
-
 bool openai_write_named(const struct gateway *g, struct str name, struct buf *out)
 {
     struct json_writer w;
     struct listing l = {.g = g, .w = &w, .only = name};
     json_writer_init(&w, out);
-    list_all(&l);
+    served_names(g, list_row, &l);
     return l.found;
 }
 
@@ -419,7 +404,7 @@ void openai_write_models(const struct gateway *g, struct buf *out)
     json_put_str(&w, "object", STR("list"));
     json_key(&w, "data");
     json_begin_array(&w);
-    list_all(&l);
+    served_names(g, list_row, &l);
     json_end_array(&w);
     json_put_bool(&w, "has_more", false);
     json_put_str(&w, "first_id", str_of(g->bundle->id));

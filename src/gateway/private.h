@@ -38,12 +38,10 @@ struct gateway {
     struct http_server *server;
     struct worker_queue *workers;
     struct metrics *metrics;
-    struct grammar_vocab *vocab; /* these two: made when first needed, under the lock */
-    struct grammar_cache *grammars;
-    pthread_mutex_t grammar_lock;
-    struct budget memory;        /* bodies, parsed requests, prompts, answers, unsent bytes */
-    size_t intake_max;           /* how far new requests may fill it: the rest is for the answers to those that run */
-    struct engine_stats counted; /* what of the engine's totals the counters already hold */
+    struct served *served; /* served.c; under the lock */
+    pthread_mutex_t served_lock;
+    struct budget memory; /* bodies, parsed requests, prompts, answers, unsent bytes */
+    size_t intake_max;    /* how far new requests may fill it: the rest is for the answers to those that run */
     char url[160];
     int port;
     int64_t created; /* wall clock, seconds */
@@ -193,7 +191,25 @@ void jobs_expire(struct gateway *g, uint64_t now_ns); /* those older than option
 bool job_hold(struct job *j, size_t limit);           /* tells g->memory what the job keeps; false: over the limit */
 /* structured.c */
 bool structured_make(struct job *j); /* on a worker */
-void structured_free(struct gateway *g);
+/* served.c: the loaded models */
+struct served {
+    struct served *next;
+    const struct engine *engine;
+    struct engine_stats counted; /* what of its totals the counters already hold: under the hosting's lock */
+    bool begun;                  /* it was counted before */
+    uint64_t stalled_ns;         /* of a stall that was told; 0 = it moves: the watchdog's */
+    pthread_mutex_t lock;        /* of these two, made when first needed */
+    struct grammar_vocab *vocab;
+    struct grammar_cache *grammars;
+};
+void served_begin(struct gateway *g);
+void served_end(struct gateway *g);
+struct served *served_of(struct gateway *g, const struct engine *engine); /* NULL: no memory */
+typedef void served_fn(void *ctx, struct served *s, const struct hosting_row *row);
+/* Every loaded model, under the hosting's lock: fn may look, not call. */
+void served_each(struct gateway *g, served_fn *fn, void *ctx);
+/* Every name that can be asked for, likewise. */
+void served_names(const struct gateway *g, void (*fn)(void *ctx, const struct hosting_row *row), void *ctx);
 /* content.c, on a worker: fills prompts or answer, or why */
 bool content_make(struct job *j); /* false: it waits for its model, and will be put back */
 /* generate.c, on the loop */
@@ -326,14 +342,18 @@ MUST_USE enum status telemetry_create(struct gateway *g, struct error *err);
 void telemetry_write(struct gateway *g, struct buf *out);
 void telemetry_http(struct gateway *g, const char *handler, int status);
 void telemetry_token(struct gateway *g, struct choice *c, uint64_t now_ns); /* engine thread */
-void telemetry_stall(struct gateway *g, const char *thread, int n);
+void telemetry_stall(struct gateway *g, const char *model, const char *thread, int n);
+void telemetry_close(struct gateway *g, struct served *s, const struct hosting_row *row); /* counts it a last time */
 void telemetry_finish(struct gateway *g, const struct choice *c, uint64_t now_ns);
 /* watchdog.c: a thread that says what it finds when the engine or the loop does not move for options.health_ms */
 MUST_USE enum status watchdog_create(struct gateway *g, struct error *err);
 MUST_USE enum status watchdog_start(struct gateway *g, struct error *err);
 void watchdog_stop(struct gateway *g); /* and frees it */
 void watchdog_jobs(struct gateway *g); /* on the loop: says what each request is at, once a stall */
-bool engine_stalled(const struct gateway *g, struct engine_stats *out);
+/* Whether it has work and does not move. */
+bool engine_stalled(const struct gateway *g, const struct engine *e, struct engine_stats *out);
+/* health.c; state NULL: whether every engine that has work moves */
+void health_answer(struct gateway *g, struct http_exchange *x, const char *state);
 /* access.c */
 bool access_key(const struct gateway *g, const struct http1 *r, struct refusal *why);
 bool access_origin(const struct gateway *g, const struct http1 *r, struct refusal *why);

@@ -167,31 +167,29 @@ bool structured_check(struct parse *p)
 
 /* ---- compiling, on the worker ---- */
 
-/* The vocabulary's trie takes a moment and some memory: made for the first who asks. */
-static enum status open_cache(struct gateway *g, struct error *err)
+/* The vocabulary's trie takes a moment and some memory: made for the first who asks, of each model. */
+static enum status open_cache(struct grammar_cache **out, struct job *j, struct error *err)
 {
+    struct served *s = served_of(j->g, j->engine);
     enum status st = ST_OK;
-    pthread_mutex_lock(&g->grammar_lock);
-    if (!g->vocab)
-        st = engine_vocab_create(&g->vocab, g->engine, g->voice.shown, g->voice.n_shown, err);
-    if (st == ST_OK && !g->grammars)
-        st = grammar_cache_create(&g->grammars, g->vocab, CACHED_MAX, err);
-    pthread_mutex_unlock(&g->grammar_lock);
+    if (!s)
+        return fail_nomem(err, "gateway");
+    pthread_mutex_lock(&s->lock);
+    if (!s->vocab)
+        st = engine_vocab_create(&s->vocab, j->engine, j->voice->shown, j->voice->n_shown, err);
+    if (st == ST_OK && !s->grammars)
+        st = grammar_cache_create(&s->grammars, s->vocab, CACHED_MAX, err);
+    *out = s->grammars;
+    pthread_mutex_unlock(&s->lock);
     return st;
 }
 
-void structured_free(struct gateway *g)
-{
-    grammar_cache_destroy(g->grammars);
-    grammar_vocab_destroy(g->vocab);
-}
-
 /* Of a shape and calls in one answer, it is not the shape that cannot be. */
-static bool shape_is_good(struct job *j, const struct grammar_part *shape)
+static bool shape_is_good(struct grammar_cache *cache, const struct grammar_part *shape)
 {
     struct grammar *alone = NULL;
     struct error ignored;
-    enum status st = grammar_cache_get(j->g->grammars, &alone, shape, &ignored);
+    enum status st = grammar_cache_get(cache, &alone, shape, &ignored);
     grammar_release(alone);
     return st == ST_OK;
 }
@@ -206,10 +204,6 @@ bool structured_make(struct job *j)
                       "return_replay: not offered together with tools of which only one may be called");
     if (!a->whole)
         return true;
-    if (j->bundle != j->g->bundle) /* masks are made of the first model's vocabulary */
-        return refuse(&j->why, 400, "unsupported_value", param,
-                      "%s: the shape of an answer is offered for %s and its adapters, not for %s", param,
-                      j->g->bundle->id, j->name);
     if (a->return_replay)
         return refuse(&j->why, 400, "unsupported_value", "return_replay", "return_replay: not offered together with %s",
                       param);
@@ -222,14 +216,15 @@ bool structured_make(struct job *j)
     };
     struct grammar_part whole = {.kind = GRAMMAR_SEQUENCE, .parts = after, .n_part = 3};
     bool reasons = j->thinking && a->whole->kind != GRAMMAR_TRIGGERED; /* that begins with free text anyway */
-    enum status st = open_cache(j->g, &err);
+    struct grammar_cache *cache = NULL;
+    enum status st = open_cache(&cache, j, &err);
     if (st == ST_OK)
-        st = grammar_cache_get(j->g->grammars, &j->grammar, reasons ? &whole : a->whole, &err);
+        st = grammar_cache_get(cache, &j->grammar, reasons ? &whole : a->whole, &err);
     if (st == ST_OK)
         return true;
     if (st == ST_NOMEM)
         return refuse_status(&j->why, &err, NULL);
-    if (a->shape && a->calls_param && shape_is_good(j, a->shape))
+    if (a->shape && a->calls_param && cache && shape_is_good(cache, a->shape))
         param = a->calls_param;
     return refuse(&j->why, 400, st == ST_UNSUPPORTED ? "unsupported_value" : "invalid_value", param, "%s: %s", param,
                   err.text);

@@ -34,7 +34,6 @@ enum metric {
     M_REQUEST_MAX,
     M_ITERATION,
     M_CACHE_CONFIG,
-    M_LORA,
     M_HTTP,
     M_STEPS,
     M_STALLS,
@@ -116,16 +115,10 @@ static const struct metric_row rows[M_COUNT] = {
                      BUCKETS(tokens_step)},
     [M_CACHE_CONFIG] = {METRIC_GAUGE,
                         "vllm:cache_config_info",
-                        "The KV cache; always 1.",
-                        {"block_size", "num_gpu_blocks", "cache_dtype", "engine"},
+                        "The KV cache of a loaded model: 1; 0 once it is not loaded any more.",
+                        {"block_size", "num_gpu_blocks", "cache_dtype", "engine", "model_name"},
                         NULL,
                         0},
-    [M_LORA] = {METRIC_GAUGE,
-                "vllm:lora_requests_info",
-                "Adapters in use; the value is the time in seconds.",
-                {"max_lora", "waiting_lora_adapters", "running_lora_adapters"},
-                NULL,
-                0},
     [M_HTTP] = {METRIC_COUNTER, "http_requests_total", "HTTP requests answered.", {"handler", "status"}, NULL, 0},
     [M_STEPS] = {METRIC_COUNTER, "ingot:engine_steps_total", "Engine steps.", LABELS, NULL, 0},
     [M_STALLS] = {METRIC_COUNTER,
@@ -142,73 +135,175 @@ static const struct metric_row rows[M_COUNT] = {
     [M_OLD_TPOT] = SECONDS("time_per_output_token_seconds", "Old name of inter_token_latency_seconds.", seconds_token),
 };
 
-static struct series *of_model(const struct gateway *g, int row)
+static const struct metric_row lora_row = {METRIC_GAUGE,
+                                           "vllm:lora_requests_info",
+                                           "Adapters of requests that wait and that run; the value is the time in "
+                                           "seconds.",
+                                           {"max_lora", "waiting_lora_adapters", "running_lora_adapters"},
+                                           NULL,
+                                           0};
+
+static struct series *of_model(const struct gateway *g, const char *model, int row)
 {
-    return metrics_series(g->metrics, row, (const char *const[]){g->bundle->id, "0"});
+    return metrics_series(g->metrics, row, (const char *const[]){model, "0"});
 }
 
 static const char *const reasons[] = {"none", "stop", "length", "abort", "error"}; /* by enum finish */
 
-/* Gauges that say by their labels what is configured. */
-static void write_configuration(struct gateway *g, const struct engine_stats *s)
+static bool is_of_model(int row)
 {
-    char size[16], blocks[16];
-    snprintf(size, sizeof size, "%d", KV_BLOCK);
-    snprintf(blocks, sizeof blocks, "%d", s->blocks_total);
-    metrics_set(g->metrics, M_CACHE_CONFIG, (const char *const[]){size, blocks, "auto", "0"}, 1);
-    metrics_set(g->metrics, M_LORA, (const char *const[]){"0", "", ""}, (double)(clock_wall_ns() / 1000000000));
+    return row != M_SUCCESS && row != M_HTTP && row != M_CACHE_CONFIG && row != M_STALLS && row != M_MEMORY &&
+           row != M_MEMORY_MAX && row != M_MEMORY_REFUSED;
+}
+
+/* Dashboards want zeros, not absence. */
+static void begin_model(struct gateway *g, const char *model)
+{
+    for (int i = 0; i < (g->options.legacy_metrics ? M_COUNT : M_CURRENT); i++)
+        if (is_of_model(i))
+            of_model(g, model, i);
+    for (int i = FINISH_STOP; i <= FINISH_ERROR; i++)
+        metrics_add(g->metrics, M_SUCCESS, (const char *const[]){model, "0", reasons[i]}, 0);
+    telemetry_stall(g, model, "engine", 0);
 }
 
 enum status telemetry_create(struct gateway *g, struct error *err)
 {
     TRY(metrics_create(&g->metrics, rows, g->options.legacy_metrics ? M_COUNT : M_CURRENT, err));
-    for (int i = 0; i < (g->options.legacy_metrics ? M_COUNT : M_CURRENT); i++) /* dashboards want zeros, not absence */
-        if (i != M_SUCCESS && i != M_HTTP && i != M_CACHE_CONFIG && i != M_LORA && i != M_STALLS)
-            of_model(g, i);
-    telemetry_stall(g, "engine", 0);
-    telemetry_stall(g, "loop", 0);
-    for (int i = FINISH_STOP; i <= FINISH_ERROR; i++)
-        metrics_add(g->metrics, M_SUCCESS, (const char *const[]){g->bundle->id, "0", reasons[i]}, 0);
+    begin_model(g, g->bundle->id);
+    telemetry_stall(g, g->bundle->id, "loop", 0);
     return ST_OK;
+}
+
+/* A gauge that says by its labels what is configured. */
+static void set_configuration(struct gateway *g, const char *model, const struct engine_stats *s)
+{
+    char size[16], blocks[16];
+    snprintf(size, sizeof size, "%d", KV_BLOCK);
+    snprintf(blocks, sizeof blocks, "%d", s->blocks_total);
+    const char *const labels[] = {size, blocks, s->kv_type ? s->kv_type : "none", "0", model};
+    metrics_set(g->metrics, M_CACHE_CONFIG, labels, 1);
+}
+
+/* The counters get what the engine has counted since; two of one name (a model and its successor) add up. */
+static void count(struct gateway *g, const char *model, const struct engine_stats *s, struct engine_stats *counted)
+{
+    const struct {
+        int row;
+        uint64_t more;
+    } counters[] = {{M_PROMPT_TOKENS, s->prompt_tokens - counted->prompt_tokens},
+                    {M_GENERATION_TOKENS, s->output_tokens - counted->output_tokens},
+                    {M_PREFIX_QUERIES, s->prefix_queries - counted->prefix_queries},
+                    {M_PREFIX_HITS, s->prefix_hits - counted->prefix_hits},
+                    {M_PREEMPTIONS, s->preemptions - counted->preemptions},
+                    {M_SPILL_WRITTEN, s->spill_written - counted->spill_written},
+                    {M_SPILL_READ, s->spill_read - counted->spill_read},
+                    {M_SPILL_DAMAGED, s->spill_damaged - counted->spill_damaged},
+                    {M_DRAFTED, s->drafted - counted->drafted},
+                    {M_ACCEPTED, s->accepted - counted->accepted},
+                    {M_STEPS, s->steps - counted->steps}};
+    for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
+        series_add(of_model(g, model, counters[i].row), (double)counters[i].more);
+    uint64_t sizes[ENGINE_STEP_SIZES];
+    for (int i = 0; i < ENGINE_STEP_SIZES; i++)
+        sizes[i] = s->step_sizes[i] - counted->step_sizes[i];
+    series_merge(of_model(g, model, M_ITERATION), sizes, (double)(s->step_tokens - counted->step_tokens));
+    *counted = *s;
+}
+
+/* On top of what they were reset to: those of a model that is gone stay 0, two of one name add up. */
+static void add_gauges(struct gateway *g, const char *model, const struct engine_stats *s)
+{
+    struct series *usage = of_model(g, model, M_KV_USAGE);
+    double used = s->blocks_total ? (double)(s->blocks_total - s->blocks_free) / s->blocks_total : 0;
+    series_add(of_model(g, model, M_RUNNING), s->running);
+    series_add(of_model(g, model, M_WAITING), s->waiting);
+    series_set(usage, used > series_value(usage) ? used : series_value(usage));
+    if (g->options.legacy_metrics)
+        series_set(of_model(g, model, M_OLD_KV_USAGE), series_value(usage));
+}
+
+static void look_at(void *ctx, struct served *served, const struct hosting_row *row)
+{
+    struct gateway *g = ctx;
+    struct engine_stats s;
+    engine_stats(row->engine, &s);
+    if (!served->begun)
+        begin_model(g, row->name);
+    served->begun = true;
+    add_gauges(g, row->name, &s);
+    set_configuration(g, row->name, &s);
+    count(g, row->name, &s, &served->counted);
+}
+
+void telemetry_close(struct gateway *g, struct served *served, const struct hosting_row *row)
+{
+    struct engine_stats s;
+    engine_stats(row->engine, &s);
+    count(g, row->name, &s, &served->counted);
+}
+
+/* name is added to a list of names, once. */
+static void add_name(struct buf *list, const char *name)
+{
+    for (struct str rest = buf_str(list); rest.len;) {
+        size_t comma = str_find(rest, STR(","), 0);
+        if (str_is(str_n(rest.ptr, comma == SIZE_MAX ? rest.len : comma), name))
+            return;
+        rest = comma == SIZE_MAX ? (struct str){NULL, 0} : str_from(rest, comma + 1);
+    }
+    buf_printf(list, "%s%s", list->len ? "," : "", name);
+}
+
+static bool is_running(const struct job *j)
+{
+    for (int i = 0; i < j->n_choice; i++)
+        if (__atomic_load_n(&j->choices[i].request.running, __ATOMIC_RELAXED))
+            return true;
+    return j->ask.beam_search; /* whose steps are not requests of ours */
+}
+
+/* On the loop, which owns the jobs. */
+static void write_adapters(struct gateway *g, struct buf *out)
+{
+    struct buf running = {0}, waiting = {0};
+    struct engine_stats s;
+    char max[16];
+    for (const struct job *j = g->jobs; j; j = j->next)
+        if (j->phase == JOB_GENERATE && j->lease.lora)
+            add_name(is_running(j) ? &running : &waiting, j->name);
+    engine_stats(g->engine, &s);
+    snprintf(max, sizeof max, "%d", g->hosting ? s.max_sequences : 0); /* each sequence may have another one */
+    buf_append_char(&running, 0);
+    buf_append_char(&waiting, 0);
+    out->failed |= running.failed || waiting.failed;
+    if (!out->failed)
+        metrics_write_one(&lora_row, (const char *const[]){max, waiting.ptr, running.ptr},
+                          (double)(clock_wall_ns() / 1000000000), out);
+    buf_free(&running);
+    buf_free(&waiting);
 }
 
 void telemetry_write(struct gateway *g, struct buf *out)
 {
-    struct engine_stats s;
-    engine_stats(g->engine, &s);
-    series_set(of_model(g, M_RUNNING), s.running);
-    series_set(of_model(g, M_WAITING), s.waiting);
-    series_set(of_model(g, M_KV_USAGE), s.blocks_total ? (double)(s.blocks_total - s.blocks_free) / s.blocks_total : 0);
-    series_add(of_model(g, M_PROMPT_TOKENS), (double)(s.prompt_tokens - g->counted.prompt_tokens));
-    series_add(of_model(g, M_GENERATION_TOKENS), (double)(s.output_tokens - g->counted.output_tokens));
-    series_add(of_model(g, M_PREFIX_QUERIES), (double)(s.prefix_queries - g->counted.prefix_queries));
-    series_add(of_model(g, M_PREFIX_HITS), (double)(s.prefix_hits - g->counted.prefix_hits));
-    series_add(of_model(g, M_PREEMPTIONS), (double)(s.preemptions - g->counted.preemptions));
-    series_add(of_model(g, M_SPILL_WRITTEN), (double)(s.spill_written - g->counted.spill_written));
-    series_add(of_model(g, M_SPILL_READ), (double)(s.spill_read - g->counted.spill_read));
-    series_add(of_model(g, M_SPILL_DAMAGED), (double)(s.spill_damaged - g->counted.spill_damaged));
-    series_add(of_model(g, M_DRAFTED), (double)(s.drafted - g->counted.drafted));
-    series_add(of_model(g, M_ACCEPTED), (double)(s.accepted - g->counted.accepted));
-    series_add(of_model(g, M_STEPS), (double)(s.steps - g->counted.steps));
-    uint64_t sizes[ENGINE_STEP_SIZES];
-    for (int i = 0; i < ENGINE_STEP_SIZES; i++)
-        sizes[i] = s.step_sizes[i] - g->counted.step_sizes[i];
-    series_merge(of_model(g, M_ITERATION), sizes, (double)(s.step_tokens - g->counted.step_tokens));
-    write_configuration(g, &s);
-    if (g->options.legacy_metrics)
-        series_set(of_model(g, M_OLD_KV_USAGE), series_value(of_model(g, M_KV_USAGE)));
-    g->counted = s;
+    const char *own = g->bundle->id;
+    static const int now[] = {M_RUNNING, M_WAITING, M_KV_USAGE, M_CACHE_CONFIG, M_OLD_KV_USAGE};
+    for (size_t i = 0; i < sizeof now / sizeof *now; i++)
+        if (now[i] < M_CURRENT || g->options.legacy_metrics)
+            metrics_reset(g->metrics, now[i]);
+    served_each(g, look_at, g);
     uint64_t refused = __atomic_load_n(&g->memory.refused, __ATOMIC_RELAXED);
-    series_set(of_model(g, M_MEMORY), (double)budget_used(&g->memory));
-    series_set(of_model(g, M_MEMORY_MAX), (double)g->memory.max);
-    series_add(of_model(g, M_MEMORY_REFUSED), (double)(refused - g->counted_refused));
+    series_set(of_model(g, own, M_MEMORY), (double)budget_used(&g->memory));
+    series_set(of_model(g, own, M_MEMORY_MAX), (double)g->memory.max);
+    series_add(of_model(g, own, M_MEMORY_REFUSED), (double)(refused - g->counted_refused));
     g->counted_refused = refused;
     metrics_write(g->metrics, out);
+    write_adapters(g, out);
 }
 
-void telemetry_stall(struct gateway *g, const char *thread, int n)
+void telemetry_stall(struct gateway *g, const char *model, const char *thread, int n)
 {
-    metrics_add(g->metrics, M_STALLS, (const char *const[]){g->bundle->id, thread}, n);
+    metrics_add(g->metrics, M_STALLS, (const char *const[]){model, thread}, n);
 }
 
 void telemetry_http(struct gateway *g, const char *handler, int status)

@@ -1,6 +1,7 @@
 /* A server that hangs must say where. Looks a few times a second whether the engine and the loop move; when one does
- * not, everything that tells why goes to the log, once a stall: counts, what every thread was last at, the sequences;
- * from the loop, if that one moves, what each request is at. Reads only what may be read while the others hang.
+ * not, everything that tells why goes to the log, once a stall of a model: counts, what every thread was last at, the
+ * sequences; from the loop, if that one moves, what each request is at. Reads only what may be read while the others
+ * hang.
  */
 #include "gateway/private.h"
 
@@ -20,7 +21,7 @@ struct watchdog {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     bool stop, started;
-    uint64_t engine_since_ns, loop_since_ns; /* of a stall that was told; 0 = it moves */
+    uint64_t loop_since_ns; /* of a stall that was told; 0 = it moves */
 };
 
 static double age_s(uint64_t now, uint64_t then)
@@ -28,9 +29,9 @@ static double age_s(uint64_t now, uint64_t then)
     return now > then ? (double)(now - then) * 1e-9 : 0;
 }
 
-bool engine_stalled(const struct gateway *g, struct engine_stats *out)
+bool engine_stalled(const struct gateway *g, const struct engine *e, struct engine_stats *out)
 {
-    engine_stats(g->engine, out);
+    engine_stats(e, out);
     return out->running + out->waiting > 0 && clock_ns() > out->last_step_ns + (uint64_t)g->options.health_ms * 1000000;
 }
 
@@ -47,10 +48,10 @@ static void tell_threads(uint64_t now)
     }
 }
 
-static void tell_sequences(struct gateway *g, uint64_t now)
+static void tell_sequences(const struct engine *e, uint64_t now)
 {
     struct engine_live live[LIVE_MAX];
-    int n = engine_live(g->engine, live, LIVE_MAX);
+    int n = engine_live(e, live, LIVE_MAX);
     if (n < 0)
         log_errorf("watchdog", "the engine keeps its lock: its sequences cannot be listed");
     for (int i = 0; i < n && i < LIVE_MAX; i++) {
@@ -65,8 +66,11 @@ static void tell_sequences(struct gateway *g, uint64_t now)
         log_errorf("watchdog", "and %d more sequences", n - LIVE_MAX);
 }
 
-static void tell_state(struct gateway *g, const char *thread, uint64_t age_ns, const struct engine_stats *s)
+/* row: the model whose engine stalls; of the loop, the first. */
+static void tell_state(struct gateway *g, const char *thread, uint64_t age_ns, const struct hosting_row *row)
 {
+    struct engine_stats now_stats, *s = &now_stats;
+    engine_stats(row->engine, s);
     char age[32], running[16], waiting[16], blocks[48], steps[24], memory[48];
     snprintf(age, sizeof age, "%.3f", (double)age_ns * 1e-9);
     snprintf(running, sizeof running, "%d", s->running);
@@ -74,38 +78,45 @@ static void tell_state(struct gateway *g, const char *thread, uint64_t age_ns, c
     snprintf(blocks, sizeof blocks, "%d of %d", s->blocks_free, s->blocks_total);
     snprintf(steps, sizeof steps, "%llu", (unsigned long long)s->steps);
     snprintf(memory, sizeof memory, "%zu of %zu", budget_used(&g->memory), g->memory.max);
-    log_event(LOG_ERROR, "watchdog.stalled", "thread", thread, "age_s", age, "running", running, "waiting", waiting,
-              "kv_blocks_free", blocks, "steps", steps, "request_memory", memory, NULL);
+    log_event(LOG_ERROR, "watchdog.stalled", "thread", thread, "model", row->name, "age_s", age, "running", running,
+              "waiting", waiting, "kv_blocks_free", blocks, "steps", steps, "request_memory", memory, NULL);
     uint64_t now = clock_ns();
     tell_threads(now);
-    tell_sequences(g, now);
+    tell_sequences(row->engine, now);
     __atomic_store_n(&g->tell_jobs, true, __ATOMIC_RELEASE);
-    telemetry_stall(g, thread, 1);
+    telemetry_stall(g, row->name, thread, 1);
 }
 
 /* Begins, keeps or ends a stall of one thread. */
 static void judge(struct watchdog *w, const char *thread, bool stalled, uint64_t moved_ns, uint64_t *since,
-                  const struct engine_stats *s)
+                  const struct hosting_row *row)
 {
     uint64_t now = clock_ns();
     if (stalled && !*since) {
         *since = moved_ns ? moved_ns : 1;
-        tell_state(w->g, thread, now - moved_ns, s);
+        tell_state(w->g, thread, now - moved_ns, row);
     } else if (!stalled && *since) {
-        log_warnf("watchdog", "the %s moves again, %.1f s later", thread, age_s(now, *since));
+        log_warnf("watchdog", "%s: the %s moves again, %.1f s later", row->name, thread, age_s(now, *since));
         *since = 0;
     }
+}
+
+static void look_at_engine(void *ctx, struct served *served, const struct hosting_row *row)
+{
+    struct watchdog *w = ctx;
+    struct engine_stats s;
+    bool stalled = engine_stalled(w->g, row->engine, &s);
+    judge(w, "engine", stalled, s.last_step_ns, &served->stalled_ns, row);
 }
 
 static void look(struct watchdog *w)
 {
     struct gateway *g = w->g;
-    struct engine_stats s;
-    bool engine = engine_stalled(g, &s);
+    struct hosting_row own = {.name = g->bundle->id, .engine = g->engine};
+    served_each(g, look_at_engine, w);
     uint64_t beat = __atomic_load_n(&g->beat_ns, __ATOMIC_RELAXED);
     bool loop = beat && clock_ns() > beat + (uint64_t)g->options.health_ms * 1000000;
-    judge(w, "engine", engine, s.last_step_ns, &w->engine_since_ns, &s);
-    judge(w, "loop", loop, beat, &w->loop_since_ns, &s);
+    judge(w, "loop", loop, beat, &w->loop_since_ns, &own);
 }
 
 static void *watch(void *arg)

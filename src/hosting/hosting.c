@@ -181,6 +181,38 @@ void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_
     pthread_mutex_unlock(&h->lock);
 }
 
+struct hosting_row hosted_row(const struct hosting *h, const struct hosted *e)
+{
+    return (struct hosting_row){.name = e->how.name,
+                                .path = e->how.path,
+                                .pinned = e->how.pinned,
+                                .state = e->state,
+                                .bundle = e->parts.bundle,
+                                .engine = e->parts.engine,
+                                .bytes = e->bytes,
+                                .n_lease = e->n_lease,
+                                .expires_ns = hosted_expires_ns(h, e)};
+}
+
+void hosting_each_loaded(struct hosting *h, void (*fn)(void *ctx, const struct hosting_row *row), void *ctx)
+{
+    pthread_mutex_lock(&h->lock);
+    for (const struct hosted *e = h->all; e; e = e->next) {
+        struct hosting_row row = hosted_row(h, e);
+        if (e->state == HOSTED_READY)
+            fn(ctx, &row);
+    }
+    pthread_mutex_unlock(&h->lock);
+}
+
+void hosting_on_close(struct hosting *h, void (*fn)(void *ctx, const struct hosting_row *row), void *ctx)
+{
+    pthread_mutex_lock(&h->lock);
+    h->on_close = fn;
+    h->on_close_ctx = ctx;
+    pthread_mutex_unlock(&h->lock);
+}
+
 bool hosting_knows(struct hosting *h, struct str name)
 {
     struct hosted_name *lora;

@@ -142,6 +142,10 @@ struct hosting_row { /* valid during the call */
 };
 /* In the order they were added. fn is called under the hosting's lock: it may look, not call. */
 void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_row *row), void *ctx);
+/* What is loaded, once each, under its own name: one that others took the name of, too, while it is still in use. */
+void hosting_each_loaded(struct hosting *h, void (*fn)(void *ctx, const struct hosting_row *row), void *ctx);
+/* From here on fn is called, likewise, when a loaded model that nobody uses is about to go; fn NULL: not any more. */
+void hosting_on_close(struct hosting *h, void (*fn)(void *ctx, const struct hosting_row *row), void *ctx);
 bool hosting_knows(struct hosting *h, struct str name);
 const char *hosting_default(struct hosting *h); /* its name */
 uint64_t hosting_bytes(struct hosting *h, uint64_t *bytes_max);

@@ -40,6 +40,9 @@ static void tell(struct hosting *h, struct hosted *e)
 
 static void close_model(struct hosting *h, struct hosted *e)
 {
+    struct hosting_row row = hosted_row(h, e);
+    if (h->on_close)
+        h->on_close(h->on_close_ctx, &row);
     e->state = HOSTED_CLOSING;
     e->unload = false;
     for (struct hosted_name *n = h->names; n; n = n->next)

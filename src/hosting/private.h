@@ -47,6 +47,8 @@ struct hosting {
     uint64_t bytes_used, n_id;
     struct hosting_model like; /* options of models that are named while running */
     bool moved, quiet, calling;
+    void (*on_close)(void *ctx, const struct hosting_row *row);
+    void *on_close_ctx;
 };
 
 /* names.c */
@@ -67,6 +69,8 @@ void hosted_open_lora(struct hosting *h, struct hosted *e, struct hosted_name *n
 void *hosting_loader(void *arg); /* the thread; takes the lock itself */
 void hosted_want(struct hosting *h, struct hosted *e);
 uint64_t hosted_expires_ns(const struct hosting *h, const struct hosted *e); /* 0 = never */
+/* hosting.c */
+struct hosting_row hosted_row(const struct hosting *h, const struct hosted *e); /* of one that is ready, by its name */
 /* leases.c */
 /* Gives those who wait for e what they wait for; returns those whose fn is to be called. Some may wait again. */
 struct hosting_wait *hosted_settle(struct hosting *h, struct hosted *e);

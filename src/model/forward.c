@@ -6,6 +6,13 @@
 #include <assert.h>
 #include <stdio.h>
 
+const char *const model_kv_names[] = {[KV_F32] = "f32", [KV_F16] = "f16", [KV_INT8] = "int8"};
+
+enum kv_type model_kv_type(const struct model *m)
+{
+    return m->kv.type;
+}
+
 size_t model_kv_block_bytes(const struct model *m)
 {
     return kv_page_bytes(&m->kv) * (size_t)m->plan.n_kv;

@@ -92,6 +92,8 @@ MUST_USE enum status model_plan(struct model_plan *out, const struct checkpoint 
 void model_plan_of(struct model_plan *out, const struct model *m, int max_rows);
 
 /* ---- forward ---- */
+extern const char *const model_kv_names[]; /* by enum kv_type, as options and reports say it */
+enum kv_type model_kv_type(const struct model *m);
 size_t model_kv_block_bytes(const struct model *m); /* one block (KV_BLOCK tokens) over all layers */
 /* kv: n_block * model_kv_block_bytes bytes, 64-byte aligned, owned by the caller; layer l's pages lie together. */
 MUST_USE enum status model_run_create(struct model_run **out, const struct model *m, int max_rows, int max_logits,

@@ -29,7 +29,7 @@ struct metrics {
     } lists[];
 };
 
-static const char *const other_values[METRIC_LABELS_MAX] = {"other", "other", "other", "other"};
+static const char *const other_values[METRIC_LABELS_MAX] = {"other", "other", "other", "other", "other"};
 
 static int count_labels(const struct metric_row *row)
 {
@@ -71,7 +71,7 @@ static struct series *make_series(const struct metric_row *row, const char *cons
 
 struct series *metrics_series(struct metrics *m, int row, const char *const *values)
 {
-    static const char *const none[METRIC_LABELS_MAX] = {"", "", "", ""};
+    static const char *const none[METRIC_LABELS_MAX] = {"", "", "", "", ""};
     struct list *list = &m->lists[row];
     struct series *made = NULL, **end = &list->first;
     if (!values)
@@ -182,6 +182,13 @@ void series_merge(struct series *s, const uint64_t *counts, double sum)
     series_add(s, sum);
 }
 
+void metrics_reset(struct metrics *m, int row)
+{
+    for (struct series *s = __atomic_load_n(&m->lists[row].first, __ATOMIC_ACQUIRE); s;
+         s = __atomic_load_n(&s->next, __ATOMIC_ACQUIRE))
+        series_set(s, 0);
+}
+
 double series_value(const struct series *s)
 {
     return s ? to_double(__atomic_load_n(&s->bits, __ATOMIC_RELAXED)) : 0;
@@ -254,14 +261,28 @@ static void write_histogram(struct buf *out, const struct series *s)
     write_sample(out, s, "_count", NULL, (double)n);
 }
 
-void metrics_write(const struct metrics *m, struct buf *out)
+static void write_head(struct buf *out, const struct metric_row *row)
 {
     static const char *const kinds[] = {"counter", "gauge", "histogram"};
+    buf_printf(out, "# HELP %s ", row->name);
+    write_escaped(out, row->help, false);
+    buf_printf(out, "\n# TYPE %s %s\n", row->name, kinds[row->kind]);
+}
+
+void metrics_write_one(const struct metric_row *row, const char *const *values, double value, struct buf *out)
+{
+    struct series s = {.row = row};
+    for (int i = 0; i < count_labels(row); i++)
+        s.values[i] = (char *)(uintptr_t)values[i];
+    write_head(out, row);
+    write_sample(out, &s, "", NULL, value);
+}
+
+void metrics_write(const struct metrics *m, struct buf *out)
+{
     for (int i = 0; i < m->n_row; i++) {
         const struct metric_row *row = &m->rows[i];
-        buf_printf(out, "# HELP %s ", row->name);
-        write_escaped(out, row->help, false);
-        buf_printf(out, "\n# TYPE %s %s\n", row->name, kinds[row->kind]);
+        write_head(out, row);
         for (const struct series *s = __atomic_load_n(&m->lists[i].first, __ATOMIC_ACQUIRE); s;
              s = __atomic_load_n(&s->next, __ATOMIC_ACQUIRE)) {
             if (row->kind == METRIC_HISTOGRAM)

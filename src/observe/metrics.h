@@ -26,7 +26,7 @@
 #include "base/str.h"
 
 enum metric_kind { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
-enum { METRIC_LABELS_MAX = 4, METRIC_SERIES_MAX = 512 };
+enum { METRIC_LABELS_MAX = 5, METRIC_SERIES_MAX = 512 };
 
 struct metric_row {
     enum metric_kind kind;
@@ -64,6 +64,10 @@ static inline void metrics_observe(struct metrics *m, int row, const char *const
 {
     series_observe(metrics_series(m, row, values), value);
 }
+
+void metrics_reset(struct metrics *m, int row); /* every value of a counter or gauge to 0 */
+/* A row that is not kept, with one sample: for labels that change all the time, of which only the newest are of use. */
+void metrics_write_one(const struct metric_row *row, const char *const *values, double value, struct buf *out);
 
 /* All rows in order, as text/plain; version=0.0.4. A histogram's count is always the sum of its buckets. */
 void metrics_write(const struct metrics *m, struct buf *out);

@@ -2,6 +2,7 @@
 import concurrent.futures
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -13,19 +14,38 @@ LORA = os.path.join(server.ROOT, "tests", "golden", "lora")
 TMP = tempfile.mkdtemp(prefix="ingot-models-")
 
 
-def tiny():
-    """The goldens' base with a vocabulary of 64 characters."""
-    folder = os.path.join(TMP, "tiny")
-    if not os.path.isdir(folder):
-        os.mkdir(folder)
-        for name in "config.json", "model.safetensors":
-            shutil.copy(os.path.join(LORA, "qwen2", name), folder)
-        words = {chr(33 + i): i for i in range(64)}
-        with open(os.path.join(folder, "tokenizer.json"), "w") as f:
-            json.dump({"version": "1.0", "added_tokens": [], "normalizer": None, "pre_tokenizer": None,
-                       "post_processor": None, "decoder": None,
-                       "model": {"type": "BPE", "vocab": words, "merges": []}}, f)
+def tiny(name="tiny", characters="".join(chr(33 + i) for i in range(64)), template=None):
+    """The goldens' base with a vocabulary of 64 characters; with a template, the last one is its end."""
+    folder = os.path.join(TMP, name)
+    if os.path.isdir(folder):
+        return folder
+    os.mkdir(folder)
+    shutil.copy(os.path.join(LORA, "qwen2", "model.safetensors"), folder)
+    with open(os.path.join(LORA, "qwen2", "config.json")) as f:
+        config = json.load(f)
+    words, added, bytes_of = {{" ": "\u0120", "\n": "\u010a"}.get(c, c): i for i, c in enumerate(characters)}, [], None
+    if template:
+        config["eos_token_id"] = words["<end>"] = 63
+        bytes_of = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        added = [{"id": 63, "content": "<end>", "special": True, "single_word": False, "lstrip": False,
+                  "rstrip": False, "normalized": False}]
+        with open(os.path.join(folder, "tokenizer_config.json"), "w") as f:
+            json.dump({"chat_template": template, "eos_token": "<end>"}, f)
+    with open(os.path.join(folder, "config.json"), "w") as f:
+        json.dump(config, f)
+    with open(os.path.join(folder, "tokenizer.json"), "w") as f:
+        json.dump({"version": "1.0", "added_tokens": added, "normalizer": None, "pre_tokenizer": bytes_of,
+                   "post_processor": None, "decoder": bytes_of,
+                   "model": {"type": "BPE", "vocab": words, "merges": []}}, f)
     return folder
+
+
+def metrics(s):
+    """{name: {labels' text: value}}"""
+    found = {}
+    for name, labels, value in re.findall(r"^([a-z_:0-9]+)\{([^}]*)\} (\S+)$", s.call("GET", "/metrics")[1], re.M):
+        found.setdefault(name, {})[labels] = float(value)
+    return found
 
 
 def ask(s, model=None, prompt="ABCDEFG", **fields):
@@ -116,6 +136,92 @@ def test_a_file_of_models_swap_and_failures():
         assert names == ["storyteller:latest", "small:latest", "gpt-4:latest"], names  # poet has no base any more
         tags = [m["name"] for m in s.call("GET", "/api/tags")[1]["models"]]
         assert set(tags) == {f"{n}:latest" for n in ("storyteller", "small", "gpt-4", "poet", "broken")}, tags
+
+
+def test_every_loaded_model_is_seen():
+    with server.Server(tiny(), "--allow-runtime-loading", path=MODEL) as s:
+        show = s.call("POST", "/api/show", {"model": "tiny:latest"})
+        assert show[0] == 200 and "model_info" not in show[1], show  # not loaded yet
+        assert [m["model"] for m in s.call("GET", "/health")[1]["models"]] == ["storyteller"]
+        ask(s, "tiny")
+        ask(s, prompt="Once upon a time")
+        show = s.call("POST", "/api/show", {"model": "tiny"})[1]
+        assert show["model_info"]["general.architecture"] == "qwen2" and show["capabilities"] == ["completion"], show
+        assert show["model_info"]["qwen2.context_length"] == 64
+        assert s.call("POST", "/api/show", {"model": "nobody"})[0] == 404
+        health = s.call("GET", "/health")[1]
+        models = {m["model"]: m for m in health["models"]}
+        assert set(models) == {"tiny", "storyteller"} and all(m["status"] == "ok" for m in models.values()), health
+        assert health["kv_blocks_total"] == sum(m["kv_blocks_total"] for m in models.values())
+        seen = metrics(s)
+        for model, prompt in ("tiny", 7), ("storyteller", 4):
+            label = f'model_name="{model}",engine="0"'
+            assert seen["vllm:generation_tokens_total"][label] == 12, (model, seen["vllm:generation_tokens_total"])
+            assert prompt <= seen["vllm:prompt_tokens_total"][label] <= 2 * prompt, seen["vllm:prompt_tokens_total"]
+            assert seen["vllm:kv_cache_usage_perc"][label] == 0 == seen["vllm:num_requests_running"][label]
+            assert seen["vllm:iteration_tokens_total_count"][label] > 0
+        configured = {re.search('model_name="(.*)"', k)[1]: (k, v) for k, v in seen["vllm:cache_config_info"].items()}
+        for name, m in models.items():
+            assert f'num_gpu_blocks="{m["kv_blocks_total"]}",cache_dtype="f16"' in configured[name][0], configured
+            assert configured[name][1] == 1
+        ask(s, "tiny")  # what was counted since the last look is not lost with the model
+        assert s.call("POST", "/v1/models/unload", {"model": "tiny"})[0] == 200
+        wait_state(s, "tiny", "unloaded")
+        label = 'model_name="tiny",engine="0"'
+        seen = metrics(s)
+        assert seen["vllm:generation_tokens_total"][label] == 24
+        assert seen["vllm:cache_config_info"][configured["tiny"][0]] == 0
+        ask(s, "tiny")  # an engine that begins at 0 again
+        assert metrics(s)["vllm:generation_tokens_total"][label] == 36
+
+
+def lora_info(s):
+    (labels, value), = metrics(s)["vllm:lora_requests_info"].items()
+    assert abs(time.time() - value) < 60
+    return dict(re.findall(r'(\w+)="([^"]*)"', labels))
+
+
+def test_adapters_that_run_and_wait_are_named():
+    options = "--lora", f"poet={LORA}/all,prose={LORA}/some", "--max-sequences", "1"
+    with server.Server(*options, path=tiny()) as s, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        none = {"max_lora": "1", "waiting_lora_adapters": "", "running_lora_adapters": ""}
+        assert lora_info(s) == none
+        busy = {"prompt": ["AB"] * 128, "max_tokens": 60, "ignore_eos": True, "temperature": 0}
+        answers = [pool.submit(s.call, "POST", "/v1/completions", {"model": m, **busy}) for m in ("poet", "prose")]
+        seen = set()
+        while not all(a.done() for a in answers):
+            now = lora_info(s)
+            seen.add((now["waiting_lora_adapters"], now["running_lora_adapters"]))
+        assert ("prose", "poet") in seen or ("poet", "prose") in seen, seen
+        assert all(a.result()[0] == 200 for a in answers)
+        assert lora_info(s) == none
+
+
+def test_shapes_are_for_every_model():
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789{}[]\":,<>_/ \n.-ABCDEFGHIJKLMNOP"[:63]
+    template = "{% if tools %}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}{# <tool_call> #}"
+    caller, mirror = tiny("caller", letters, template), tiny("mirror", letters[::-1], template)
+    with server.Server(tiny(), caller, mirror, path=MODEL) as s, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        def words(model):
+            body = {"model": model, "prompt": "a", "guided_regex": "[bc]{3}d", "max_tokens": 12, "temperature": 1.5}
+            status, a = s.call("POST", "/v1/completions", body)
+            assert status == 200 and re.fullmatch("[bc]{3}d", a["choices"][0]["text"]), (model, a)
+        list(pool.map(words, ["storyteller", "mirror", "caller"] * 8))
+        schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"], "additionalProperties": False}
+        messages = [{"role": "user", "content": "a"}]
+        body = {"model": "caller", "messages": messages, "max_tokens": 40, "temperature": 1,
+                "response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}}
+        status, a = s.call("POST", "/v1/chat/completions", body)
+        assert status == 200 and json.loads(a["choices"][0]["message"]["content"])["n"] in (1, 2), a
+        function = {"name": "f", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}}
+        del body["response_format"]
+        body.update(tools=[{"type": "function", "function": function}], tool_choice="required", max_tokens=63)
+        status, a = s.call("POST", "/v1/chat/completions", body)
+        assert status == 200, a
+        call = a["choices"][0]["message"]["tool_calls"][0]["function"]
+        assert call["name"] == "f" and json.loads(call["arguments"]) == {}, a
+        body["model"] = "tiny"  # whose template takes no tools
+        assert s.call("POST", "/v1/chat/completions", body)[0] == 400
 
 
 def test_budget_and_permission():

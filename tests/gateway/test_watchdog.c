@@ -8,6 +8,7 @@
 #include "base/thread.h"
 #include "engine/engine_private.h"
 #include "gateway/gateway.h"
+#include "hosting/hosting.h"
 #include "net/client.h"
 
 #include <pthread.h>
@@ -15,13 +16,12 @@
 
 static const char MODEL[] = TEST_DIR "/../models/storyteller.gguf";
 
-static int held, entered; /* atomic: the executor waits while held; how often it was called */
+static int held, held_second; /* atomic: an executor waits while its own is set */
+static int n_vocab, log_fd, client_status;
 
 static void forward(void *ctx, const struct model_batch *b, real *logits)
 {
-    int n_vocab = *(int *)ctx;
-    __atomic_add_fetch(&entered, 1, __ATOMIC_SEQ_CST);
-    while (__atomic_load_n(&held, __ATOMIC_SEQ_CST))
+    while (__atomic_load_n((int *)ctx, __ATOMIC_SEQ_CST))
         usleep(1000);
     for (int i = 0; i < b->n_logit; i++)
         for (int k = 0; k < n_vocab; k++)
@@ -33,7 +33,7 @@ static struct engine *engine;
 static struct gateway *gateway;
 static struct pool *pool;
 static pthread_t runner, client;
-static int n_vocab, log_fd, client_status;
+static struct hosting *hosting;
 
 static void *run(void *arg)
 {
@@ -68,6 +68,19 @@ static void *ask(void *arg)
     return NULL;
 }
 
+static enum status make_engine(struct engine **out, int *waits, struct error *err)
+{
+    struct executor x = {.forward = forward,
+                         .ctx = waits,
+                         .n_vocab = n_vocab,
+                         .n_ctx = 256,
+                         .n_block = 16,
+                         .tokenizer = bundle->tokenizer,
+                         .pool = pool,
+                         .bundle = bundle};
+    return engine_create_on(out, &x, &(struct engine_options){.max_sequences = 4}, err);
+}
+
 static void start(void)
 {
     struct error err;
@@ -75,16 +88,8 @@ static void start(void)
     struct model_options m = {.pool = pool, .n_ctx = 256};
     OK(bundle_open(&bundle, MODEL, &m, &err));
     n_vocab = model_config(bundle->model)->n_vocab;
-    struct executor x = {.forward = forward,
-                         .ctx = &n_vocab,
-                         .n_vocab = n_vocab,
-                         .n_ctx = 256,
-                         .n_block = 16,
-                         .tokenizer = bundle->tokenizer,
-                         .pool = pool,
-                         .bundle = bundle};
-    OK(engine_create_on(&engine, &x, &(struct engine_options){.max_sequences = 4}, &err));
-    OK(gateway_create(&gateway, engine, &(struct gateway_options){.health_ms = 400}, &err));
+    OK(make_engine(&engine, &held, &err));
+    OK(gateway_create(&gateway, engine, &(struct gateway_options){.health_ms = 400, .hosting = hosting}, &err));
     pthread_create(&runner, NULL, run, NULL);
     log_fd = memfd_create("log", MFD_CLOEXEC);
     log_set_fd(log_fd);
@@ -98,6 +103,8 @@ static void stop(void)
     pthread_join(runner, NULL);
     engine_destroy(engine);
     gateway_destroy(gateway);
+    hosting_destroy(hosting); /* like the server does: after the gateway, before what its models are made of */
+    hosting = NULL;
     bundle_close(bundle);
     pool_destroy(pool);
     close(log_fd);
@@ -169,7 +176,7 @@ static void test_watchdog_tells_where_it_hangs(void **state)
     usleep(700000); /* more looks, the same stall: nothing more is said */
     read_log(&log);
     assert_int_equal(count(&log, "watchdog.stalled"), 1);
-    assert_non_null(strstr(log.ptr, "\"thread\":\"engine\",\"age_s\":\""));
+    assert_non_null(strstr(log.ptr, "\"thread\":\"engine\",\"model\":\"storyteller\",\"age_s\":\""));
     assert_non_null(strstr(log.ptr, "\"running\":\"1\",\"waiting\":\"0\",\"kv_blocks_free\":\"15 of 16\""));
     assert_non_null(strstr(log.ptr, "\"last\":\"runs the model\""));
     assert_non_null(strstr(log.ptr, "\"last\":\"waits for requests\"")); /* a worker */
@@ -198,6 +205,71 @@ static void test_watchdog_tells_where_it_hangs(void **state)
     assert_int_equal(call("GET", "/health", "", NULL), 200);
     stop();
     buf_free(&log);
+    buf_free(&metrics);
+}
+
+/* ---- another model than the first ---- */
+static enum status measure(void *ctx, uint64_t *bytes, const struct hosting_model *m, struct error *err)
+{
+    (void)ctx, (void)m, (void)err;
+    *bytes = 1;
+    return ST_OK;
+}
+static enum status open_second(void *ctx, struct hosted_parts *out, const struct hosting_model *m, struct error *err)
+{
+    (void)ctx, (void)m;
+    *out = (struct hosted_parts){.bundle = bundle, .bytes = 1};
+    return make_engine(&out->engine, &held_second, err);
+}
+static void close_second(void *ctx, struct hosted_parts *p)
+{
+    (void)ctx;
+    engine_destroy(p->engine);
+}
+
+static void *ask_second(void *arg)
+{
+    (void)arg;
+    client_status = call("POST", "/v1/completions",
+                         "{\"model\":\"second\",\"prompt\":[7,8,9],\"max_tokens\":5,\"ignore_eos\":true}", NULL);
+    return NULL;
+}
+
+static void test_watchdog_names_the_model(void **state)
+{
+    static const struct hosting_maker maker = {.measure = measure, .open = open_second, .close = close_second};
+    struct buf log = {0}, health = {0}, metrics = {0};
+    struct error err;
+    (void)state;
+    OK(hosting_create(&hosting, &(struct hosting_options){.maker = &maker}, &err));
+    start();
+    OK(hosting_add_ready(hosting, "storyteller", &(struct hosted_parts){.bundle = bundle, .engine = engine}, &err));
+    OK(hosting_add(hosting, &(struct hosting_model){.name = "second"}, &err));
+    __atomic_store_n(&held_second, 1, __ATOMIC_SEQ_CST);
+    pthread_create(&client, NULL, ask_second, NULL);
+    assert_true(log_gets(&log, "watchdog.request"));
+    assert_int_equal(call("POST", "/v1/completions", "{\"prompt\":[7],\"max_tokens\":2}", NULL),
+                     200); /* the first runs */
+    usleep(700000);
+    read_log(&log);
+    assert_int_equal(count(&log, "watchdog.stalled"), 1);
+    assert_non_null(strstr(log.ptr, "\"thread\":\"engine\",\"model\":\"second\",\"age_s\":\""));
+    assert_non_null(strstr(log.ptr, "\"prompt_of_limit\":\"3 of 8\""));
+    assert_int_equal(call("GET", "/health", "", &health), 503);
+    assert_non_null(strstr(health.ptr, "{\"model\":\"second\",\"status\":\"stalled\",\"running\":1"));
+    assert_non_null(strstr(health.ptr, "{\"model\":\"storyteller\",\"status\":\"ok\",\"running\":0"));
+    assert_int_equal(call("GET", "/metrics", "", &metrics), 200);
+    assert_non_null(strstr(metrics.ptr, "ingot:stalls_total{model_name=\"second\",thread=\"engine\"} 1\n"));
+    assert_non_null(strstr(metrics.ptr, "ingot:stalls_total{model_name=\"storyteller\",thread=\"engine\"} 0\n"));
+    assert_non_null(strstr(metrics.ptr, "vllm:num_requests_running{model_name=\"second\",engine=\"0\"} 1\n"));
+    __atomic_store_n(&held_second, 0, __ATOMIC_SEQ_CST);
+    pthread_join(client, NULL);
+    assert_int_equal(client_status, 200);
+    assert_true(log_gets(&log, "second: the engine moves again"));
+    assert_int_equal(call("GET", "/health", "", NULL), 200);
+    stop();
+    buf_free(&log);
+    buf_free(&health);
     buf_free(&metrics);
 }
 
@@ -247,6 +319,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_watchdog_tells_where_it_hangs),
         cmocka_unit_test(test_watchdog_when_the_client_has_left),
+        cmocka_unit_test(test_watchdog_names_the_model),
         cmocka_unit_test(test_watchdog_is_silent_while_idle),
         cmocka_unit_test(test_marks_of_threads_that_come_and_go),
     };

@@ -56,6 +56,13 @@ static void test_metrics_exposition(void **state)
     assert_int_equal(series_count(metrics_series(m, M_LATENCY, model)), 3);
     metrics_observe(m, M_LATENCY, model, NAN); /* counted beyond every bound, not lost and not in the first */
     assert_int_equal(series_count(metrics_series(m, M_LATENCY, model)), 4);
+    metrics_reset(m, M_BY_LABEL);
+    buf_clear(&out);
+    metrics_write(m, &out);
+    assert_non_null(strstr(out.ptr, "t_by{a=\"1\",b=\"2\"} 0\nt_by{a=\"1\",b=\"3\"} 0\n"));
+    buf_clear(&out);
+    metrics_write_one(&rows[M_BY_LABEL], (const char *[]){"\"", ""}, 7, &out);
+    assert_string_equal(out.ptr, "# HELP t_by By\n# TYPE t_by counter\nt_by{a=\"\\\"\",b=\"\"} 7\n");
     buf_free(&out);
     metrics_free(m);
 }
