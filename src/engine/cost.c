@@ -1,5 +1,6 @@
 #include "engine/cost.h"
 
+#include <math.h>
 #include <stdbool.h>
 
 enum { ROW, KEY, LOGIT, STEP };
@@ -42,11 +43,13 @@ static void solve(double *x, struct equations e, const bool *used)
     }
 }
 
-/* Least squares of (cost - seconds) / seconds over the kept steps. What they leave open goes to rows: it errs on the
- * safe side as long as only one size was seen. A price below 0 becomes 0, and the others are fitted again. */
+/* Least squares of (cost - seconds) / seconds over the kept steps. What they leave open goes to rows rather than to
+ * logits, least to keys: it errs on the safe side as long as few sizes were seen. A price below 0 becomes 0, and the
+ * others are fitted again.
+ */
 static void fit(struct cost_model *m)
 {
-    const double weak = 1e-4;
+    static const double weak[COST_TERMS] = {[ROW] = 1e-4, [KEY] = 1e-2, [LOGIT] = 1e-3, [STEP] = 1e-4};
     struct equations e = {{{0}}, {0}};
     for (int size = 0; size < 2 * COST_SIZES; size++)
         for (int k = 0; k < COST_DEPTH && k < m->n_step[size]; k++) {
@@ -58,9 +61,9 @@ static void fit(struct cost_model *m)
                     e.a[i][j] += weight * s->work[i] * s->work[j];
             }
         }
-    e.b[ROW] += weak * e.b[ROW];
+    e.b[ROW] += weak[ROW] * e.b[ROW];
     for (int i = 0; i < COST_TERMS; i++)
-        e.a[i][i] += weak * e.a[i][i];
+        e.a[i][i] += weak[i] * e.a[i][i];
     bool used[COST_TERMS]; /* no logits were computed yet: nothing is known of them */
     for (int i = 0; i < COST_TERMS; i++)
         used[i] = e.a[i][i] > 0;
@@ -100,9 +103,7 @@ double cost_span_seconds(const struct cost_model *m, int pos0, int n_row)
 
 double cost_rows(const struct cost_model *m, int pos0, double seconds)
 {
-    double first = m->price[ROW] + m->price[KEY] * pos0;
-    if (first <= 0)
-        return 1e9;
-    double guess = seconds / first; /* without what the rows see of each other */
-    return seconds / (first + m->price[KEY] * guess / 2);
+    double first = m->price[ROW] + m->price[KEY] * (pos0 + 0.5); /* and each row sees those before it */
+    double sum = first + sqrt(first * first + 2 * m->price[KEY] * seconds);
+    return sum > 0 ? 2 * seconds / sum : seconds > 0 ? 1e9 : 0;
 }

@@ -11,7 +11,8 @@
  *    one holds none, but those it had stay in the cache while nobody needs the room.
  * 3. A batch has decode rows first (one a sequence whose last id alone is missing, and its proposed ids), then prompt
  *    chunks: at most prefill_chunk rows that are no such last id; at most sched_logits_max rows of logits.
- *    Prompt rows beside decode rows take no longer than the time between tokens that is wanted, as far as is known.
+ *    Prompts are read one after the other, by rank. Their rows beside decode rows take no longer than the time between
+ *    tokens that is wanted, as far as is known: full_step_seconds says what that is, unless it was asked for.
  * 4. submit has checked that any sequence fits the empty pool, so one that waits is admitted when nothing runs.
  * 5. Nobody overtakes who lacks blocks. Only one that waits for its own prompt to be computed by another is passed.
  */
@@ -21,7 +22,7 @@
 
 #include <assert.h>
 
-static const double AUTO_RATIO = 1.75, AUTO_LEAST_S = 0.03; /* see engine_options.itl_ms */
+static const double AUTO_RATIO = 1.75, AUTO_LEAST_S = 0.02; /* see engine_options.itl_ms */
 
 /* ---- lists ---- */
 
@@ -239,15 +240,6 @@ static int add_decodes(struct sched *s)
     return drafts;
 }
 
-/* Where a chunk of at most n_row rows ends: with the last id, or where a block does if it gets that far. */
-static int chunk_end(const struct seq *q, int n_row)
-{
-    if (q->n_ids - q->n_done <= n_row)
-        return q->n_ids;
-    int end = q->n_done + n_row, aligned = end - end % KV_BLOCK;
-    return aligned > q->n_done ? aligned : end;
-}
-
 /* What is left of a step for prompts. */
 struct budget_left {
     int rows, echo; /* of them prompt log-probabilities */
@@ -255,40 +247,62 @@ struct budget_left {
     bool any;       /* a chunk is in: what follows need not be */
 };
 
+/* What a step takes in which all decode who are here and find room. It will be the time between their tokens soon, so
+ * that nobody gains when prompts are read in smaller chunks than it allows: the others only wait longer for theirs. */
+static double full_step_seconds(const struct sched *s)
+{
+    struct cost_work w = {0};
+    int n = s->running.count, n_free = s->kv.n_free;
+    for (const struct seq *q = s->running.first; q; q = q->next)
+        cost_span(&w, q->n_ids - 1, 1);
+    for (const struct seq *q = s->waiting.first; q && n < s->max_sequences; q = q->next, n++) {
+        n_free -= kv_blocks_for(q->n_ids);
+        if (n_free < 0)
+            break;
+        cost_span(&w, q->n_ids - 1, 1);
+    }
+    w.logits = n;
+    return cost_seconds(&s->cost, &w);
+}
+
 static void begin_budget(struct sched *s, struct budget_left *left, int drafts)
 {
     const struct batch *b = &s->batch;
     struct cost_work w = {.logits = b->model.n_logit};
     for (int i = 0; i < b->model.n_span; i++)
         cost_span(&w, b->spans[i].pos0, b->spans[i].n_row);
-    double decode_s = cost_seconds(&s->cost, &w), most_s = AUTO_RATIO * decode_s;
+    double decode_s = cost_seconds(&s->cost, &w), full_s = s->itl_s > 0 ? 0 : full_step_seconds(s);
+    double most_s = AUTO_RATIO * (full_s > decode_s ? full_s : decode_s); /* drafts may make it more than full */
     most_s = s->itl_s > 0 ? s->itl_s : most_s > AUTO_LEAST_S ? most_s : AUTO_LEAST_S;
     *left = (struct budget_left){.rows = s->prefill_chunk - drafts, .echo = ECHO_ROWS, .seconds = -1};
     if (b->model.n_row)
         left->seconds = most_s > decode_s ? most_s - decode_s : 0;
 }
 
-/* Rows of its prompt that fit into the time left: 16 at least in a step, multiples of 16 that kernels like. */
+/* Rows of its prompt that fit into the time left, so that all rows of the step together are a multiple of what kernels
+ * compute at once; that many at least in a step. */
 static int rows_in_time(const struct sched *s, const struct seq *q, const struct budget_left *left)
 {
-    enum { TILE = 16 };
+    enum { TILE = 4 };
+    int over = s->batch.model.n_row % TILE, least = over ? 2 * TILE - over : TILE;
     if (left->seconds < 0)
         return left->rows;
     double fit = cost_rows(&s->cost, q->n_done, left->seconds);
-    int n = fit < left->rows ? (int)fit - (int)fit % TILE : left->rows;
-    return n > 0 || left->any ? n : TILE < left->rows ? TILE : left->rows;
+    int n = fit < left->rows ? (int)fit - (over + (int)fit) % TILE : left->rows;
+    n = !left->any && n < least ? least : n > 0 ? n : 0;
+    return n < left->rows ? n : left->rows;
 }
 
 /* A prompt chunk within what is left of the step. */
 static void add_chunk(struct sched *s, struct seq *q, struct budget_left *left)
 {
-    int rows = rows_in_time(s, q, left), n = 0, most = rows > 0 ? chunk_end(q, rows) - q->n_done : 0;
-    for (; n < most; n++)
+    int rows = rows_in_time(s, q, left), n = 0, lacks = q->n_ids - q->n_done;
+    for (; n < rows && n < lacks; n++)
         if (seq_wants_echo(q, q->n_done + n) && --left->echo < 0) {
             left->echo = 0;
             break;
         }
-    double seconds = rows > 0 ? left->seconds - cost_span_seconds(&s->cost, q->n_done, n) : 0;
+    double seconds = n < rows || n == lacks ? left->seconds - cost_span_seconds(&s->cost, q->n_done, n) : 0;
     left->seconds = left->seconds < 0 ? left->seconds : seconds > 0 ? seconds : 0;
     if (n == 0)
         return;
