@@ -68,12 +68,14 @@ static real *slot_reals(int slot, int64_t n)
 }
 
 /* ---- linear ---- */
-/* Decoding reads weights larger than any cache; prefill has a model's shapes: Qwen2.5-0.5B's up and down, and 4096^2.
+/* Decoding, of one stream, of 8 and of 32, reads weights larger than any cache; prefill has a model's shapes:
+ * Qwen2.5-0.5B's up and down, and 4096^2.
  */
 struct shape {
     int64_t rows, n_out, n_in;
 };
 static const struct shape decode_shape = {1, 131072, 896}, rows8_shape = {8, 131072, 896};
+static const struct shape rows32_shape = {32, 131072, 896};
 static const struct shape up_shape = {512, 4864, 896}, down_shape = {512, 896, 4864};
 static const struct shape square_shape = {512, 4096, 4096};
 enum { BACK_ROWS = 192, BACK_OUT = 1024, BACK_IN = 896 };
@@ -116,6 +118,7 @@ static struct work product(enum dtype t, bool exact, const struct shape *shape, 
 #define PRODUCT(name, type, exact)                                                                                     \
     SHAPE(name, type, exact, decode)                                                                                   \
     SHAPE(name, type, exact, rows8)                                                                                    \
+    SHAPE(name, type, exact, rows32)                                                                                   \
     SHAPE(name, type, exact, up)                                                                                       \
     SHAPE(name, type, exact, down)                                                                                     \
     SHAPE(name, type, exact, square)
@@ -347,7 +350,9 @@ static const struct bench benches[] = {
     {                                                                                                                  \
         "linear_" #name, #shape, shape##_##name                                                                        \
     }
-#define PRODUCTS(name)         BENCH(name, decode), BENCH(name, rows8), BENCH(name, up), BENCH(name, down), BENCH(name, square),
+#define PRODUCTS(name)                                                                                                 \
+    BENCH(name, decode), BENCH(name, rows8), BENCH(name, rows32), BENCH(name, up), BENCH(name, down),                  \
+        BENCH(name, square),
 #define PANEL(TYPE, name, ...) PRODUCTS(name)
 #include "kernels/panels.def"
     PRODUCTS(exact){"act_bf16", "", run_act_bf16},

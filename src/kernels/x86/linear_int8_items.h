@@ -106,8 +106,20 @@ static void chunk_rows(const struct linear_job *job, const struct way *way, stru
         way->many(t, (int)(row1 - row < TILE_ROWS ? row1 - row : TILE_ROWS));
         t->start += TILE_ROWS * t->n_block * START_PARTS(way->extra);
         t->sums += TILE_ROWS * G_MANY * VEC;
-        t->next += TILE_ROWS / R_MANY * NEXT_LINES * 64;
+        t->next += TILE_ROWS / R_MANY * t->n_block * t->next_lines * 64;
     }
+}
+
+/* The chunk after this one is prefetched evenly over the rows: of the next panels, of the first ones' next k, or of the
+ * panels behind this item, whoever takes them. */
+static void look_ahead(struct int8_tile *t, const struct weight *w, int64_t panel, int64_t block, int64_t end,
+                       int64_t n_row)
+{
+    int64_t n_block = w->n_in / BLOCK, slots = n_row / R_MANY * t->n_block;
+    const char *at = (const char *)w->panels + (size_t)panel * w->panel_bytes;
+    t->next = at + w->panel_bytes * (size_t)block / (size_t)n_block;
+    t->next_end = panel < panel_count(w->n_out) ? at + w->panel_bytes * (size_t)end / (size_t)n_block : t->next;
+    t->next_lines = (int)(((t->next_end - t->next) / 64 + slots - 1) / slots);
 }
 
 static void many_rows(const struct linear_job *job, const struct way *way, struct int8_tile t, int64_t row0,
@@ -130,9 +142,13 @@ static void many_rows(const struct linear_job *job, const struct way *way, struc
             t.panel = panel_at(job->w, panel);
             t.n_valid = (panel1 - panel) * LANES; /* do not unpack beyond */
             way->unpack(&m.chunk, &t, in_panel, block, t.n_block);
-            /* prefetched, evenly over the rows: the next panel's blocks; the last
-             * one's are read as they come */
-            t.next = t.panel + CHUNK_PANELS * t.panel_bytes + t.panel_bytes * (size_t)block / (size_t)n_block;
+            int64_t next = block + t.n_block;
+            if (group + G_MANY < panel1 * PANEL_GROUPS)
+                look_ahead(&t, job->w, (group + G_MANY) / PANEL_GROUPS, block, next, row1 - row0);
+            else if (!t.last)
+                look_ahead(&t, job->w, panel0, next, next + even < n_block ? next + even : n_block, row1 - row0);
+            else
+                look_ahead(&t, job->w, panel1, 0, even < n_block ? even : n_block, row1 - row0);
             chunk_rows(job, way, &t, m.start, m.sums[i][0][0], row0, row1, panel, block, in_panel);
         }
     }

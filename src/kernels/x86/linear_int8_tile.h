@@ -167,7 +167,7 @@ INLINE void row_step(const enum extra extra, const int G, vf *acc, vi *sum, cons
 /* ---- chunks: G_MANY groups unpacked for many rows: they and the rows of a
  * tile stay in the first-level cache ---- */
 enum { CHUNK = 8 }; /* 16 are no faster (Zen 4, 2026-11) */
-enum { CHUNK_PANELS = (G_MANY + LANES / VEC - 1) / (LANES / VEC), NEXT_LINES = 2 };
+enum { CHUNK_PANELS = (G_MANY + LANES / VEC - 1) / (LANES / VEC) };
 struct chunk {
     _Alignas(64) char w[G_MANY][CHUNK][WORDS][VEC * 4];
 #ifndef __AVX512VNNI__
@@ -191,8 +191,9 @@ struct int8_tile {
     const float *bias;      /* at the first output, or NULL */
     bool first, last;       /* blocks */
     float *sums;            /* many rows: [R][G_MANY][VEC], where they wait between chunks */
-    const char *next;       /* many rows: weights to prefetch, NEXT_LINES from each of
-                               the panels of a chunk */
+    /* many rows: weights to prefetch, so many lines of each of a chunk's panels with every block */
+    const char *next, *next_end;
+    int next_lines;
 };
 
 /* One group's sums of R rows from `row` of the tile on, `stride` vectors apart. */
@@ -273,12 +274,7 @@ INLINE void tile_many(const struct int8_tile *t, const int bits, const enum extr
     const int64_t rows = t->a.rows;
     float *sums = t->sums + row * G_MANY * VEC;
     vf acc[R_FEW][G_MAX];
-    UNROLL for (int i = 0; i < CHUNK_PANELS * NEXT_LINES; i++)
-    {
-        _mm_prefetch(t->next + (size_t)(i / NEXT_LINES) * t->panel_bytes +
-                         (row / R_MANY * NEXT_LINES + i % NEXT_LINES) * 64,
-                     _MM_HINT_T1);
-    }
+    const char *next = t->next + row / R_MANY * t->n_block * t->next_lines * 64;
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int g = 0; g < G_MANY; g++)
     {
         acc[r][g] = t->first ? V(setzero_ps)() : V(loadu_ps)(sums + (r * G_MANY + g) * VEC);
@@ -308,6 +304,8 @@ INLINE void tile_many(const struct int8_tile *t, const int bits, const enum extr
             row_step(extra, G, acc[r], sum, side, scale[r], start + r * parts);
         }
         UNROLL for (int i = 0; i < R * BLOCK; i += 64) _mm_prefetch(q + R * BLOCK + i, _MM_HINT_T0); /* next rows */
+        for (int i = 0; i < t->next_lines && next < t->next_end; i++, next += 64)
+            UNROLL for (int p = 0; p < CHUNK_PANELS; p++) _mm_prefetch(next + (size_t)p * t->panel_bytes, _MM_HINT_T1);
         q += rows * BLOCK;
         scale += rows;
         start += rows * parts;
