@@ -121,11 +121,20 @@ static bool is_name(char c)
     return ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '_';
 }
 
+static void begin_python(struct speech *s)
+{
+    s->part = PART_PYTHON;
+    s->from = s->at;
+    s->tried = 0;
+    s->depth = s->quote = 0;
+}
+
 static enum step start_list(struct speech *s)
 {
-    size_t at = s->at + 1;
+    size_t at = s->from > s->at ? s->from : s->at + 1; /* from: looked at already */
     while (at < s->held.len && speech_space(s->held.ptr[at]))
         at++;
+    s->from = at;
     if (at == s->held.len)
         return wait(s);
     if (s->held.ptr[at] == '{' && !s->list) {
@@ -138,7 +147,7 @@ static enum step start_list(struct speech *s)
         return bad(s);
     s->list = true;
     s->at = at;
-    s->part = PART_PYTHON;
+    begin_python(s);
     return STEP_ON;
 }
 
@@ -169,7 +178,10 @@ static enum step start_step(struct speech *s)
     }
     if (c == '[')
         return start_list(s);
-    s->part = f->flags & SPEECH_NAMED ? PART_HEAD : PART_PYTHON;
+    if (f->flags & SPEECH_NAMED)
+        s->part = PART_HEAD;
+    else
+        begin_python(s);
     return f->flags & (SPEECH_NAMED | SPEECH_PYTHON) && is_name(c) ? STEP_ON : bad(s);
 }
 
@@ -480,9 +492,11 @@ static enum step keys_step(struct speech *s)
         return s->begun ? keys_end(s) : bad(s);
     }
     text = str_from(text, strlen("<parameter="));
-    const char *name_end = memchr(text.ptr, '>', text.len);
-    if (!name_end)
+    const char *name_end = memchr(text.ptr, '>', text.len < HEAD_MAX ? text.len : HEAD_MAX);
+    if (!name_end && text.len < HEAD_MAX)
         return wait(s);
+    if (!name_end)
+        return s->begun ? keys_end(s) : bad(s);
     size_t n_name = (size_t)(name_end - text.ptr);
     struct str value = str_from(text, n_name + 1);
     size_t from = s->from > s->at ? s->from - (size_t)(value.ptr - s->held.ptr) : 0; /* searched already */
@@ -501,15 +515,34 @@ static enum step keys_step(struct speech *s)
 
 /* ---- PYTHON ---- */
 
+/* Follows the brackets as far as there is text: true where the outermost one closes. */
+static bool brackets_close(struct speech *s)
+{
+    while (s->from < s->held.len) {
+        char c = s->held.ptr[s->from++];
+        if (s->quote < 0)
+            s->quote = -s->quote;
+        else if (s->quote)
+            s->quote = c == '\\' ? -s->quote : c == s->quote ? 0 : s->quote;
+        else if (c == '"' || c == '\'')
+            s->quote = c;
+        else if (c == '(' || c == '[' || c == '{')
+            s->depth++;
+        else if ((c == ')' || c == ']' || c == '}') && --s->depth == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Read from its beginning where it may be whole, and otherwise each time it has grown by half, to see early that it is
+ * none. */
 static enum step python_step(struct speech *s)
 {
     struct str name, text = rest(s);
-    size_t n = 0, seen = s->from > s->at ? s->from - s->at : 0;
-    if (!s->ended && !memchr(text.ptr + seen, ')', text.len - seen)) { /* nothing can be whole yet */
-        s->from = s->held.len;
+    size_t n = 0;
+    if (!brackets_close(s) && !s->ended && text.len < s->tried + s->tried / 2)
         return wait(s);
-    }
-    s->from = s->held.len;
+    s->tried = text.len;
     buf_clear(&s->args);
     enum python got = python_call(&name, &s->args, &n, text);
     s->tool = got == PYTHON_CALL ? call_tool(s, name) : NULL;
@@ -535,8 +568,9 @@ static enum step leave(struct speech *s)
 static enum step after_step(struct speech *s)
 {
     size_t len = 0;
-    s->at = 0;
+    s->at = s->blank;
     skip_space(s);
+    s->blank = s->at;
     if (s->at == s->held.len)
         return s->ended ? leave(s) : STEP_MORE;
     if (s->n_call >= SPEECH_CALLS_MAX)

@@ -5,7 +5,8 @@
  * them, and the syntax of calls that were said.
  * 2. Each decision depends on the bytes before it alone, never on how they were cut: while a mark may still be
  * completed (MATCH_PART) nothing is decided, unless the text has ended.
- * 3. After BAD_MAX things that looked like calls and were none, no more are looked for: time stays linear.
+ * 3. Time is linear in the text. Held white space is looked at once (`blank`), heads and names that do not end are none
+ * after so many bytes, and after BAD_MAX things that looked like calls and were none, no more are looked for.
  *
  *   TEXT --think.open, before any word--> REASON --think.close--> TEXT
  *   TEXT --format.open--> CALL --all said, or it is none--> TEXT
@@ -13,7 +14,7 @@
  */
 #include "speech/private.h"
 
-enum { BAD_MAX = 64, HEAD_MAX = 512 };
+enum { BAD_MAX = 64, HEAD_MAX = 512, PIECE_MAX = 4096 };
 
 static const char *const channel_marks[] = {"<|end|>", "<|return|>", "<|call|>", "<|start|>", "<|channel|>", NULL};
 
@@ -56,6 +57,7 @@ void speech_consume(struct speech *s, size_t n)
 {
     memmove(s->held.ptr, s->held.ptr + n, s->held.len - n + 1);
     s->held.len -= n;
+    s->blank -= s->blank < n ? s->blank : n;
 }
 
 static bool calls_looked_for(const struct speech *s)
@@ -74,6 +76,14 @@ static struct str without_end_space(struct str text)
     while (text.len && speech_space(text.ptr[text.len - 1]))
         text.len--;
     return text;
+}
+
+/* Where the words among the first n bytes held end: behind them is white space alone. */
+static size_t words_end(const struct speech *s, size_t n)
+{
+    while (n > s->blank && speech_space(s->held.ptr[n - 1]))
+        n--;
+    return n > s->blank ? n : 0;
 }
 
 /* Says the first n bytes held, as text or reasoning, without the white space that a neighbour swallows. */
@@ -132,25 +142,25 @@ static void enter(struct speech *s, enum speech_mode next, size_t len)
 }
 
 /* A call without a marker: the answer's first character tells. */
-static bool begins_bare(const struct speech *s, size_t *at)
+static bool begins_bare(struct speech *s)
 {
     if (s->mode != SPEAK_TEXT || s->said || !(s->o.format->flags & SPEECH_BARE) || !calls_looked_for(s))
         return false;
-    for (*at = 0; *at < s->held.len && speech_space(s->held.ptr[*at]);)
-        ++*at;
-    return *at < s->held.len && (s->held.ptr[*at] == '{' || s->held.ptr[*at] == '[');
+    while (s->blank < s->held.len && speech_space(s->held.ptr[s->blank]))
+        s->blank++;
+    return s->blank < s->held.len && (s->held.ptr[s->blank] == '{' || s->held.ptr[s->blank] == '[');
 }
 
 static enum step words_step(struct speech *s)
 {
-    size_t len = 0, i = 0;
+    size_t len = 0, i;
     enum speech_mode next = SPEAK_TEXT;
     enum match m = MATCH_NONE;
-    if (begins_bare(s, &i)) {
-        call_enter(s, i);
+    if (begins_bare(s)) {
+        call_enter(s, s->blank);
         return STEP_ON;
     }
-    for (i = 0; i < s->held.len; i++) {
+    for (i = s->blank; i < s->held.len; i++) {
         char c = s->held.ptr[i];
         if (c != '<' && c != '[') /* all markers begin so */
             continue;
@@ -159,26 +169,29 @@ static enum step words_step(struct speech *s)
             break;
     }
     if (m == MATCH_FULL) {
-        bool words = without_end_space(str_n(s->held.ptr, i)).len > 0;
+        size_t words = words_end(s, i);
         bool late = next == SPEAK_REASON || (next == SPEAK_CALL && s->o.calls_first && s->n_call == 0);
         if (late && words) { /* not at the beginning: these are words */
             say_words(s, i + 1, false);
             return STEP_ON;
         }
-        size_t n = next == SPEAK_CALL ? without_end_space(str_n(s->held.ptr, i)).len : i;
+        size_t n = next == SPEAK_CALL ? words : i;
         say_words(s, n, true);
         enter(s, next, i - n + len);
         return STEP_ON;
     }
-    size_t sure = without_end_space(str_n(s->held.ptr, i)).len;
+    size_t sure = words_end(s, i);
     bool reason_ends = s->ended && s->mode == SPEAK_REASON;
     bool words_follow = s->said && s->mode == SPEAK_TEXT && !calls_looked_for(s) && !s->trim && !is_channels(s);
-    if (s->ended && sure == 0 && s->after_call)
+    if (s->ended && sure == 0 && s->after_call) {
         speech_consume(s, i);
-    else if (s->ended || words_follow)
+        return STEP_MORE;
+    }
+    if (s->ended || words_follow)
         sure = i;
     if (sure)
         say_words(s, sure, reason_ends);
+    s->blank = i - sure;
     return STEP_MORE;
 }
 
@@ -282,17 +295,28 @@ static void work(struct speech *s)
     }
 }
 
+/* At most PIECE_MAX bytes, and no character cut in two: what is taken from the front of `held` moves the rest. */
+static struct str piece_of(struct str text)
+{
+    size_t n = text.len < PIECE_MAX ? text.len : PIECE_MAX;
+    for (int i = 0; i < 3 && n < text.len && ((unsigned char)text.ptr[n] & 0xC0) == 0x80; i++)
+        n--;
+    return str_n(text.ptr, n);
+}
+
 void speech_feed(struct speech *s, struct str text)
 {
-    if (s->failed || text.len == 0)
-        return;
-    if (only_words(s)) {
-        speech_say(s, SPEECH_TEXT, text);
-        return;
+    while (text.len && !s->failed) {
+        struct str piece = piece_of(text);
+        text = str_from(text, piece.len);
+        if (only_words(s)) {
+            speech_say(s, SPEECH_TEXT, piece);
+            continue;
+        }
+        buf_append_str(&s->held, piece);
+        s->failed |= s->held.failed;
+        work(s);
     }
-    buf_append_str(&s->held, text);
-    s->failed |= s->held.failed;
-    work(s);
 }
 
 void speech_end(struct speech *s)

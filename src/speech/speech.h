@@ -99,11 +99,14 @@ struct speech {
     int part;        /* of a call: call.c */
     struct buf held; /* not decided yet */
     size_t at;       /* of held: looked at */
+    size_t blank;    /* held begins with at least so much white space */
     size_t opened;   /* of held: the marker that began the call; becomes text when it is none */
     bool said, trim, after_call, ended, list, named, begun;
     int n_bad, n_call, n_key;
     const struct speech_tool *tool;
     struct json_scan scan;
+    int depth, quote; /* of Python's brackets; a quote's own character, negative after a backslash in it */
+    size_t tried;     /* bytes that were no whole call yet */
     size_t from, key_at, key_len, name_at, name_len, args_at, args_len, value_at; /* of held */
     struct buf args; /* made of what is no JSON in the text */
 };

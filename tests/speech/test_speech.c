@@ -7,6 +7,9 @@
 #include "base/rng.h"
 #include "speech/speech.h"
 
+#include <stdlib.h>
+#include <time.h>
+
 #define DS(name) "<\xEF\xBD\x9C" name "\xEF\xBD\x9C>"
 #define BAR      "\xE2\x96\x81"
 
@@ -350,6 +353,79 @@ static void test_speech_floods_of_markers(void **state)
     }
 }
 
+struct flood {
+    const char *format;
+    bool thinking;
+    const char *before, *again, *after;
+    bool whole; /* fed at once; else a piece a repetition, and white space three bytes at a time */
+};
+
+/* Processor seconds of this thread, the least of three. */
+static double flood_seconds(const struct flood *f, size_t bytes)
+{
+    size_t n = strlen(f->again);
+    char *text = malloc(bytes + n);
+    double least = 1e9;
+    for (size_t i = 0; i < bytes; i++)
+        text[i] = f->again[i % n];
+    for (int k = 0; k < 3; k++) {
+        const struct row r = {f->format, f->thinking, "", "", NULL};
+        struct speech s;
+        struct line l;
+        struct timespec begun, ended;
+        begin(&s, &l, &r, false, true);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begun);
+        speech_feed(&s, str_of(f->before));
+        for (size_t i = 0, step = f->whole ? bytes : n == 1 ? 3 : n; i < bytes; i += step)
+            speech_feed(&s, str_n(text + i, step < bytes - i ? step : bytes - i));
+        speech_feed(&s, str_of(f->after));
+        struct buf got = end(&s, &l);
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ended);
+        double seconds = (double)(ended.tv_sec - begun.tv_sec) + (double)(ended.tv_nsec - begun.tv_nsec) * 1e-9;
+        least = seconds < least ? seconds : least;
+        buf_free(&got);
+    }
+    free(text);
+    return least;
+}
+
+/* Eight times the text takes about eight times as long, and not sixty-four, wherever it is. */
+static void test_speech_time_is_linear(void **state)
+{
+    static const struct flood floods[] = {
+        {"hermes", false, "words", " ", "words"},
+        {"hermes", false, "", "\n", "<think>a</think>"},
+        {"hermes", true, "because", " ", "</think>words"},
+        {"hermes", false, "", " ", "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>"},
+        {"hermes", false, "<tool_call>", " ", "{\"name\": \"f\", \"arguments\": {}}</tool_call>"},
+        {"hermes", false, "<tool_call>{\"name\": \"f\", ", " ", "\"arguments\": {}}</tool_call>"},
+        {"hermes", false, "<tool_call>[", " ", "{\"name\": \"f\", \"arguments\": {}}]</tool_call>"},
+        {"hermes", false, "<tool_call>{\"name\": \"f\", \"arguments\": {}}", " ", "</tool_call>"},
+        {"hermes", false, "", "words <tool_call> ", "", .whole = true},
+        {"mistral", false, "[TOOL_CALLS]f", " ", "{}"},
+        {"qwen-xml", false, "<tool_call>", " ", "<function=f></function></tool_call>"},
+        {"qwen-xml", false, "<tool_call><function=f>", " ", "</function></tool_call>"},
+        {"qwen-xml", false, "<tool_call><function=f><parameter=", "k", ">1</parameter></function></tool_call>"},
+        {"qwen-xml", false, "<tool_call><function=f><parameter=s>", " ", "</parameter></function></tool_call>"},
+        {"llama", false, "", " ", "{\"name\": \"f\", \"parameters\": {}}"},
+        {"llama", false, "[", " ", "f()]"},
+        {"llama", false, "[f(s='", "it)", "')]"},
+        {"llama", false, "[f(o=[", "(1),", "1])]"},
+        {"llama", false, "[f(o=[", "{},", "1])]"},
+        {"harmony", false, "<|channel|>final<|message|>words", " ", "<|return|>"},
+        {"harmony", false, "<|channel|>final<|message|>words", "<|start|>assistant<|channel|>final<|message|>a<|end|>",
+         "", .whole = true},
+        {"harmony", false, "", "<|channel|>a<|end|>", "", .whole = true},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof floods / sizeof *floods; i++) {
+        double part = flood_seconds(&floods[i], 128 << 10), whole = flood_seconds(&floods[i], 1 << 20);
+        if (whole > 24 * part + 0.002)
+            fail_msg("%s, after \"%s\": %.4f s for 128 KiB, %.4f s for 1 MiB", floods[i].format, floods[i].before, part,
+                     whole);
+    }
+}
+
 static void test_speech_survives_failing_memory(void **state)
 {
     (void)state;
@@ -380,6 +456,7 @@ int main(void)
         cmocka_unit_test(test_speech_formats_are_told_by_their_templates),
         cmocka_unit_test(test_speech_prompt_that_opens_reasoning),
         cmocka_unit_test(test_speech_floods_of_markers),
+        cmocka_unit_test(test_speech_time_is_linear),
         cmocka_unit_test(test_speech_survives_failing_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
