@@ -64,6 +64,19 @@ static enum status parse_bytes(uint64_t *out, const struct cli_option *o, const 
     return ST_OK;
 }
 
+static enum status add_text(const struct cli_option *o, const char *value, struct error *err)
+{
+    struct cli_texts *texts = o->out;
+    if (texts->of_environment)
+        texts->count = 0;
+    texts->of_environment = false;
+    if (texts->count == (int)(sizeof texts->items / sizeof *texts->items))
+        return fail(err, ST_INVALID, "--%s: at most %d of them", o->name, texts->count);
+    if (*value)
+        texts->items[texts->count++] = value;
+    return ST_OK;
+}
+
 static enum status set_value(const struct cli_option *o, const char *value, struct error *err)
 {
     double number;
@@ -74,6 +87,8 @@ static enum status set_value(const struct cli_option *o, const char *value, stru
     case CLI_TEXT:
         *(const char **)o->out = value;
         return ST_OK;
+    case CLI_TEXTS:
+        return add_text(o, value, err);
     case CLI_INT:
         return str_to_i64(o->out, str_of(value)) ? ST_OK : value_wrong(o, value, "a whole number", err);
     case CLI_REAL:
@@ -98,6 +113,8 @@ static enum status from_environment(const struct cli_option *o, struct error *er
     if (o->kind == CLI_FLAG && (!strcmp(value, "0") || !strcmp(value, "false")))
         return ST_OK;
     enum status st = set_value(o, value, err);
+    if (o->kind == CLI_TEXTS)
+        ((struct cli_texts *)o->out)->of_environment = true;
     return st == ST_OK ? st : fail_context(err, "%s", name);
 }
 
@@ -292,12 +309,22 @@ enum status cli_engine_options(struct engine_options *out, const struct cli_mode
     return m->draft && m->draft_tokens ? open_draft(&out->draft, m, pool, err) : ST_OK;
 }
 
+enum status cli_engine_start(struct engine **out, struct bundle *bundle, const struct cli_model *m, struct pool *pool,
+                             struct error *err)
+{
+    struct engine_options options;
+    *out = NULL;
+    TRY(cli_engine_options(&options, m, pool, err));
+    options.max_sequences = 1;
+    return engine_create(out, bundle, &options, err);
+}
+
 /* ---- sampling ---- */
 
 void cli_sampling_init(struct cli_sampling *s)
 {
     const double none = (double)__builtin_nanf("");
-    *s = (struct cli_sampling){0, -1, -1, none, none, none, none, none, none, none, NULL};
+    *s = (struct cli_sampling){0, -1, -1, none, none, none, none, none, none, none, {{0}, 0, false}};
 }
 
 /* Given on the command line, else the model's own default, else off. */
@@ -327,8 +354,8 @@ enum status cli_sampling_fill(struct request *out, const struct cli_sampling *s,
     to->has_seed = s->seed >= 0;
     to->seed = s->seed >= 0 ? (uint64_t)s->seed : 0;
     to->n_logprobs = -1;
-    if (s->stop && *s->stop)
-        out->stops[out->n_stop++] = str_of(s->stop);
+    for (int i = 0; i < s->stops.count; i++)
+        out->stops[out->n_stop++] = str_of(s->stops.items[i]);
     const char *param = "";
     if (sampling_check(to, &param, err) == ST_OK)
         return ST_OK;

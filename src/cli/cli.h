@@ -18,6 +18,12 @@ enum cli_kind {
     CLI_INT,   /* int64_t */
     CLI_REAL,  /* double */
     CLI_BYTES, /* uint64_t, with K, M, G (1024) */
+    CLI_TEXTS, /* struct cli_texts: the option may be given several times */
+};
+struct cli_texts {
+    const char *items[REQUEST_STOPS_MAX];
+    int count;
+    bool of_environment; /* the first word of the command line takes its place */
 };
 struct cli_option {
     const char *name; /* without -- */
@@ -113,14 +119,18 @@ MUST_USE enum status cli_model_numbers(struct model_options *out, const struct c
 /* Opens MODEL with a progress bar. Errors say what was found, what was expected and what to do. */
 MUST_USE enum status cli_bundle_open(struct bundle **out, struct pool **pool, const char *path,
                                      const struct cli_model *m, struct error *err);
+/* out->draft is open when ST_OK is returned: engine_create takes it, whatever becomes of it. */
 MUST_USE enum status cli_engine_options(struct engine_options *out, const struct cli_model *m, struct pool *pool,
                                         struct error *err);
+/* The engine of a command that writes one text at a time. */
+MUST_USE enum status cli_engine_start(struct engine **out, struct bundle *bundle, const struct cli_model *m,
+                                      struct pool *pool, struct error *err);
 
 /* ---- options of every command that samples; what is not given comes from generation_config.json, else is off ---- */
 struct cli_sampling {
     int64_t n, top_k, seed;
     double temperature, top_p, min_p, typical_p, repetition_penalty, presence_penalty, frequency_penalty;
-    const char *stop;
+    struct cli_texts stops;
 };
 #define CLI_SAMPLING_OPTIONS(s)                                                                                        \
     {"max-tokens", 'n', CLI_INT,                                                                                       \
@@ -137,7 +147,7 @@ struct cli_sampling {
         {"frequency-penalty", 0, CLI_REAL, &(s).frequency_penalty, "R", "0: off"},                                     \
         {"seed", 0, CLI_INT, &(s).seed, "S", "default: drawn"},                                                        \
     {                                                                                                                  \
-        "stop", 0, CLI_TEXT, &(s).stop, "TEXT", "end before this text"                                                 \
+        "stop", 0, CLI_TEXTS, &(s).stops, "TEXT", "end before this text; may be given several times"                   \
     }
 void cli_sampling_init(struct cli_sampling *s); /* everything "not given" */
 MUST_USE enum status cli_sampling_fill(struct request *out, const struct cli_sampling *s, const struct bundle *b,
@@ -162,7 +172,8 @@ struct editor;
 MUST_USE enum status editor_open(struct editor **out, const char *prompt, struct error *err); /* history is loaded */
 /* A line without its newline, valid until the next call; ptr NULL at the end; empty when interrupted. */
 struct str editor_next(struct editor *e);
-void editor_close(struct editor *e); /* history is saved */
+bool editor_interrupted(const struct editor *e); /* the last line was dropped by Ctrl-C, and is empty */
+void editor_close(struct editor *e);             /* history is saved */
 
 /* ---- output ---- */
 /* A bar on stderr when it is a terminal, nothing otherwise: phase, share, and a text of its own behind. */

@@ -156,20 +156,17 @@ static enum status report(struct generate *g, const struct finish_event *end, bo
 static enum status generate_run(struct bundle *bundle, struct pool *pool, const struct cli_model *m,
                                 struct request *request, const struct generate_how *how, struct error *err)
 {
-    struct engine_options options;
     struct generate g = {.stream = !how->json, .request = request};
     struct finish_event end = {0};
     struct ids ids = {0};
     struct lora *lora = NULL;
     struct grammar_vocab *vocab = NULL;
-    TRY(cli_engine_options(&options, m, pool, err));
-    if (how->lora)
-        TRY(lora_open(&lora, bundle->model, how->lora, pool, err));
+    enum status st = how->lora ? lora_open(&lora, bundle->model, how->lora, pool, err) : ST_OK;
     request->lora = lora;
     if (how->save)
         bundle_fingerprint_begin(bundle);
-    options.max_sequences = 1;
-    enum status st = engine_create(&g.engine, bundle, &options, err);
+    if (st == ST_OK)
+        st = cli_engine_start(&g.engine, bundle, m, pool, err);
     if (st == ST_OK)
         st = bundle_prompt_ids(&ids, bundle, how->prompt, how->raw, err);
     if (st == ST_OK)

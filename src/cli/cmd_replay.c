@@ -10,19 +10,16 @@ enum { FILE_BYTES_MAX = 256 << 20 };
 static enum status run_again(const struct answer *a, struct bundle *bundle, struct pool *pool,
                              const struct cli_model *m, const char *adapter, struct error *err)
 {
-    struct engine_options options;
     struct engine *engine = NULL;
     struct fingerprint now;
     struct lora *lora = NULL;
-    TRY(cli_engine_options(&options, m, pool, err));
     if (adapter)
         TRY(lora_open(&lora, bundle->model, adapter, pool, err));
     enum status st = bundle_fingerprint(&now, bundle, lora_digest(lora), err);
     if (st == ST_OK)
         st = answer_check(a, &now, err);
-    options.max_sequences = 1;
     if (st == ST_OK)
-        st = engine_create(&engine, bundle, &options, err);
+        st = cli_engine_start(&engine, bundle, m, pool, err);
     cli_catch_interrupt();
     if (st == ST_OK)
         st = answer_replay(a, engine, lora, &cli_interrupted, err);

@@ -1,4 +1,4 @@
-/* ingot run MODEL - a chat in the terminal; -p TEXT for one answer
+/* ingot run MODEL - a chat in the terminal; with a prompt, one answer
  *
  * The conversation is kept as JSON text and rendered whole each turn. A model without a chat template continues each
  * line as plain text instead, without memory of the lines before.
@@ -13,7 +13,8 @@
 struct chat_run {
     struct bundle *bundle;
     struct engine *engine;
-    struct request request; /* sampling, filled once */
+    struct lora *lora;
+    struct request request; /* sampling and adapter, filled once */
     struct buf system;      /* "" = none */
     struct buf messages;    /* `{...},{...}`: the turns so far, as JSON */
     struct buf answer;
@@ -172,7 +173,10 @@ static enum verdict do_help(struct chat_run *r, struct str rest)
         snprintf(left, sizeof left, "%s%s", commands[i].word, commands[i].value);
         fprintf(stderr, "  %-20s %s\n", left, commands[i].what);
     }
-    fputs("  Ctrl-C stops an answer. A line that ends in \\ goes on in the next one.\n", stderr);
+    fputs("  Ctrl-C stops an answer. A line that ends in \\ goes on in the next one, and what begins with \"\"\" where "
+          "the "
+          "next \"\"\" stands.\n",
+          stderr);
     return GO_ON;
 }
 
@@ -190,21 +194,34 @@ static enum verdict command_run(struct chat_run *r, struct str line)
 
 /* ---- the conversation ---- */
 
-/* A line, and those that follow while each ends in a backslash; false at the end of input. */
+#define QUOTES "\"\"\""
+
+/* A line, and those that follow while each ends in a backslash; or all from """ to the next """. Empty after Ctrl-C.
+ * False at the end of input. */
 static bool read_turn(struct editor *e, struct buf *out)
 {
+    bool quoted = false, more = true;
     buf_clear(out);
-    for (;;) {
+    while (more) {
         struct str line = editor_next(e);
         if (!line.ptr)
             return out->len > 0;
-        bool more = line.len && line.ptr[line.len - 1] == '\\';
-        line.len -= more;
-        buf_append_str(out, line);
-        if (!more)
+        if (editor_interrupted(e)) {
+            buf_clear(out);
             return true;
-        buf_append_char(out, '\n');
+        }
+        if (!quoted && out->len == 0 && str_starts(line, STR(QUOTES))) {
+            quoted = true;
+            line = str_from(line, strlen(QUOTES));
+        }
+        size_t end = quoted ? str_find(line, STR(QUOTES), 0) : SIZE_MAX;
+        bool goes_on = !quoted && line.len && line.ptr[line.len - 1] == '\\';
+        more = quoted ? end == SIZE_MAX : goes_on;
+        buf_append_str(out, str_n(line.ptr, end != SIZE_MAX ? end : line.len - goes_on));
+        if (more)
+            buf_append_char(out, '\n');
     }
+    return true;
 }
 
 static enum status converse(struct chat_run *r, struct error *err)
@@ -258,7 +275,6 @@ static enum status one_shot(struct chat_run *r, const char *prompt, struct error
 
 static enum status engine_start(struct chat_run *r, struct pool *pool, const struct cli_model *m, struct error *err)
 {
-    struct engine_options options;
     if (!r->bundle->tokenizer)
         return fail(err, ST_INVALID, "%s has no tokenizer: text cannot become tokens; `ingot logits` takes ids",
                     r->bundle->id);
@@ -266,9 +282,7 @@ static enum status engine_start(struct chat_run *r, struct pool *pool, const str
         return fail(err, r->bundle->template_error.status,
                     "the chat template of %s cannot be used (%s); `ingot generate --raw` continues text without one",
                     r->bundle->id, r->bundle->template_error.text);
-    TRY(cli_engine_options(&options, m, pool, err));
-    options.max_sequences = 1;
-    return engine_create(&r->engine, r->bundle, &options, err);
+    return cli_engine_start(&r->engine, r->bundle, m, pool, err);
 }
 
 enum status cmd_run(int argc, char **argv, struct error *err)
@@ -276,31 +290,38 @@ enum status cmd_run(int argc, char **argv, struct error *err)
     struct cli_model m = {.draft_tokens = CLI_DRAFT_TOKENS};
     struct cli_sampling s = {0};
     struct chat_run r = {0};
-    const char *prompt = NULL, *system = NULL;
+    const char *prompt = NULL, *system = NULL, *lora = NULL;
     cli_sampling_init(&s);
     const struct cli_option options[] = {
         {"prompt", 'p', CLI_TEXT, &prompt, "TEXT", "answer this and leave"},
         {"system", 0, CLI_TEXT, &system, "TEXT", "a system message"},
+        {"lora", 0, CLI_TEXT, &lora, "DIR", "a PEFT adapter over the model"},
         {"quiet", 'q', CLI_FLAG, &r.quiet, NULL, "no statistics"},
         CLI_SAMPLING_OPTIONS(s),
         CLI_DRAFT_OPTIONS(m),
         CLI_MODEL_OPTIONS(m),
     };
     const struct cli_spec spec = {
-        "ingot run MODEL [-p TEXT] [options]",
+        "ingot run MODEL [TEXT] [options]",
         "Chats in the terminal: line editing, history, answers as they come; /help lists the commands there.\n"
         "Answers go to stdout, all else to stderr; lines from a pipe are answered one by one.",
-        "  ingot run model.gguf\n  ingot run model/ -p \"What is the capital of France?\"\n"
+        "  ingot run model.gguf\n  ingot run model/ \"What is the capital of France?\"\n"
         "  ingot run model/ --system \"Answer in one sentence.\" --temperature 0.7",
-        CLI_TAKES(options, 1, 1)};
+        CLI_TAKES(options, 1, 2)};
     struct cli_args args;
     struct pool *pool = NULL;
     TRY(cli_parse(&args, &spec, argc, argv, err));
     if (args.done)
         return ST_OK;
+    if (prompt && args.n_positional > 1)
+        return fail(err, ST_INVALID, "-p and a second word both say what to answer; usage: %s", spec.usage);
+    prompt = args.n_positional > 1 ? args.positional[1] : prompt;
     enum status st = cli_bundle_open(&r.bundle, &pool, args.positional[0], &m, err);
     if (st == ST_OK)
         st = cli_sampling_fill(&r.request, &s, r.bundle, err);
+    if (st == ST_OK && lora)
+        st = lora_open(&r.lora, r.bundle->model, lora, pool, err);
+    r.request.lora = r.lora;
     if (st == ST_OK)
         st = engine_start(&r, pool, &m, err);
     if (st == ST_OK) {
@@ -313,6 +334,7 @@ enum status cmd_run(int argc, char **argv, struct error *err)
     buf_free(&r.system);
     buf_free(&r.messages);
     buf_free(&r.answer);
+    lora_drop(r.lora);
     bundle_close(r.bundle);
     pool_destroy(pool);
     return st;

@@ -13,8 +13,8 @@ static enum status serve(struct bundle *bundle, struct pool *pool, const struct 
     struct model_options model_options;
     struct engine *engine;
     struct gateway *gateway = NULL;
-    TRY(cli_engine_options(&engine_options, m, pool, err));
     TRY(cli_model_numbers(&model_options, m, err));
+    TRY(cli_engine_options(&engine_options, m, pool, err));
     model_options.pool = pool;
     TRY(engine_create(&engine, bundle, &engine_options, err));
     hosted->bundle = bundle;

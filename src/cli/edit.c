@@ -21,6 +21,7 @@ struct editor {
     History *history;
     char history_path[4096];
     struct buf line;
+    bool interrupted;
     sigset_t open_mask; /* with SIGINT let in: only while waiting for a key */
 };
 
@@ -141,7 +142,8 @@ struct str editor_next(struct editor *e)
     if (!e->edit)
         return next_plain(e);
     const char *line = edit_line(e, &n);
-    if (cli_interrupted) { /* Ctrl-C at the prompt: drop the line */
+    e->interrupted = cli_interrupted != 0;
+    if (e->interrupted) { /* Ctrl-C at the prompt: drop the line */
         __atomic_store_n(&cli_interrupted, 0, __ATOMIC_RELAXED);
         fputs("\n", stdout);
         return STR("");
@@ -153,6 +155,11 @@ struct str editor_next(struct editor *e)
     buf_clear(&e->line);
     buf_append(&e->line, line, (size_t)n - (line[n - 1] == '\n'));
     return buf_str(&e->line);
+}
+
+bool editor_interrupted(const struct editor *e)
+{
+    return e->interrupted;
 }
 
 void editor_close(struct editor *e)

@@ -125,6 +125,27 @@ class Models(Case):
         self.assertIn("temperature 0.5", err)
         self.assertIn("6 output tokens", err)
 
+    def test_run_takes_the_prompt_as_a_word_and_turns_of_several_lines(self):
+        how = ["-n", "6", "--temperature", "0"]
+        self.assertEqual(self.good("run", self.model, "the", *how), self.good("run", self.model, "-p", "the", *how))
+        self.bad("invalid", "both say what to answer", "run", self.model, "the", "-p", "the")
+        lines = self.good("run", self.model, "-p", "the\nin\n\nan", *how).strip()
+        for text in ('"""the\nin\n\nan""" not this\n', '"""the\nin\n\nan\n"""\n', "the\\\nin\\\n\\\nan\n"):
+            code, out, err = ingot("run", self.model, *how, text=text)
+            self.assertEqual((code, out.strip()), (0, lines), (text, err))
+
+    def test_several_stops(self):
+        text = self.generate("-n", "40", "--seed", "3")["text"]
+        first, second = text[12], next(c for c in text[13:] if c not in text[:13])
+        cut = min(text.index(first), text.index(second))
+        for more in (["--stop", first, "--stop", second], ["--stop", second, "--stop", first]):
+            self.assertEqual(self.generate("-n", "40", "--seed", "3", *more)["text"], text[:cut])
+        self.bad("invalid", "at most 16", "generate", self.model, "-p", "a", *["--stop", "x"] * 17)
+        run = ["generate", self.model, "--raw", "-p", "the", "-n", "40", "--seed", "3", "--json"]
+        self.assertEqual(self.good_json(*run, env={"INGOT_STOP": first})["text"], text[:text.index(first)])
+        self.assertEqual(self.good_json(*run, "--stop", second, env={"INGOT_STOP": first})["text"],
+                         text[:text.index(second)])
+
     def test_logits_are_an_array_of_every_row(self):
         def logits(*more):
             path = self.path("logits.npy")

@@ -33,6 +33,13 @@ class Lora(Case):
         self.assertEqual(len({tuple(i) for i in ids[:3]}), 3)
         self.assertEqual(ids[1], self.answer("--lora", os.path.join(LORA, "all"), "--threads", "1"))
 
+    def test_run_takes_an_adapter(self):
+        ask = ["ABCDEFG", "-n", "20", "--temperature", "0", "--cache", "off"]
+        lora = ["--lora", os.path.join(LORA, "all")]
+        plain, tuned = self.good("run", self.model, *ask), self.good("run", self.model, *ask, *lora)
+        self.assertNotEqual(plain, tuned)
+        self.assertEqual(tuned, self.good("generate", self.model, "-p", *ask, *lora))
+
     def test_an_adapters_answer_is_proved_with_it_alone(self):
         path = self.path("answer.json")
         self.answer("--lora", os.path.join(LORA, "all"), "--save", path)

@@ -75,6 +75,20 @@ class Chat(Case):
         t.type(b"/exit\n")
         self.assertEqual(t.close(), 0)
 
+    def test_an_interrupt_drops_a_turn_of_several_lines(self):
+        t = self.start()
+        for first in (b'"""never\n', b"never\\\n"):
+            t.type(first)
+            t.wait_for(b"> ")
+            t.type(b"sent")
+            t.wait_for(b"sent")
+            os.kill(t.process.pid, signal.SIGINT)
+            t.wait_for(b"> ")
+        t.type(b"/stats\n")
+        self.assertIn(b"0 prompt tokens", t.wait_for(b"seed"))
+        t.type(b"/exit\n")
+        self.assertEqual(t.close(), 0)
+
     def test_an_interrupt_acts_while_a_prompt_is_read(self):
         # The reference kernels need some fifteen seconds for this prompt, and milliseconds for one chunk of it.
         model = os.path.join(ROOT, "models", "storyteller.gguf")
