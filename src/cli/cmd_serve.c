@@ -16,6 +16,10 @@ static enum status serve(struct bundle *bundle, struct pool *pool, const struct 
     TRY(cli_model_numbers(&model_options, m, err));
     TRY(cli_engine_options(&engine_options, m, pool, err));
     model_options.pool = pool;
+    if (options->keys) {
+        engine_options.weight = gateway_keys_weight;
+        engine_options.weight_ctx = options->keys;
+    }
     TRY(engine_create(&engine, bundle, &engine_options, err));
     hosted->bundle = bundle;
     hosted->first = engine;
@@ -61,14 +65,16 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
     int64_t port = 8080, drain_s = 0, stall_s = 60;
     uint64_t request_bytes = 0;
     double temperature = (double)__builtin_nanf(""), top_p = temperature, answer_s = 0;
-    const char *level = "info", *policy = "fcfs", *template_path = NULL;
+    const char *level = "info", *policy = "fcfs", *template_path = NULL, *keys_path = NULL;
     struct cli_hosted hosted = {0};
     int64_t keep_alive_s = 0;
     const struct cli_option options[] = {
-        {"host", 'H', CLI_TEXT, &g.host, "H", "address to listen at (default 127.0.0.1; others need --api-key)"},
+        {"host", 'H', CLI_TEXT, &g.host, "H", "address to listen at (default 127.0.0.1; others need a key)"},
         {"port", 'p', CLI_INT, &port, "N", "port (default 8080; 0 takes a free one)"},
         {"api-key", 'k', CLI_TEXT, &g.api_key, "K",
          "clients must send it; better set as INGOT_API_KEY, which ps does not show"},
+        {"api-keys", 0, CLI_TEXT, &keys_path, "FILE",
+         "many keys, as YAML: keys: [{name, key or sha256, weight, priority}, ...]; read again at SIGHUP"},
         {"tls-cert", 0, CLI_TEXT, &g.tls_cert, "FILE", "certificate chain (PEM): serve TLS 1.3"},
         {"tls-key", 0, CLI_TEXT, &g.tls_key, "FILE", "its private key (PEM)"},
         {"temperature", 0, CLI_REAL, &temperature, "T",
@@ -157,8 +163,11 @@ enum status cmd_serve(int argc, char **argv, struct error *err)
         bundle->top_p = top_p;
     struct buf chat_template = {0};
     enum status st = template_path ? set_template(bundle, &chat_template, template_path, err) : ST_OK;
+    if (st == ST_OK && keys_path)
+        st = gateway_keys_open(&g.keys, keys_path, err);
     if (st == ST_OK)
         st = serve(bundle, pool, &m, &g, &hosted, err);
+    gateway_keys_close(g.keys);
     bundle_close(bundle);
     buf_free(&chat_template);
     pool_destroy(pool);

@@ -207,6 +207,23 @@ void openai_answer_detokenize(struct job *j, struct buf *out)
         refuse_status(&j->why, &err, "tokens");
 }
 
+/* Tenants share nothing in the prefix cache, whatever salts they name: a name holds no 0. The one key's
+ * clients are a tenant without a name. */
+static bool add_tenant(struct job *j)
+{
+    struct str given = j->ask.cache_salt, name = str_of(j->client ? j->client->name : "");
+    if (!j->g->options.keys)
+        return true;
+    char *salt = arena_alloc(&j->arena, name.len + 1 + given.len);
+    if (!salt)
+        return refuse(&j->why, 503, NULL, NULL, "out of memory");
+    memcpy(salt, name.ptr, name.len + 1);
+    if (given.len)
+        memcpy(salt + name.len + 1, given.ptr, given.len);
+    j->ask.cache_salt = str_n(salt, name.len + 1 + given.len);
+    return true;
+}
+
 /* Of what the request said, only what the engine reads later stays; the rest may be a hundred times as much. */
 static bool keep(struct job *j)
 {
@@ -222,6 +239,8 @@ static bool keep(struct job *j)
         good = good && copy;
         a->stops[i] = str_n(copy, a->stops[i].len);
     }
+    if (!add_tenant(j))
+        return false;
     struct str *texts[] = {&a->cache_salt, &a->conversation, &a->repeated};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         if (!texts[i]->ptr)
@@ -251,7 +270,7 @@ static bool make_fingerprint(struct job *j)
 static bool make(struct job *j, struct arena *parsed)
 {
     struct gateway *g = j->g;
-    const struct parse_context with = {j->bundle, j->voice, g->store, j->socket != NULL};
+    const struct parse_context with = {j->bundle, j->voice, g->store, client_id(j->client), j->socket != NULL};
     if (!protocol_parse(&j->ask, j->protocol, buf_str(&j->body), &with, parsed, &j->why))
         return false;
     j->kind = j->ask.kind;

@@ -17,7 +17,8 @@ struct parse {
     const struct bundle *bundle;
     const struct voice *voice;
     bool streams;        /* the answer is a stream, whatever the body says */
-    struct store *store; /* responses to continue */
+    struct store *store; /* responses to continue, of */
+    uint64_t tenant;
     struct arena *arena;
     struct refusal *why;
     const struct json *body;

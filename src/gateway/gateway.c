@@ -194,7 +194,7 @@ static bool pass(struct gateway *g, struct http_exchange *x, enum head_phase pha
     case PHASE_ORIGIN:
         return access_origin(g, r, why);
     case PHASE_KEY:
-        return route->access == PUBLIC || access_key(g, r, why);
+        return route->access == PUBLIC || access_key(g, x, why);
     case PHASE_COUNT:
         break;
     }
@@ -289,6 +289,17 @@ static void on_signal(void *ctx)
         drain(g);
 }
 
+static void on_hangup(void *ctx)
+{
+    struct gateway *g = ctx;
+    struct error err;
+    size_t n;
+    if (keys_reload(g->options.keys, &n, &err) == ST_OK)
+        log_infof("gateway", "%zu API keys were read again", n);
+    else
+        log_errorf("gateway", "the API keys stay as they were: %s", err.text);
+}
+
 static void tick(void *ctx)
 {
     struct gateway *g = ctx;
@@ -336,7 +347,7 @@ static enum status open_server(struct gateway *g, struct error *err)
     if (o->tls_cert)
         TRY(tls_open(&g->tls, o->tls_cert, o->tls_key, err));
     struct http_server_options server = {
-        .listen = {.host = o->host, .port = o->port, .tls = g->tls, .loopback_only = !o->api_key},
+        .listen = {.host = o->host, .port = o->port, .tls = g->tls, .loopback_only = !access_needs_key(g)},
         .write_stall_ms = o->write_stall_ms,
         .budget = &g->memory,
         .body_budget = g->intake_max};
@@ -349,6 +360,8 @@ static enum status open_server(struct gateway *g, struct error *err)
     if (o->signals) {
         TRY(loop_on_signal(g->loop, SIGTERM, on_signal, g, err));
         TRY(loop_on_signal(g->loop, SIGINT, on_signal, g, err));
+        if (o->keys)
+            TRY(loop_on_signal(g->loop, SIGHUP, on_hangup, g, err));
     }
     return ST_OK;
 }
@@ -371,6 +384,8 @@ enum status gateway_create(struct gateway **out, struct engine *engine, const st
     g->id_key = rng_entropy();
     g->drain_task = (struct loop_task){.fn = drain, .ctx = g};
     enum status st = telemetry_create(g, err);
+    if (st == ST_OK && g->options.api_key && !sha256_of(g->key_digest, str_of(g->options.api_key)))
+        st = fail_nomem(err, "gateway");
     if (st == ST_OK && !voice_make(&g->voice, g->bundle, options->tool_format))
         st = fail(err, ST_INVALID, "--tool-format %s: expected auto, %s", options->tool_format, speech_names());
     if (st == ST_OK)

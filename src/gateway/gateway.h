@@ -18,10 +18,17 @@
 struct gateway;
 struct hosting; /* hosting/hosting.h */
 
+/* Clients by API key, from a YAML file (docs/server.md): each a tenant. */
+struct gateway_keys;
+MUST_USE enum status gateway_keys_open(struct gateway_keys **out, const char *path, struct error *err);
+void gateway_keys_close(struct gateway_keys *k);        /* after gateway and engines */
+double gateway_keys_weight(void *ctx, uint64_t tenant); /* for engine_options.weight; ctx: the keys */
+
 struct gateway_options {            /* 0 or NULL = the default in brackets */
     const char *host;               /* [127.0.0.1] */
     int port;                       /* 0 = any free one */
     const char *api_key;            /* NULL = none: loopback only, and only for pages of this host */
+    struct gateway_keys *keys;      /* the same, many of them [none]; read again at SIGHUP, with `signals` */
     const char *tls_cert, *tls_key; /* PEM files; both or neither */
     size_t request_bytes; /* memory of all requests and answers together [1 GiB, or a quarter of what is free] */
     int n_worker;         /* threads that parse and tokenize [2] */
@@ -36,7 +43,7 @@ struct gateway_options {            /* 0 or NULL = the default in brackets */
     struct hosting *hosting; /* other models and adapters, beside the engine's [none]; outlives the gateway */
     bool runtime_loading;    /* clients may load and unload them, by paths of this machine */
     bool by_priority;        /* requests may name a priority; else only 0, so that nobody jumps the queue */
-    bool signals;            /* SIGTERM and SIGINT drain; a second one stops at once */
+    bool signals;            /* SIGTERM and SIGINT drain, a second one stops at once; SIGHUP reads the keys again */
 };
 
 MUST_USE enum status gateway_create(struct gateway **out, struct engine *engine, const struct gateway_options *options,

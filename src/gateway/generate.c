@@ -116,6 +116,14 @@ static void begin_stream(struct job *j)
     wire_flush(j);
 }
 
+/* On the wire and in the file of keys, smaller goes first; in the engine, larger. */
+static int priority_of(const struct job *j)
+{
+    int64_t client = j->client ? __atomic_load_n(&j->client->priority, __ATOMIC_RELAXED) : 0;
+    int64_t sum = -(client + j->ask.priority);
+    return sum > INT32_MAX ? INT32_MAX : sum < -INT32_MAX ? -INT32_MAX : (int)sum;
+}
+
 static void fill_request(struct job *j, struct choice *c, int n_ctx)
 {
     const struct ids *prompt = &j->prompts[c->prompt];
@@ -133,7 +141,8 @@ static void fill_request(struct job *j, struct choice *c, int n_ctx)
                           .lora = j->lease.lora,
                           .echo_logprobs =
                               j->ask.echo && (j->ask.sampling.n_logprobs >= 0 || j->ask.sampling.max_tokens < 0),
-                          .priority = -j->ask.priority,
+                          .priority = priority_of(j),
+                          .tenant = client_id(j->client),
                           .cache_salt = j->ask.cache_salt,
                           .deadline_ns = answer_ms ? j->begin_ns + answer_ms * 1000000 : 0,
                           .ctx = c,

@@ -197,6 +197,7 @@ void job_start_on(struct gateway *g, struct http_exchange *x, const struct proto
     j->voice = &g->voice;
     j->name = g->bundle->id;
     j->begin_ns = x->begin_ns;
+    j->client = x->client;
     request_id(j->request_id, x);
     j->task = (struct loop_task){.fn = on_task, .ctx = j};
     j->body = *body;

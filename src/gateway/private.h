@@ -20,13 +20,14 @@
 
 #include <pthread.h>
 
-enum { GATEWAY_HISTOGRAM_LABELS = 2, REQUEST_ID_MAX = 132 };
+enum { REQUEST_ID_MAX = 132, CLIENT_NAME_MAX = 128 };
 struct worker_queue;
 struct job;
 struct socket;
 
 struct gateway {
     struct gateway_options options;
+    uint8_t key_digest[SHA256_BYTES]; /* of options.api_key */
     struct engine *engine;
     const struct bundle *bundle;
     struct voice voice;      /* the bundle's */
@@ -112,7 +113,8 @@ struct choice { /* one sequence */
 
 struct job {
     struct gateway *g;
-    struct http_exchange *x; /* NULL once the client is gone; loop thread only */
+    struct http_exchange *x;     /* NULL once the client is gone; loop thread only */
+    const struct client *client; /* whose key it came with; NULL: the one key's, or nobody's */
     enum job_phase phase;
     const struct protocol *protocol;
     const struct wire *wire;
@@ -354,8 +356,23 @@ void watchdog_jobs(struct gateway *g); /* on the loop: says what each request is
 bool engine_stalled(const struct gateway *g, const struct engine *e, struct engine_stats *out);
 /* health.c; state NULL: whether every engine that has work moves */
 void health_answer(struct gateway *g, struct http_exchange *x, const char *state);
+/* keys.c */
+struct client { /* of a name in the file of keys: a tenant */
+    char name[CLIENT_NAME_MAX];
+    uint64_t id;
+    double weight; /* under the keys' lock */
+    int priority;  /* atomic; smaller goes first */
+};
+MUST_USE enum status keys_reload(struct gateway_keys *k, size_t *n, struct error *err); /* else all is as before */
+const struct client *keys_find(struct gateway_keys *k, const uint8_t digest[SHA256_BYTES]);
+bool digest_equal(const uint8_t a[SHA256_BYTES], const uint8_t b[SHA256_BYTES]); /* in constant time */
+static inline uint64_t client_id(const struct client *c)
+{
+    return c ? c->id : 0;
+}
 /* access.c */
-bool access_key(const struct gateway *g, const struct http1 *r, struct refusal *why);
+bool access_needs_key(const struct gateway *g);
+bool access_key(const struct gateway *g, struct http_exchange *x, struct refusal *why); /* sets x->client */
 bool access_origin(const struct gateway *g, const struct http1 *r, struct refusal *why);
 /* pages.c */
 void page_answer(struct gateway *g, struct http_exchange *x);

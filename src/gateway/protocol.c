@@ -37,8 +37,13 @@ static bool check(struct parse *p)
 bool protocol_parse(struct ask *out, const struct protocol *protocol, struct str body, const struct parse_context *with,
                     struct arena *arena, struct refusal *why)
 {
-    struct parse p = {
-        .out = out, .bundle = with->bundle, .voice = with->voice, .store = with->store, .arena = arena, .why = why};
+    struct parse p = {.out = out,
+                      .bundle = with->bundle,
+                      .voice = with->voice,
+                      .store = with->store,
+                      .tenant = with->tenant,
+                      .arena = arena,
+                      .why = why};
     struct error err;
     *out = (struct ask){.protocol = protocol, .kind = protocol->kind};
     enum status st = json_parse(&p.body, arena, body, JSON_UNIQUE, &err);

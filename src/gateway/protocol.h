@@ -50,6 +50,7 @@ struct parse_context { /* what a request is read against */
     const struct bundle *bundle;
     const struct voice *voice;
     struct store *store;
+    uint64_t tenant;
     bool streams; /* the answer is a stream, whatever the body says */
 };
 /* Fills *out from a request's body; arena keeps what out points to, and body must live as long. */

@@ -172,7 +172,7 @@ static bool make_conversation(struct parse *p, struct buf *out)
     struct str previous = json_str(json_get(p->body, "previous_response_id"));
     struct json_writer w;
     struct buf now = {0};
-    if (previous.len && !store_conversation(p->store, previous, out))
+    if (previous.len && !store_conversation(p->store, p->tenant, previous, out))
         return out->failed ? field_no_memory(p)
                            : refuse(p->why, 404, "previous_response_not_found", "previous_response_id",
                                     "previous_response_id: no response %.*s is kept here", STR_ARG(previous));

@@ -14,7 +14,7 @@ void responses_get(struct gateway *g, struct http_exchange *x)
 {
     struct str id = str_from(http_request(x)->path, strlen(prefix));
     struct buf body = {0};
-    if (store_body(g->store, id, &body))
+    if (store_body(g->store, client_id(x->client), id, &body))
         answer_json(g, x, 200, &body);
     else
         not_kept(g, x, id);
@@ -31,7 +31,7 @@ void responses_delete(struct gateway *g, struct http_exchange *x)
     json_put_str(&w, "object", STR("response"));
     json_put_bool(&w, "deleted", true);
     json_end_object(&w);
-    if (store_delete(g->store, id)) {
+    if (store_delete(g->store, client_id(x->client), id)) {
         answer_json(g, x, 200, &body);
         return;
     }
@@ -41,10 +41,10 @@ void responses_delete(struct gateway *g, struct http_exchange *x)
 
 /* The phase is looked at first: before it a worker has the job, and may change its protocol.
  * Ends the stream of another connection; that one is told with response.failed, status cancelled. */
-static bool cancel(struct gateway *g, struct str id)
+static bool cancel(struct gateway *g, const struct client *client, struct str id)
 {
     for (struct job *j = g->jobs; j; j = j->next)
-        if (j->phase == JOB_GENERATE && j->protocol == &openai_responses && str_is(id, j->id)) {
+        if (j->phase == JOB_GENERATE && j->protocol == &openai_responses && j->client == client && str_is(id, j->id)) {
             j->cancelled = true;
             generate_cancel(j);
             return true;
@@ -64,8 +64,8 @@ void responses_cancel(struct gateway *g, struct http_exchange *x)
         return;
     }
     id.len -= end.len;
-    bool cancelled = cancel(g, id);
-    if (!cancelled && !store_body(g->store, id, &body)) {
+    bool cancelled = cancel(g, x->client, id);
+    if (!cancelled && !store_body(g->store, client_id(x->client), id, &body)) {
         not_kept(g, x, id);
         return;
     }

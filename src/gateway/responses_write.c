@@ -174,7 +174,7 @@ static void keep(struct job *j)
     buf_append_char(&talk, ',');
     json_writer_init(&w, &talk);
     put_turn(&w, &j->choices[0]);
-    store_put(j->g->store, str_of(j->id), &body, &talk);
+    store_put(j->g->store, client_id(j->client), str_of(j->id), &body, &talk);
 }
 
 void responses_answer(struct job *j, struct buf *out)

@@ -9,6 +9,7 @@ enum { BUCKETS = 1024, ID_MAX = 64 };
 
 struct entry {
     char id[ID_MAX];
+    uint64_t tenant;
     struct buf body, conversation;
     struct entry *chain;         /* of the bucket */
     struct entry *newer, *older; /* by use */
@@ -32,10 +33,10 @@ enum status store_create(struct store **out, size_t bytes_max, struct error *err
     return ST_OK;
 }
 
-static struct entry **slot_of(struct store *s, struct str id)
+static struct entry **slot_of(struct store *s, uint64_t tenant, struct str id)
 {
     struct entry **p = &s->buckets[str_hash(id, s->seed) % BUCKETS];
-    while (*p && !str_is(id, (*p)->id))
+    while (*p && (!str_is(id, (*p)->id) || (*p)->tenant != tenant))
         p = &(*p)->chain;
     return p;
 }
@@ -61,7 +62,7 @@ static void link_newest(struct store *s, struct entry *e)
 
 static void remove_entry(struct store *s, struct entry *e)
 {
-    struct entry **p = slot_of(s, str_of(e->id));
+    struct entry **p = slot_of(s, e->tenant, str_of(e->id));
     *p = e->chain;
     unlink_entry(s, e);
     s->bytes -= entry_bytes(e);
@@ -71,7 +72,7 @@ static void remove_entry(struct store *s, struct entry *e)
     mem_free(e);
 }
 
-void store_put(struct store *s, struct str id, struct buf *body, struct buf *conversation)
+void store_put(struct store *s, uint64_t tenant, struct str id, struct buf *body, struct buf *conversation)
 {
     struct entry *e = body->failed || conversation->failed || id.len >= ID_MAX ? NULL : mem_alloc_zero(1, sizeof *e);
     if (!e) {
@@ -80,12 +81,13 @@ void store_put(struct store *s, struct str id, struct buf *body, struct buf *con
         return;
     }
     memcpy(e->id, id.ptr, id.len);
+    e->tenant = tenant;
     e->body = *body;
     e->conversation = *conversation;
     pthread_mutex_lock(&s->lock);
-    if (*slot_of(s, id))
-        remove_entry(s, *slot_of(s, id));
-    struct entry **p = slot_of(s, id);
+    if (*slot_of(s, tenant, id))
+        remove_entry(s, *slot_of(s, tenant, id));
+    struct entry **p = slot_of(s, tenant, id);
     *p = e;
     link_newest(s, e);
     s->bytes += entry_bytes(e);
@@ -95,10 +97,10 @@ void store_put(struct store *s, struct str id, struct buf *body, struct buf *con
     pthread_mutex_unlock(&s->lock);
 }
 
-static bool copy_out(struct store *s, struct str id, struct buf *out, bool conversation)
+static bool copy_out(struct store *s, uint64_t tenant, struct str id, struct buf *out, bool conversation)
 {
     pthread_mutex_lock(&s->lock);
-    struct entry *e = *slot_of(s, id);
+    struct entry *e = *slot_of(s, tenant, id);
     if (e) {
         buf_append_str(out, buf_str(conversation ? &e->conversation : &e->body));
         unlink_entry(s, e);
@@ -108,20 +110,20 @@ static bool copy_out(struct store *s, struct str id, struct buf *out, bool conve
     return e && !out->failed;
 }
 
-bool store_body(struct store *s, struct str id, struct buf *out)
+bool store_body(struct store *s, uint64_t tenant, struct str id, struct buf *out)
 {
-    return copy_out(s, id, out, false);
+    return copy_out(s, tenant, id, out, false);
 }
 
-bool store_conversation(struct store *s, struct str id, struct buf *out)
+bool store_conversation(struct store *s, uint64_t tenant, struct str id, struct buf *out)
 {
-    return copy_out(s, id, out, true);
+    return copy_out(s, tenant, id, out, true);
 }
 
-bool store_delete(struct store *s, struct str id)
+bool store_delete(struct store *s, uint64_t tenant, struct str id)
 {
     pthread_mutex_lock(&s->lock);
-    struct entry *e = *slot_of(s, id);
+    struct entry *e = *slot_of(s, tenant, id);
     if (e)
         remove_entry(s, e);
     pthread_mutex_unlock(&s->lock);

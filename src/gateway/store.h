@@ -14,11 +14,11 @@ enum { STORE_ENTRIES_MAX = 4096 };
 struct store;
 MUST_USE enum status store_create(struct store **out, size_t bytes_max, struct error *err);
 void store_destroy(struct store *s);
-/* Takes both texts over, whether it keeps them or not. */
-void store_put(struct store *s, struct str id, struct buf *body, struct buf *conversation);
+/* tenant: only who put a response finds it. Takes both texts over, whether it keeps them or not. */
+void store_put(struct store *s, uint64_t tenant, struct str id, struct buf *body, struct buf *conversation);
 /* Append a copy; false when there is none of that id, or no memory. */
-bool store_body(struct store *s, struct str id, struct buf *out);
-bool store_conversation(struct store *s, struct str id, struct buf *out);
-bool store_delete(struct store *s, struct str id);
+bool store_body(struct store *s, uint64_t tenant, struct str id, struct buf *out);
+bool store_conversation(struct store *s, uint64_t tenant, struct str id, struct buf *out);
+bool store_delete(struct store *s, uint64_t tenant, struct str id);
 
 #endif

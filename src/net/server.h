@@ -52,6 +52,7 @@ struct http_exchange {
     struct buf headers; /* more headers of the answer: http1_write_header(&x->headers, ...) before it begins */
     uint64_t begin_ns;  /* clock_ns when the head was complete */
     int status;         /* of the answer, for the log; 0 = not yet */
+    const void *client; /* the handler's: on whose behalf; NULL when a head comes */
     size_t (*on_input)(void *user, struct str bytes); /* after http_upgrade: returns how many it took */
     /* private to server.c */
     enum { EXCHANGE_NONE, EXCHANGE_OPEN, EXCHANGE_STREAM } phase;

@@ -42,7 +42,9 @@ struct engine {
 };
 static struct {
     int hold, stuck, delay_us, queue_max, frozen; /* frozen: the last step seems two minutes old */
-    int priority;                                 /* of the last request */
+    int priority;                                 /* these three of the last request */
+    uint64_t tenant;
+    char salt[256]; /* its zero bytes as | */
     enum model_task task;
 } fake = {.queue_max = 1000};
 
@@ -207,6 +209,11 @@ enum status engine_submit(struct engine *e, struct request *r, struct error *err
     s->r = r;
     pthread_mutex_lock(&e->lock);
     fake.priority = r->priority;
+    fake.tenant = r->tenant;
+    size_t n_salt = 0;
+    for (; n_salt < r->cache_salt.len && n_salt + 1 < sizeof fake.salt; n_salt++)
+        fake.salt[n_salt] = r->cache_salt.ptr[n_salt] ? r->cache_salt.ptr[n_salt] : '|';
+    fake.salt[n_salt] = 0;
     for (struct fake_seq *other = e->seqs; other; other = other->next)
         n++;
     bool full = n >= fake_get(&fake.queue_max);

@@ -12,7 +12,7 @@ static void put(struct store *s, int n, size_t size)
     for (size_t i = 0; i < size; i++)
         buf_append_char(&body, (char)('a' + n % 26));
     buf_printf(&talk, "talk %d", n);
-    store_put(s, str_of(id), &body, &talk);
+    store_put(s, 1, str_of(id), &body, &talk);
 }
 
 static bool has(struct store *s, int n)
@@ -21,7 +21,7 @@ static bool has(struct store *s, int n)
     struct buf out = {0};
     snprintf(id, sizeof id, "resp_%d", n);
     snprintf(want, sizeof want, "talk %d", n);
-    bool found = store_conversation(s, str_of(id), &out);
+    bool found = store_conversation(s, 1, str_of(id), &out);
     assert_true(!found || str_is(buf_str(&out), want));
     buf_free(&out);
     return found;
@@ -46,8 +46,11 @@ static void test_store_forgets_the_least_used(void **state)
     put(s, 7, 10);
     put(s, 7, 20); /* the same id again: the new one */
     assert_true(has(s, 7));
-    assert_true(store_delete(s, STR("resp_7")));
-    assert_false(store_delete(s, STR("resp_7")));
+    assert_false(store_delete(s, 2, STR("resp_7"))); /* another tenant's */
+    struct buf other = {0};
+    assert_false(store_body(s, 2, STR("resp_7"), &other));
+    assert_true(store_delete(s, 1, STR("resp_7")));
+    assert_false(store_delete(s, 1, STR("resp_7")));
     for (int n = 1000; n < 1000 + 2 * STORE_ENTRIES_MAX; n++)
         put(s, n, 0);
     assert_true(has(s, 1000 + 2 * STORE_ENTRIES_MAX - 1));

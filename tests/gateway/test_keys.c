@@ -1,0 +1,224 @@
+/* Keys of many clients: read from a file, each a tenant with a share, a priority, a salt and responses of its own; read
+ * again at SIGHUP, and never half.
+ */
+#include "test.h"
+
+#include "base/fault.h"
+#include "base/sha256.h"
+
+#include "gateway/harness.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+static char path[] = "/tmp/ingot-keys-XXXXXX";
+static struct gateway_keys *keys;
+static struct error err;
+
+static void write_keys(const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static const char first_keys[] = "keys:\n"
+                                 "- {name: alice, key: secret-of-alice, weight: 2.5, priority: -3}\n"
+                                 "- {name: bob, sha256: \"@\"}\n"
+                                 "- {name: alice, key: next-of-alice, weight: 2.5, priority: -3}\n";
+
+/* text with bob's hash for its @ */
+static void write_with_bob(const char *text)
+{
+    uint8_t digest[SHA256_BYTES];
+    char hex[SHA256_TEXT], whole[2000];
+    const char *at = strchr(text, '@');
+    assert_true(sha256_of(digest, STR("secret-of-bob")));
+    sha256_text(hex, digest);
+    snprintf(whole, sizeof whole, "%.*s%s%s", (int)(at - text), text, hex, at + 1);
+    write_keys(whole);
+}
+
+static int start_keys(void **state)
+{
+    (void)state;
+    write_with_bob(first_keys);
+    OK(gateway_keys_open(&keys, path, &err));
+    start_with(&(struct gateway_options){.host = "127.0.0.1", .keys = keys, .signals = true});
+    return 0;
+}
+
+static int stop_keys(void **state)
+{
+    stop(state);
+    gateway_keys_close(keys);
+    return 0;
+}
+
+#define AS(key) "Authorization: Bearer " key "\r\n"
+
+static int chat_as(const char *headers, const char *fields)
+{
+    struct http1 a;
+    char body[300];
+    snprintf(body, sizeof body, "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]%s}", fields);
+    ask(&a, "POST", "/v1/chat/completions", body, headers);
+    int status = a.status;
+    http1_free(&a);
+    return status;
+}
+
+static void test_each_client_is_a_tenant(void **state)
+{
+    (void)state;
+    assert_int_equal(chat_as(AS("secret-of-alice"), ""), 200);
+    uint64_t alice = fake.tenant;
+    assert_int_not_equal(alice, 0);
+    assert_string_equal(fake.salt, "alice|");
+    assert_int_equal(fake.priority, 3);
+    assert_true(gateway_keys_weight(keys, alice) == 2.5);
+    assert_int_equal(chat_as("x-api-key: secret-of-bob\r\n", ",\"cache_salt\":\"x\""), 200);
+    assert_int_not_equal(fake.tenant, alice);
+    assert_string_equal(fake.salt, "bob|x");
+    assert_int_equal(fake.priority, 0);
+    assert_true(gateway_keys_weight(keys, fake.tenant) == 1);
+    assert_int_equal(chat_as(AS("next-of-alice"), ",\"cache_salt\":\"bob\""), 200); /* another key, the same tenant */
+    assert_int_equal(fake.tenant, alice);
+    assert_string_equal(fake.salt, "alice|bob");
+    assert_true(gateway_keys_weight(keys, 99) == 1);
+    assert_int_equal(chat_as("", ""), 401);
+    assert_int_equal(chat_as(AS("secret-of-alic"), ""), 401);
+    assert_int_equal(chat_as(AS("secret-of-alicf"), ""), 401);
+    assert_int_equal(chat_as(AS(""), ""), 401);
+}
+
+static void test_responses_belong_to_their_tenant(void **state)
+{
+    struct http1 a;
+    char target[200], more[300];
+    (void)state;
+    const struct json *doc = ask(&a, "POST", "/v1/responses", "{\"input\":\"hello\"}", AS("secret-of-alice"));
+    assert_int_equal(a.status, 200);
+    snprintf(target, sizeof target, "/v1/responses/%.*s", STR_ARG(text_at(doc, "id")));
+    snprintf(more, sizeof more, "{\"input\":\"more\",\"previous_response_id\":\"%.*s\"}", STR_ARG(text_at(doc, "id")));
+    http1_free(&a);
+    const struct {
+        const char *method, *target, *body, *key;
+        int status;
+    } calls[] = {{"GET", target, "", AS("secret-of-bob"), 404},
+                 {"POST", "/v1/responses", more, AS("secret-of-bob"), 404},
+                 {"DELETE", target, "", AS("secret-of-bob"), 404},
+                 {"GET", target, "", AS("next-of-alice"), 200},
+                 {"POST", "/v1/responses", more, AS("secret-of-alice"), 200},
+                 {"DELETE", target, "", AS("secret-of-alice"), 200},
+                 {"GET", target, "", AS("secret-of-alice"), 404}};
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        ask(&a, calls[i].method, calls[i].target, calls[i].body, calls[i].key);
+        if (a.status != calls[i].status)
+            fail_msg("call %zu: %d instead of %d", i, a.status, calls[i].status);
+        http1_free(&a);
+    }
+}
+
+static bool answers(const char *headers, int status)
+{
+    for (int i = 0; i < 2000; i++, usleep(1000))
+        if (chat_as(headers, "") == status)
+            return true;
+    return false;
+}
+
+static void test_a_hangup_reads_them_again(void **state)
+{
+    (void)state;
+    assert_int_equal(chat_as(AS("secret-of-alice"), ""), 200);
+    uint64_t alice = fake.tenant;
+    write_keys("keys:\n- {name: carol, key: secret-of-carol}\n- {name: alice, key: next-of-alice, weight: 7}\n");
+    kill(getpid(), SIGHUP);
+    assert_true(answers(AS("secret-of-carol"), 200));
+    assert_int_equal(chat_as(AS("secret-of-alice"), ""), 401);
+    assert_int_equal(chat_as(AS("secret-of-bob"), ""), 401);
+    assert_int_equal(chat_as(AS("next-of-alice"), ""), 200);
+    assert_int_equal(fake.tenant, alice); /* the same tenant as before */
+    assert_int_equal(fake.priority, 0);
+    assert_true(gateway_keys_weight(keys, alice) == 7);
+    write_keys("keys:\n- {name: carol, key: secret-of-carol}\n- {name: dave}\n");
+    kill(getpid(), SIGHUP);
+    usleep(100000);
+    assert_int_equal(chat_as(AS("next-of-alice"), ""), 200); /* a broken file changes nothing */
+}
+
+static void test_what_the_file_may_say(void **state)
+{
+    static const struct {
+        const char *text, *why;
+    } bad[] = {{"", "expected a list"},
+               {"keys: []\n", "expected a list"},
+               {"keys: {}\n", "expected a list"},
+               {"keys:\n- {name: a, key: k}\n- {key: k2}\n", "keys[1]: name: expected 1 to"},
+               {"keys:\n- {name: a}\n", "either key or sha256"},
+               {"keys:\n- {name: a, key: k, sha256: \"00\"}\n", "either key or sha256"},
+               {"keys:\n- {name: a, sha256: \"00\"}\n", "64 hexadecimal digits"},
+               {"keys:\n- {name: a, key: 1234}\n", "key: expected a text, quoted"},
+               {"keys:\n- {name: a, key: k, weight: 0}\n", "weight: expected a number above 0"},
+               {"keys:\n- {name: a, key: k, weight: \"2\"}\n", "weight: expected a number"},
+               {"keys:\n- {name: a, key: k, priority: 1.5}\n", "priority: expected a whole number"},
+               {"keys:\n- {name: a, key: k, priority: 9999999}\n", "priority: expected -1000000 to"},
+               {"keys:\n- {name: a, key: k, admin: true}\n", "unknown member admin"},
+               {"keys:\n- {name: a, key: k}\n- {name: b, key: k}\n", "keys[1]: the key is a's already"},
+               {"keys:\n- {name: a, key: k}\n- {name: a, key: l, weight: 2}\n", "a has another weight"},
+               {"keys:\n- a\n", "name: expected"},
+               {"keys: [", "line"}};
+    struct gateway_keys *k;
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        write_keys(bad[i].text);
+        enum status st = gateway_keys_open(&k, path, &err);
+        if (st == ST_OK || !strstr(err.text, bad[i].why) || !strstr(err.text, path))
+            fail_msg("%s: got \"%s\", expected \"%s\"", bad[i].text, st == ST_OK ? "ok" : err.text, bad[i].why);
+        assert_null(k);
+    }
+    FAILS(ST_NOT_FOUND, gateway_keys_open(&k, "/nonexistent/keys", &err));
+}
+
+static void test_a_file_cut_anywhere_and_failing_memory(void **state)
+{
+    char text[sizeof first_keys];
+    struct gateway_keys *k;
+    int n_ok = 0;
+    (void)state;
+    for (size_t n = 0; n < sizeof first_keys; n++) {
+        snprintf(text, n + 1, "%s", first_keys);
+        write_keys(text);
+        n_ok += gateway_keys_open(&k, path, &err) == ST_OK;
+        gateway_keys_close(k);
+    }
+    assert_in_range(n_ok, 1, 3); /* the first line whole, and to where the second begins */
+    write_with_bob(first_keys);
+    bool done = false;
+    for (uint64_t n = 1; !done; n++) {
+        fault_arm(FAULT_ALLOC, n);
+        enum status st = gateway_keys_open(&k, path, &err);
+        done = !fault_fired();
+        fault_disarm();
+        assert_int_equal(st == ST_OK, done);
+        gateway_keys_close(k);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_each_client_is_a_tenant, start_keys, stop_keys),
+        cmocka_unit_test_setup_teardown(test_responses_belong_to_their_tenant, start_keys, stop_keys),
+        cmocka_unit_test_setup_teardown(test_a_hangup_reads_them_again, start_keys, stop_keys),
+        cmocka_unit_test(test_what_the_file_may_say),
+        cmocka_unit_test(test_a_file_cut_anywhere_and_failing_memory),
+    };
+    int fd = mkstemp(path);
+    close(fd);
+    int failed = RUN(tests);
+    unlink(path);
+    return failed;
+}
