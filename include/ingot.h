@@ -116,7 +116,7 @@ typedef struct ingot_model_options {
     const char *cache;   /* folder for packed panels, so that large models start sooner; NULL: none */
     void (*progress)(void *ctx, const char *phase, double done); /* on the caller's thread; may be NULL */
     void *ctx;
-    const char *pooling; /* "mean", "cls" or "last": the model embeds, whatever it was made for; NULL: as it says */
+    const char *pooling; /* "mean", "cls", "last" ...: it embeds, whatever it was made for; NULL: as it says */
 } ingot_model_options;
 enum {
     INGOT_TASK_GENERATE,

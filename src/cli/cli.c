@@ -234,7 +234,9 @@ enum status cli_model_numbers(struct model_options *out, const struct cli_model 
     if (m->pooling) {
         out->pooling = pooling_parse(str_of(m->pooling));
         if (!out->pooling)
-            return fail(err, ST_INVALID, "--pooling %s: expected mean, cls or last", m->pooling);
+            return fail(err, ST_INVALID,
+                        "--pooling %s: expected mean, cls, last, max, sqrt or weighted, or several as cls+max",
+                        m->pooling);
     }
     if (m->kv) {
         int found = -1;

@@ -73,7 +73,7 @@ enum { CLI_DRAFT_TOKENS = 8 }; /* what cli_model.draft_tokens begins with where 
 #define CLI_POOLING_OPTION(m)                                                                                          \
     {                                                                                                                  \
         "pooling", 0, CLI_TEXT, &(m).pooling, "P",                                                                     \
-            "embed with any model: mean, cls (the first token) or last (default: as the model says)"                   \
+            "embed with any model: mean, cls (the first token), last, max, cls+max ... (default: as it says)"          \
     }
 #define CLI_MODEL_OPTIONS(m)                                                                                            \
     {"threads", 't', CLI_INT, &(m).threads, "N", "threads (default: all CPUs)"},                                        \

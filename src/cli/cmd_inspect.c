@@ -67,13 +67,13 @@ static void print_text(struct buf *out, const struct inspect *i)
     char size[32];
     buf_printf(out, "%s: %s, %s, %s\n", i->ck->path, c->family, container_name(i->ck),
                cli_bytes_text(size, sizeof size, i->ck->file_bytes));
-    static const char *const poolings[] = {[POOL_NONE] = "",
-                                           [POOL_MEAN] = "the mean of all tokens",
-                                           [POOL_FIRST] = "the first token",
-                                           [POOL_LAST] = "the last token"};
+    static const char *const poolings[POOL_COUNT] = {
+        "",       "the mean of all tokens",         "the first token",     "the last token",
+        "maxima", "sums by the root of the length", "the mean by position"};
     if (c->task != TASK_GENERATE)
-        buf_printf(out, "gives        %s of %d, from %s\n", c->task == TASK_EMBED ? "embeddings" : "scores", c->n_out,
-                   poolings[c->pooling]);
+        buf_printf(out, "gives        %s of %d, from", c->task == TASK_EMBED ? "embeddings" : "scores", c->n_out);
+    for (unsigned left = c->task != TASK_GENERATE ? c->pooling : 0; left; left >>= POOL_BITS)
+        buf_printf(out, " %s%s", poolings[pooling_first(left)], left >> POOL_BITS ? "," : "\n");
     buf_printf(out, "parameters   %.2f M\n", (double)c->n_param / 1e6);
     buf_printf(out, "layers       %d, width %d, feed-forward %d, vocabulary %d%s\n", c->n_layer, c->n_embd, c->n_ff,
                c->n_vocab, c->tied ? " (tied)" : "");

@@ -64,16 +64,30 @@ enum status loading_reserve(struct loading *l, uint64_t n, struct error *err)
     return ST_OK;
 }
 
+static enum status add_prefix(struct str *name, struct loading *l, struct error *err)
+{
+    void *text;
+    size_t n = strlen(l->prefix);
+    TRY(loading_alloc(&text, l, n + name->len, 1, "tensor names", err));
+    memcpy(text, l->prefix, n);
+    memcpy((char *)text + n, name->ptr, name->len);
+    *name = str_n(text, n + name->len);
+    return ST_OK;
+}
+
 enum status loading_add(struct loading *l, const struct tensor *t, const char *format, struct error *err)
 {
     if (t->name.len > NAME_BYTES_MAX)
         return fail(err, ST_CORRUPT, "%s: a tensor name of %zu bytes, expected at most %d", format, t->name.len,
                     NAME_BYTES_MAX);
-    if (map_find(&l->names, t->name))
-        return fail(err, ST_CORRUPT, "%s: the tensor %.*s occurs twice", format, STR_ARG(t->name));
-    if (!map_put(&l->names, t->name, l->pub.n_tensor))
+    struct tensor own = *t;
+    if (l->prefix)
+        TRY(add_prefix(&own.name, l, err));
+    if (map_find(&l->names, own.name))
+        return fail(err, ST_CORRUPT, "%s: the tensor %.*s occurs twice", format, STR_ARG(own.name));
+    if (!map_put(&l->names, own.name, l->pub.n_tensor))
         return fail_nomem(err, "the tensor list");
-    l->tensors[l->pub.n_tensor++] = *t;
+    l->tensors[l->pub.n_tensor++] = own;
     return ST_OK;
 }
 
@@ -324,6 +338,36 @@ static enum status read_weights(struct loading *l, const char *folder, struct er
                 folder);
 }
 
+/* What sentence-transformers keeps in folders of their own: weights of Dense modules, named dense_2.*, dense_3.* as in
+ * GGUF. Whether and how they are used, the model says. */
+static enum status read_modules(struct loading *l, const char *folder, struct error *err)
+{
+    enum { DENSE_FIRST = 2, DENSE_LAST = 3 };
+    static const char *const files[] = {"model.safetensors", "pytorch_model.bin"};
+    const struct json *modules;
+    char path[PATH_BYTES], name[256], prefix[16];
+    int n = DENSE_FIRST;
+    TRY(read_json(&modules, l, folder, "modules.json", err));
+    JSON_EACH (module, modules) {
+        struct str where = json_str(json_get(module, "path"));
+        if (!str_ends(json_str(json_get(module, "type")), STR(".Dense")) || !is_plain_name(where) || n > DENSE_LAST)
+            continue;
+        snprintf(prefix, sizeof prefix, "dense_%d.", n++);
+        bool found = false;
+        for (int i = 0; i < 2 && !found; i++) {
+            snprintf(name, sizeof name, "%.*s/%s", (int)(where.len < 200 ? where.len : 200), where.ptr, files[i]);
+            if (file_kind(path_join(path, sizeof path, folder, name)) != FILE_REGULAR)
+                continue;
+            found = true;
+            l->prefix = prefix;
+            enum status st = read_file(l, path, false, err);
+            l->prefix = NULL;
+            TRY(st);
+        }
+    }
+    return ST_OK;
+}
+
 static enum status open_path(struct loading *l, const char *path, struct error *err)
 {
     char folder[PATH_BYTES];
@@ -359,6 +403,7 @@ static enum status open_path(struct loading *l, const char *path, struct error *
     if (l->pub.kind != CHECKPOINT_HF)
         return ST_OK;
     TRY(read_json(&l->pub.config, l, folder, "config.json", err));
+    TRY(read_modules(l, folder, err));
     return l->pub.config ? packed_read(l, l->pub.config, err) : ST_OK;
 }
 

@@ -20,7 +20,8 @@ struct loading {
     size_t file_capacity;
     struct tensor *tensors; /* [reserved] */
     size_t reserved;
-    struct map names; /* tensor name to index */
+    struct map names;   /* tensor name to index */
+    const char *prefix; /* of the names of tensors that are added; NULL: none */
 };
 
 /* Room for n more tensors, counted against the budget. */

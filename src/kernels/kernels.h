@@ -209,8 +209,23 @@ void moe_route_backward(real *dlogits, const real *dweights, const int32_t *expe
 
 /* Rows copied by index: out[i] = x[index[i]], i < n_row; and back: out[index[i]] = x[i]. */
 void rows_gather(real *out, const real *x, const int32_t *index, int64_t n_row, int64_t n, struct pool *pool);
-/* out[i] = the mean of span i's rows: added up ascending, then times 1 / n_row. */
-void rows_mean(real *out, const real *x, const struct attend_span *spans, int n_span, int64_t n, struct pool *pool);
+/* How a sequence's rows become one. Several ways lie side by side: POOL_BITS bits each, the first lowest. */
+enum pooling { POOL_NONE, POOL_MEAN, POOL_FIRST, POOL_LAST, POOL_MAX, POOL_MEAN_SQRT, POOL_WEIGHTED, POOL_COUNT };
+enum { POOL_BITS = 4, POOL_WAYS_MAX = 6 };
+static inline enum pooling pooling_first(unsigned ways)
+{
+    return (enum pooling)(ways & ((1u << POOL_BITS) - 1));
+}
+static inline int pooling_count(unsigned ways)
+{
+    int n = 0;
+    for (; ways; ways >>= POOL_BITS)
+        n++;
+    return n;
+}
+/* out [n_span, pooling_count(ways) * n] */
+void rows_pool(real *out, const real *x, unsigned ways, const struct attend_span *spans, int n_span, int64_t n,
+               struct pool *pool);
 void rows_scatter(real *out, const real *x, const int32_t *index, int64_t n_row, int64_t n, struct pool *pool);
 /* out[r] = sum over a row's used experts, ascending, of weights[r, j] * x[place[r, j]] (weights NULL: 1).
  * n_row tokens; x [n_row * n_used, n] lies ordered by expert. */

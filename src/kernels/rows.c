@@ -207,33 +207,3 @@ void add_rows(real *out, const real *x, const real *vector, int64_t n_row, int64
     struct map_job job = {.out = out, .a = x, .b = vector, .n = n};
     range_run(pool, add_vector_rows, &job, n_row, rows_per_item(n));
 }
-
-/* ---- pooling ---- */
-struct mean_job {
-    real *out;
-    const real *x;
-    const struct attend_span *spans;
-    int64_t n;
-};
-
-static void mean_spans(const void *ctx, int64_t i0, int64_t i1)
-{
-    const struct mean_job *job = ctx;
-    for (int64_t i = i0; i < i1; i++) {
-        real *out = job->out + i * job->n;
-        const real *row = job->x + job->spans[i].row0 * job->n;
-        memcpy(out, row, (size_t)job->n * sizeof *out);
-        for (int32_t r = 1; r < job->spans[i].n_row; r++) {
-            struct map_job add = {.out = out, .a = out, .b = row + r * job->n};
-            kernels.map_add(&add, 0, job->n);
-        }
-        struct map_job scale = {.out = out, .a = out, .scale = 1 / (real)job->spans[i].n_row};
-        kernels.map_scale(&scale, 0, job->n);
-    }
-}
-
-void rows_mean(real *out, const real *x, const struct attend_span *spans, int n_span, int64_t n, struct pool *pool)
-{
-    struct mean_job job = {out, x, spans, n};
-    range_run(pool, mean_spans, &job, n_span, 1);
-}

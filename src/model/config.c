@@ -16,7 +16,11 @@ const struct int_key config_ints[CONFIG_INTS] = {
     {{"head_dim"}, "attention.key_length", FIELD(d_head), 1 << 12, false},
     {{"intermediate_size", "n_inner", "d_ff", "hidden_dim"}, "feed_forward_length", FIELD(n_ff), 1 << 22, false},
     {{"vocab_size"}, "vocab_size", FIELD(n_vocab), DIM_MAX, true},
-    {{"max_position_embeddings", "n_positions", "block_size"}, "context_length", FIELD(n_ctx_train), 1 << 28, false},
+    {{"max_trained_positions", "max_position_embeddings", "n_positions", "block_size"},
+     "context_length",
+     FIELD(n_ctx_train),
+     1 << 28,
+     false},
     {{"num_local_experts", "num_experts"}, "expert_count", FIELD(n_expert), EXPERT_MAX, false},
     {{"num_experts_per_tok"}, "expert_used_count", FIELD(n_expert_used), EXPERT_MAX, false},
     {{"moe_intermediate_size"}, "expert_feed_forward_length", FIELD(n_ff_expert), 1 << 22, false},
@@ -29,7 +33,7 @@ static const struct {
     enum act_fn fn;
 } act_names[] = {{"silu", FN_SILU},           {"swish", FN_SILU},         {"gelu", FN_GELU},
                  {"gelu_python", FN_GELU},    {"gelu_new", FN_GELU_TANH}, {"gelu_pytorch_tanh", FN_GELU_TANH},
-                 {"gelu_fast", FN_GELU_TANH}, {"relu", FN_RELU}};
+                 {"gelu_fast", FN_GELU_TANH}, {"relu", FN_RELU},          {"swiglu", FN_SILU}};
 enum status config_set_act(struct arch *a, struct str name, struct error *err)
 {
     for (size_t i = 0; i < sizeof act_names / sizeof *act_names; i++)
@@ -174,7 +178,37 @@ static enum status count_params(struct arch *a, struct error *err)
 }
 
 /* What the model is for, known from its architecture's name, its heads, the files beside it, or the caller's wish. */
-enum status config_set_task(struct arch *a, enum model_task task, enum pooling pooling, struct error *err)
+/* The last rows of an embedding model with dense modules: theirs behind the pooling, the last of them into the logits.
+ */
+static enum status dense_end(struct arch *a, struct error *err)
+{
+    int n = 0, width = a->config.n_embd * pooling_count(a->config.pooling);
+    struct row *rows = arena_alloc_zero(&a->arena, 3 + 2 * DENSE_MAX, sizeof *rows);
+    if (!rows)
+        return fail_nomem(err, "config");
+    while (pooled_end[n].op != OP_POOL) {
+        rows[n] = pooled_end[n];
+        n++;
+    }
+    rows[n] = pooled_end[n];
+    rows[n++].out = H;
+    for (int i = 0; i < a->sentence.n_dense; i++) {
+        const struct sentence_dense *d = &a->sentence.dense[i];
+        if (d->n_in != width)
+            return fail(err, ST_CORRUPT, "config: dense module %d takes %d numbers, but %d come to it", i + 1, d->n_in,
+                        width);
+        width = d->n_out;
+        rows[n++] = (struct row){OP_LINEAR, {H}, H, (uint8_t)(W_DENSE + i)};
+        if (d->tanh)
+            rows[n++] = (struct row){OP_TANH, {H}, H, (uint8_t)(W_DENSE + i)};
+    }
+    rows[n - 1].out = LOGITS;
+    rows[n].op = OP_END;
+    a->end = rows;
+    return ST_OK;
+}
+
+enum status config_set_task(struct arch *a, enum model_task task, unsigned pooling, struct error *err)
 {
     struct model_config *c = &a->config;
     const struct family *f = a->family;
@@ -182,6 +216,10 @@ enum status config_set_task(struct arch *a, enum model_task task, enum pooling p
     c->task = task;
     c->pooling = task == TASK_GENERATE ? POOL_NONE : pooling ? pooling : f->encoder ? POOL_FIRST : POOL_LAST;
     a->end = task == TASK_EMBED ? pooled_end : task == TASK_SCORE ? score_end : f->end;
+    if (pooling != a->sentence.pooling || task != TASK_EMBED)
+        a->sentence.n_dense = 0; /* another pooling was wished: its rows are the vectors */
+    if (a->sentence.n_dense)
+        TRY(dense_end(a, err));
     if (task == TASK_SCORE && c->n_label < 1)
         return fail(err, ST_CORRUPT, "config: a classifier without labels");
     if (task == TASK_SCORE && !rows_named(f, W_SCORE))
@@ -217,7 +255,10 @@ enum status config_finish(struct arch *a, struct error *err)
     snprintf(c->rope_scaling, sizeof c->rope_scaling, "%s", r->type[0] ? r->type : "none");
     c->rope_theta = r->theta;
     c->rope_partial = r->partial;
-    c->n_out = c->task == TASK_EMBED ? c->n_embd : c->task == TASK_SCORE ? c->n_label : c->n_vocab;
+    c->n_out = c->task == TASK_SCORE   ? c->n_label
+               : c->task != TASK_EMBED ? c->n_vocab
+               : a->sentence.n_dense   ? a->sentence.dense[a->sentence.n_dense - 1].n_out
+                                       : c->n_embd * pooling_count(c->pooling);
     if (a->family->rope_theta > 0)
         TRY(rope_build(&a->rope[0], &a->arena, r, c, err));
     return count_params(a, err);

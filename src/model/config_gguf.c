@@ -111,7 +111,7 @@ static void gguf_tokens(struct model_config *c, const struct gguf *g)
 enum { GGUF_POOL_NONE, GGUF_POOL_MEAN, GGUF_POOL_CLS, GGUF_POOL_LAST, GGUF_POOL_RANK };
 
 /* A file that says how it pools is an embedding model, one with a classifier's rows a classifier. */
-static enum status gguf_task(struct arch *a, struct gguf_source *g, const struct checkpoint *ck, enum pooling wished,
+static enum status gguf_task(struct arch *a, struct gguf_source *g, const struct checkpoint *ck, unsigned wished,
                              struct error *err)
 {
     static const enum pooling poolings[] = {POOL_NONE, POOL_MEAN, POOL_FIRST, POOL_LAST};
@@ -147,7 +147,7 @@ enum status config_from_gguf(struct arch *a, const struct checkpoint *ck, const 
         return fail(
             err, ST_UNSUPPORTED,
             "gguf: architecture \"%.*s\" is not offered; known are llama, qwen2, qwen3, gpt2, gptneox, qwen2moe, "
-            "qwen3moe and bert",
+            "qwen3moe, bert and nomic-bert",
             STR_ARG(name));
     const struct family *f = a->family;
     struct model_config *c = &a->config;

@@ -74,6 +74,7 @@ static enum status json_rope(struct arch *a, const struct json *config, struct e
         {"rotary_emb_base", offsetof(struct rope_config, theta), true},
         {"partial_rotary_factor", offsetof(struct rope_config, partial), true},
         {"rotary_pct", offsetof(struct rope_config, partial), true},
+        {"rotary_emb_fraction", offsetof(struct rope_config, partial), true},
         {"original_max_position_embeddings", offsetof(struct rope_config, original), true},
         {"factor", offsetof(struct rope_config, factor), false},
         {"low_freq_factor", offsetof(struct rope_config, low), false},
@@ -172,6 +173,11 @@ static enum status json_encoder(struct arch *a, const struct json *config, struc
     if (positions.ptr && !str_is(positions, "absolute"))
         return fail(err, ST_UNSUPPORTED, "config: position_embedding_type \"%.*s\" is not offered, only absolute",
                     STR_ARG(positions));
+    static const char *const other[] = {"prenorm", "parallel_block", "use_rms_norm", "rotary_emb_interleaved",
+                                        "causal"};
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++) /* what Nomic BERT's own code could do besides */
+        if (json_bool(json_get(config, other[i]), false))
+            return fail(err, ST_UNSUPPORTED, "config: %s: true is not offered for %s", other[i], a->family->name);
     int64_t pad = json_int(json_get(config, "pad_token_id"), 1);
     if (a->family->position_after_pad && (pad < 0 || pad > 1 << 20))
         return fail(err, ST_CORRUPT, "config: pad_token_id is %lld", (long long)pad);
@@ -179,7 +185,7 @@ static enum status json_encoder(struct arch *a, const struct json *config, struc
     return ST_OK;
 }
 
-static enum status json_task(struct arch *a, const struct json *config, enum pooling wished, struct error *err)
+static enum status json_task(struct arch *a, const struct json *config, unsigned wished, struct error *err)
 {
     struct str arch = json_str(json_at(json_get(config, "architectures"), 0));
     bool encoder = a->family->encoder;
@@ -247,7 +253,7 @@ enum status config_from_json(struct arch *a, const struct json *config, const st
         return fail(
             err, ST_UNSUPPORTED,
             "config: model_type \"%.*s\" is not offered; known are llama, mistral, qwen2, qwen3, gpt2, gpt_neox, "
-            "mixtral, qwen2_moe, qwen3_moe, bert, roberta, xlm-roberta, camembert and distilbert",
+            "mixtral, qwen2_moe, qwen3_moe, bert, roberta, xlm-roberta, camembert, distilbert and nomic_bert",
             STR_ARG(type));
     }
     a->names = a->family->names;

@@ -20,7 +20,7 @@ extern const struct int_key config_ints[CONFIG_INTS];
 MUST_USE enum status config_set_int(struct arch *a, const struct int_key *k, const char *key, int64_t value,
                                     struct error *err);
 MUST_USE enum status config_set_act(struct arch *a, struct str name, struct error *err);
-MUST_USE enum status config_set_task(struct arch *a, enum model_task task, enum pooling pooling, struct error *err);
+MUST_USE enum status config_set_task(struct arch *a, enum model_task task, unsigned pooling, struct error *err);
 /* Once the plain numbers are read: derived sizes, limits and the per-layer table. */
 MUST_USE enum status config_prepare(struct arch *a, int n_ctx, struct error *err);
 /* Once everything is read: angles, and the count that bounds every later product. */

@@ -191,17 +191,15 @@ void model_run_free(struct model_run *r)
 
 /* ---- a batch ---- */
 
-/* The rows whose logits are wanted; or the first or last of each sequence, for pooling. */
+/* The rows whose logits are wanted; or one for each sequence. */
 static void select_rows(struct model_run *r, const struct model_batch *b)
 {
     const struct model_config *c = &r->m->arch.config;
     bool pools = c->task != TASK_GENERATE;
     r->n[ROWS_LOGIT] = pools ? b->n_span : b->logit_rows ? b->n_logit : b->n_row;
     assert(r->n[ROWS_LOGIT] <= r->max_logits);
-    for (int i = 0; pools && i < b->n_span; i++) {
+    for (int i = 0; pools && i < b->n_span; i++)
         assert(b->spans[i].pos0 == 0 && b->spans[i].n_row > 0);
-        r->selected[i] = b->spans[i].row0 + (c->pooling == POOL_LAST ? b->spans[i].n_row - 1 : 0);
-    }
     for (int i = 0; !pools && i < r->n[ROWS_LOGIT]; i++)
         r->selected[i] = b->logit_rows ? b->logit_rows[i] : i;
 }
@@ -359,14 +357,6 @@ static void do_route(struct model_run *r, const struct step *s)
     route_place(t, rows, attr.n_used, attr.n_expert);
 }
 
-static void do_pool(struct model_run *r, real *out, const real *x, int64_t n, const struct model_batch *b)
-{
-    if (r->m->arch.config.pooling == POOL_MEAN)
-        rows_mean(out, x, b->spans, b->n_span, n, r->pool);
-    else
-        rows_gather(out, x, r->selected, b->n_span, n, r->pool);
-}
-
 static void step_forward(struct model_run *r, const struct step *s, const struct model_batch *b)
 {
     real *out = value_data(r, s->out);
@@ -423,7 +413,7 @@ static void step_forward(struct model_run *r, const struct step *s, const struct
         gate_forward(out, x, y, rows, n, r->pool);
         break;
     case OP_POOL:
-        do_pool(r, out, x, n, b);
+        rows_pool(out, x, r->m->arch.config.pooling, b->spans, b->n_span, r->values[s->in[0]].width, r->pool);
         break;
     case OP_TANH:
         tanh_forward(out, x, count, r->pool);

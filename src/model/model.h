@@ -21,7 +21,6 @@ enum model_task {
     TASK_EMBED,    /* a vector for every sequence */
     TASK_SCORE     /* likewise, its labels' logits: a classifier, or a reranker of pairs with one label */
 };
-enum pooling { POOL_NONE, POOL_MEAN, POOL_FIRST, POOL_LAST }; /* how a sequence's rows become one */
 
 struct model_config { /* every family's numbers; what a family lacks is 0 */
     char family[24];  /* "llama", "qwen3_moe", "gpt2" ... */
@@ -36,24 +35,24 @@ struct model_config { /* every family's numbers; what a family lacks is 0 */
     int32_t eos[8];
     int n_eos;
     enum model_task task;
-    enum pooling pooling;
+    unsigned pooling;    /* ways of enum pooling, side by side */
     bool encoder;        /* tokens see later ones too */
     int n_type, n_label; /* token types (segments); labels */
-    int n_out;           /* numbers in a row that model_forward gives: n_vocab, n_embd or n_label */
+    int n_out;           /* numbers in a row that model_forward gives: n_vocab, n_label, or those of a vector */
     enum dtype type;     /* of most weights */
     int64_t n_param;
 };
 
 struct model_options {
-    int n_ctx;       /* 0 = the model's own, at most 32768 unless asked for */
-    bool exact;      /* activations in f32 whatever the weights; whoever asks sets kv to KV_F32 too */
-    enum kv_type kv; /* as given: 0 is KV_F32, serving passes KV_F16; training and TASK_EMBED always have KV_F32 */
-    bool any_task;   /* embedding models and classifiers too; else they are refused: most callers can only generate */
-    enum pooling pooling; /* POOL_NONE: as the model says; else a generating model becomes an embedding one */
-    bool train;           /* F32 parameters, gradients and saved activations */
-    bool keep;            /* no value's memory is reused: all can be read by model_run_value after a forward */
-    bool stream;          /* only to be written: parameters are packed one by one, and the checkpoint must stay open */
-    struct pool *pool;    /* used for packing; may be NULL */
+    int n_ctx;         /* 0 = the model's own, at most 32768 unless asked for */
+    bool exact;        /* activations in f32 whatever the weights; whoever asks sets kv to KV_F32 too */
+    enum kv_type kv;   /* as given: 0 is KV_F32, serving passes KV_F16; training and TASK_EMBED always have KV_F32 */
+    bool any_task;     /* embedding models and classifiers too; else they are refused: most callers can only generate */
+    unsigned pooling;  /* 0: as the model says; else a generating model becomes an embedding one */
+    bool train;        /* F32 parameters, gradients and saved activations */
+    bool keep;         /* no value's memory is reused: all can be read by model_run_value after a forward */
+    bool stream;       /* only to be written: parameters are packed one by one, and the checkpoint must stay open */
+    struct pool *pool; /* used for packing; may be NULL */
     /* Folder for packed panels, made when it is missing; NULL: none. Not used in training. */
     const char *cache;
     uint64_t cache_bytes_min, cache_bytes_max; /* of a model worth caching, of all together; 0: 64 MiB, 32 GiB */
@@ -75,8 +74,9 @@ const struct model_config *model_config(const struct model *m);
  * the model has no such prompt. */
 struct str model_prompt(const struct model *m, struct str name);
 
-/* "mean", "cls", "last"; POOL_NONE: unknown. And the name of one. */
-enum pooling pooling_parse(struct str name);
+/* "mean", "cls", "last", "max", "sqrt" (the sum by the root of the length), "weighted" (by position), or several joined
+ * by +; 0: unknown. And the name of one. */
+unsigned pooling_parse(struct str names);
 const char *pooling_name(enum pooling p);
 
 /* What it will take, before it is taken. */

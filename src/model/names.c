@@ -43,6 +43,19 @@ const struct name_row gguf_names[] = {
     {W_NONE},
 };
 
+/* Modules behind the pooling: formats gives their tensors these names. */
+static const struct name_row sentence_names[] = {
+    {W_DENSE, "dense_2.linear", NAME_BIAS_MAYBE},
+    {W_DENSE_2, "dense_3.linear", NAME_BIAS_MAYBE},
+    {W_NONE},
+};
+
+const struct name_row *arch_names(const struct arch *a, enum role role, bool of_family)
+{
+    bool dense = role >= W_DENSE && role < W_DENSE + DENSE_MAX;
+    return dense ? sentence_names : of_family ? a->family->names : a->names;
+}
+
 const struct name_row llama2c_names[] = {
     {W_EMBED, "tok_embeddings", 0},
     {W_ATTN_NORM, "layers.{l}.attention_norm", 0},
@@ -110,7 +123,7 @@ static const struct tensor *find(const struct name_row **row, const struct check
 const struct tensor *param_tensor(const struct name_row **row, const struct arch *a, const struct checkpoint *ck,
                                   const struct param *p)
 {
-    const struct tensor *t = find(row, ck, a->names, p->role, p);
+    const struct tensor *t = find(row, ck, arch_names(a, p->role, false), p->role, p);
     const struct name_row *head;
     if (!t && p->role == W_EMBED && a->config.tied && !p->bias) { /* stored once, under the other's name */
         t = find(&head, ck, a->names, W_HEAD, p);

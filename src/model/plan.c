@@ -115,7 +115,7 @@ static void param_types(const struct builder *b, struct param *q)
 /* Whether the family's own naming demands or allows a bias here. */
 static unsigned bias_flags(const struct arch *a, enum role role)
 {
-    for (const struct name_row *n = a->family->names; n->role; n++)
+    for (const struct name_row *n = arch_names(a, role, true); n->role; n++)
         if (n->role == role)
             return n->flags & (NAME_BIAS | NAME_BIAS_MAYBE);
     return 0;
@@ -124,6 +124,8 @@ static unsigned bias_flags(const struct arch *a, enum role role)
 static bool bias_wanted(const struct arch *a, enum role role)
 {
     unsigned flags = bias_flags(a, role);
+    if (role >= W_DENSE && role < W_DENSE + DENSE_MAX)
+        return a->sentence.dense[role - W_DENSE].bias;
     bool attention = role == W_Q || role == W_K || role == W_V || role == W_O;
     bool mlp = role == W_GATE || role == W_UP || role == W_DOWN;
     return flags & NAME_BIAS || (flags & NAME_BIAS_MAYBE && ((attention && a->need_bias) || (mlp && a->need_mlp_bias)));
@@ -221,6 +223,8 @@ static int64_t out_width(const struct builder *b, const struct row *r, const str
         return b->p->params[s->param].n_out;
     case OP_ROUTE:
         return c->n_expert_used + c->n_expert;
+    case OP_POOL:
+        return (int64_t)c->n_embd * pooling_count(c->pooling);
     default:
         return b->p->values[s->in[0]].width;
     }

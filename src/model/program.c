@@ -31,26 +31,17 @@ const struct role_row role_rows[W_COUNT] = {
     [W_HEAD] = {"output", DIM_VOCAB, DIM_EMBD, .global = true},
     [W_POOLER] = {"cls", DIM_EMBD, DIM_EMBD, .global = true},
     [W_SCORE] = {"cls.output", DIM_LABEL, DIM_EMBD, .global = true},
+    [W_DENSE] = {"dense_2", DIM_DENSE, DIM_POOLED, .global = true},
+    [W_DENSE_2] = {"dense_3", DIM_DENSE_2, DIM_DENSE, .global = true},
 };
 
 const struct family *const families[] = {
-    &family_llama,
-    &family_mistral,
-    &family_qwen2,
-    &family_qwen3,
-    &family_mixtral,
-    &family_qwen2_moe,
-    &family_qwen3_moe,
-    &family_gpt2,
-    &family_gpt_neox,
-    &family_gpt_blocks,
-    &family_gpt_chars,
-    &family_bert,
-    &family_roberta,
-    &family_xlm_roberta,
-    &family_camembert,
-    &family_distilbert,
-    NULL,
+    &family_llama,      &family_mistral,     &family_qwen2,
+    &family_qwen3,      &family_mixtral,     &family_qwen2_moe,
+    &family_qwen3_moe,  &family_gpt2,        &family_gpt_neox,
+    &family_gpt_blocks, &family_gpt_chars,   &family_bert,
+    &family_roberta,    &family_xlm_roberta, &family_camembert,
+    &family_distilbert, &family_nomic_bert,  NULL,
 };
 
 /* ---- Llama, Mistral, Qwen: rows whose weight the model lacks drop out ---- */
@@ -156,6 +147,12 @@ int64_t arch_dim(const struct arch *a, enum dim d)
         return c->n_ff_expert;
     case DIM_FF_SHARED:
         return c->n_ff_shared;
+    case DIM_POOLED:
+        return (int64_t)c->n_embd * pooling_count(c->pooling);
+    case DIM_DENSE:
+        return a->sentence.dense[0].n_out;
+    case DIM_DENSE_2:
+        return a->sentence.dense[1].n_out;
     }
     return 0;
 }
@@ -175,7 +172,10 @@ const char *arch_dim_text(enum dim d)
                                        [DIM_FF] = "intermediate_size",
                                        [DIM_EXPERT] = "num_experts",
                                        [DIM_FF_EXPERT] = "moe_intermediate_size",
-                                       [DIM_FF_SHARED] = "shared_expert_intermediate_size"};
+                                       [DIM_FF_SHARED] = "shared_expert_intermediate_size",
+                                       [DIM_POOLED] = "hidden_size * ways of pooling",
+                                       [DIM_DENSE] = "out_features",
+                                       [DIM_DENSE_2] = "out_features"};
     return text[d];
 }
 
@@ -192,7 +192,7 @@ bool arch_layer_has(const struct arch *a, enum role role, int layer)
     if (role == W_HEAD && a->config.tied)
         return false;
     bool named = false;
-    for (const struct name_row *n = a->family->names; n->role && !named; n++)
+    for (const struct name_row *n = arch_names(a, role, true); n->role && !named; n++)
         named = n->role == role;
     if (!named)
         return false;

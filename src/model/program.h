@@ -28,7 +28,7 @@ enum op {
     OP_DISPATCH, /* rows copied once a chosen expert, ordered by expert (in2: the routing) */
     OP_COMBINE,  /* weighted sum of a row's experts, ascending expert id (in2: the routing) */
     OP_GATE,     /* in * sigmoid(in2), in2 one number a row */
-    OP_POOL,     /* one row a sequence: their mean, the first or the last, as the configuration says */
+    OP_POOL,     /* one row a sequence, in the configuration's ways side by side */
     OP_TANH,
     OP_COUNT
 };
@@ -68,6 +68,8 @@ enum role {
     W_HEAD,
     W_POOLER, /* of a classifier: meets the pooled row first */
     W_SCORE,  /* of a classifier: one row a label */
+    W_DENSE,  /* behind the pooling; DENSE_MAX of them */
+    W_DENSE_2,
     W_COUNT
 };
 
@@ -105,7 +107,10 @@ enum dim {
     DIM_EXPERT,
     DIM_FF_EXPERT,
     DIM_FF_SHARED,
-    DIM_ONE_ROW
+    DIM_ONE_ROW,
+    DIM_POOLED,
+    DIM_DENSE,
+    DIM_DENSE_2
 };
 
 struct role_row {
@@ -162,7 +167,7 @@ extern const struct row common_begin[], common_end[], common_attention[], common
     score_end[];
 extern const struct family family_llama, family_mistral, family_qwen2, family_qwen3, family_gpt2, family_gpt_blocks,
     family_gpt_chars, family_gpt_neox, family_mixtral, family_qwen2_moe, family_qwen3_moe, family_bert, family_roberta,
-    family_xlm_roberta, family_camembert, family_distilbert;
+    family_xlm_roberta, family_camembert, family_distilbert, family_nomic_bert;
 
 /* ---- the configuration, all families' in one ---- */
 enum {
@@ -187,10 +192,15 @@ struct rope_table {
     float scale;     /* of cos and sin: YaRN's and longrope's attention factor */
 };
 /* What the files of sentence-transformers beside a model say (sentence.c). */
-enum { PROMPTS_MAX = 32 };
+enum { PROMPTS_MAX = 32, DENSE_MAX = 2 };
 struct sentence {
-    bool found; /* modules.json is there */
-    enum pooling pooling;
+    bool found, normalized; /* modules.json is there; it ends with Normalize */
+    unsigned pooling;
+    struct sentence_dense {
+        int n_in, n_out;
+        bool bias, tanh;
+    } dense[DENSE_MAX];
+    int n_dense;
     int n_ctx; /* texts are cut after so many tokens; 0 = the model's own */
     struct sentence_prompt {
         struct str name, text;
@@ -234,6 +244,8 @@ bool arch_layer_has(const struct arch *a, enum role role, int layer);
 const struct row *arch_rows(const struct arch *a, int layer, bool feed_forward); /* layer -1: begin; n_layer: end */
 
 /* ---- names.c ---- */
+/* Where the role's name is looked up: the container's names, or those of the family. */
+const struct name_row *arch_names(const struct arch *a, enum role role, bool of_family);
 extern const struct name_row gguf_names[], llama2c_names[];
 const struct tensor *tensor_by_name(const struct checkpoint *ck, const char *name);
 /* "model.layers.3.mlp.up_proj" + ".weight" or ".bias" into text; returns text. */

@@ -2,7 +2,7 @@
  * sentence_bert_config.json, config_sentence_transformers.json
  *
  * A module that would change the vectors and is not offered is refused by name; Normalize is not a step of the model:
- * whoever hands vectors out normalizes them.
+ * whoever hands vectors out normalizes them. The weights of Dense modules come with the checkpoint.
  */
 #include "base/file.h"
 #include "base/json.h"
@@ -38,28 +38,59 @@ static enum status read_pooling(struct sentence *s, const struct json *config, c
 {
     static const struct {
         const char *key, *name;
-        enum pooling pooling; /* POOL_NONE: not offered */
-    } ways[] = {{"pooling_mode_mean_tokens", "mean", POOL_MEAN},
-                {"pooling_mode_cls_token", "cls", POOL_FIRST},
-                {"pooling_mode_lasttoken", "lasttoken", POOL_LAST},
-                {"pooling_mode_max_tokens", "max", POOL_NONE},
-                {"pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", POOL_NONE},
-                {"pooling_mode_weightedmean_tokens", "weightedmean", POOL_NONE}};
-    struct str mode = json_str(json_get(config, "pooling_mode"));
+        enum pooling pooling;
+    } ways[] = {{"pooling_mode_cls_token", "cls", POOL_FIRST}, /* in the order in which several are joined */
+                {"pooling_mode_max_tokens", "max", POOL_MAX},
+                {"pooling_mode_mean_tokens", "mean", POOL_MEAN},
+                {"pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", POOL_MEAN_SQRT},
+                {"pooling_mode_weightedmean_tokens", "weightedmean", POOL_WEIGHTED},
+                {"pooling_mode_lasttoken", "lasttoken", POOL_LAST}};
+    enum { N_WAY = sizeof ways / sizeof *ways };
+    const struct json *mode = json_get(config, "pooling_mode");
+    int n = 0;
     if (!json_bool(json_get(config, "include_prompt"), true))
         return fail(err, ST_UNSUPPORTED, "%s: include_prompt: false is not offered", name);
-    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-        if (!str_is(mode, ways[i].name) && !json_bool(json_get(config, ways[i].key), false))
-            continue;
-        if (!ways[i].pooling || s->pooling)
-            return fail(err, ST_UNSUPPORTED, "%s: pooling by \"%s\"%s is not offered; mean, cls or lasttoken are", name,
-                        ways[i].name, s->pooling ? " beside another" : "");
-        s->pooling = ways[i].pooling;
+    for (size_t i = 0; i < N_WAY && !mode; i++)
+        if (json_bool(json_get(config, ways[i].key), false))
+            s->pooling |= (unsigned)ways[i].pooling << POOL_BITS * n++;
+    for (size_t k = 0; mode && k < (json_is(mode, JSON_ARRAY) ? json_count(mode) : 1); k++) {
+        struct str one = json_str(json_is(mode, JSON_ARRAY) ? json_at(mode, k) : mode);
+        size_t i = 0;
+        while (i < N_WAY && !str_is(one, ways[i].name))
+            i++;
+        if (i == N_WAY || n == POOL_WAYS_MAX)
+            return fail(err, ST_UNSUPPORTED,
+                        "%s: pooling_mode \"%.*s\" is not offered; at most %d of cls, max, mean, mean_sqrt_len_tokens, "
+                        "weightedmean and lasttoken are",
+                        name, STR_ARG(one), POOL_WAYS_MAX);
+        s->pooling |= (unsigned)ways[i].pooling << POOL_BITS * n++;
     }
-    return s->pooling
-               ? ST_OK
-               : fail(err, ST_UNSUPPORTED, "%s: pooling_mode \"%.*s\" is not offered; mean, cls and lasttoken are",
-                      name, STR_ARG(mode));
+    s->pooling = n ? s->pooling : POOL_MEAN;
+    return ST_OK;
+}
+
+static enum status read_dense(struct sentence *s, const struct json *config, const char *name, struct error *err)
+{
+    struct str fn = json_str(json_get(config, "activation_function")),
+               input = json_str(json_get(config, "module_input_name"));
+    int64_t n_in = json_int(json_get(config, "in_features"), 0), n_out = json_int(json_get(config, "out_features"), 0);
+    struct sentence_dense *d = &s->dense[s->n_dense];
+    bool tanh = !fn.ptr || str_ends(fn, STR(".Tanh")), identity = str_ends(fn, STR(".Identity"));
+    if (s->n_dense == DENSE_MAX || !s->pooling || s->normalized)
+        return fail(err, ST_UNSUPPORTED, "%s: Dense is offered behind the Pooling, before Normalize, at most %d times",
+                    name, DENSE_MAX);
+    if (!tanh && !identity)
+        return fail(err, ST_UNSUPPORTED, "%s: activation_function \"%.*s\" is not offered; Tanh and Identity are", name,
+                    STR_ARG(fn));
+    if (json_bool(json_get(config, "use_residual"), false) || (input.ptr && !str_is(input, "sentence_embedding")))
+        return fail(err, ST_UNSUPPORTED, "%s: use_residual and other inputs than sentence_embedding are not offered",
+                    name);
+    if (n_in < 1 || n_in > DIM_MAX || n_out < 1 || n_out > 1 << 20)
+        return fail(err, ST_CORRUPT, "%s: in_features %lld, out_features %lld", name, (long long)n_in,
+                    (long long)n_out);
+    *d = (struct sentence_dense){(int)n_in, (int)n_out, json_bool(json_get(config, "bias"), true), tanh};
+    s->n_dense++;
+    return ST_OK;
 }
 
 /* The last word of "sentence_transformers.models.Pooling". */
@@ -79,18 +110,23 @@ static enum status read_module(struct sentence *s, const struct json *module, st
     char name[PATH_BYTES / 8];
     if (str_is(type, "Transformer") && path.len == 0)
         return ST_OK;
-    if (str_is(type, "Normalize"))
+    bool pooling = str_is(type, "Pooling");
+    s->normalized |= str_is(type, "Normalize");
+    if (str_is(type, "Normalize") || str_is(type, "Dropout"))
         return ST_OK;
-    if (!str_is(type, "Pooling"))
+    if (!str_is(type, "Dense") && (!pooling || s->pooling))
         return fail(err, ST_UNSUPPORTED,
-                    "modules.json: the module \"%.*s\"%s is not offered; Transformer, Pooling and Normalize are",
-                    STR_ARG(type), str_is(type, "Transformer") ? " in a folder of its own" : "");
+                    "modules.json: the module \"%.*s\"%s is not offered; Transformer, Pooling, Dense and Normalize are",
+                    STR_ARG(type),
+                    str_is(type, "Transformer") ? " in a folder of its own"
+                    : pooling                   ? " once more"
+                                                : "");
     bool plain = path.len < 200 && str_find(path, STR(".."), 0) == SIZE_MAX && !str_starts(path, STR("/"));
     snprintf(name, sizeof name, "%.*s/config.json", plain ? (int)path.len : 0, plain ? path.ptr : "");
     TRY(read_file(&config, arena, folder, name, err));
     if (!config)
         return fail(err, ST_NOT_FOUND, "modules.json names %.200s, which is not there", name);
-    return read_pooling(s, config, name, err);
+    return pooling ? read_pooling(s, config, name, err) : read_dense(s, config, name, err);
 }
 
 static void read_prompts(struct sentence *s, const struct json *config)
@@ -123,20 +159,30 @@ enum status sentence_read(struct sentence *s, struct arena *arena, const char *f
     return ST_OK;
 }
 
-static const char *const pooling_names[] = {
-    [POOL_NONE] = "none", [POOL_MEAN] = "mean", [POOL_FIRST] = "cls", [POOL_LAST] = "last"};
+static const char *const pooling_names[POOL_COUNT] = {"none", "mean", "cls", "last", "max", "sqrt", "weighted"};
 
 const char *pooling_name(enum pooling p)
 {
     return pooling_names[p];
 }
 
-enum pooling pooling_parse(struct str name)
+unsigned pooling_parse(struct str names)
 {
-    for (enum pooling p = POOL_MEAN; p <= POOL_LAST; p++)
-        if (str_is(name, pooling_names[p]))
-            return p;
-    return POOL_NONE;
+    unsigned ways = 0;
+    for (int n = 0; n < POOL_WAYS_MAX; n++) {
+        size_t end = str_find(names, STR("+"), 0);
+        struct str one = end == SIZE_MAX ? names : str_n(names.ptr, end);
+        enum pooling p = POOL_MEAN;
+        while (p < POOL_COUNT && !str_is(one, pooling_names[p]))
+            p++;
+        if (p == POOL_COUNT)
+            return 0;
+        ways |= (unsigned)p << POOL_BITS * n;
+        if (end == SIZE_MAX)
+            return ways;
+        names = str_from(names, end + 1);
+    }
+    return 0;
 }
 
 struct str model_prompt(const struct model *m, struct str name)

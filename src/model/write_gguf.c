@@ -73,7 +73,7 @@ static void put_config(struct gguf_out *g, const char *name)
         gguf_put_bool(g->w, key_of(g, "use_parallel_residual"), !a->alt);
     static const int poolings[] = {[POOL_MEAN] = 1, [POOL_FIRST] = 2, [POOL_LAST] = 3};
     if (c->task != TASK_GENERATE)
-        put_int(g, "pooling_type", c->task == TASK_SCORE ? 4 : poolings[c->pooling]);
+        put_int(g, "pooling_type", c->task == TASK_SCORE ? 4 : poolings[pooling_first(c->pooling)]);
     if (c->encoder)
         gguf_put_bool(g->w, key_of(g, "attention.causal"), false);
     if (a->rope[0].n_half)
@@ -98,6 +98,8 @@ static enum status check_expressible(const struct arch *a, struct error *err)
         what = "this variant of GPT-2";
     else if (!plain_act)
         what = "this activation";
+    else if (c->task == TASK_EMBED && (c->pooling > POOL_LAST || a->sentence.n_dense))
+        what = "this pooling, or what stands behind it";
     for (int l = 0; l < c->n_layer && !what; l++)
         if (a->sparse[l] != a->sparse[0] || a->attrs[l][0].window != c->window)
             what = "layers that differ";

@@ -36,7 +36,10 @@ static enum status read_options(struct model_options *model, struct engine_optio
     if (o.kv < INGOT_KV_DEFAULT || o.kv > INGOT_KV_INT8)
         return fail(err, ST_INVALID, "options: kv %d, expected INGOT_KV_F32, INGOT_KV_F16 or INGOT_KV_INT8", o.kv);
     if (o.pooling && !pooling_parse(str_of(o.pooling)))
-        return fail(err, ST_INVALID, "options: pooling \"%.40s\", expected mean, cls or last", o.pooling);
+        return fail(
+            err, ST_INVALID,
+            "options: pooling \"%.40s\", expected mean, cls, last, max, sqrt or weighted, or several joined by +",
+            o.pooling);
     *threads = o.threads ? o.threads : cpu_count();
     *model = (struct model_options){.n_ctx = o.context,
                                     .exact = o.exact != 0,
@@ -44,7 +47,7 @@ static enum status read_options(struct model_options *model, struct engine_optio
                                           : o.exact ? KV_F32
                                                     : KV_F16,
                                     .any_task = true,
-                                    .pooling = o.pooling ? pooling_parse(str_of(o.pooling)) : POOL_NONE,
+                                    .pooling = o.pooling ? pooling_parse(str_of(o.pooling)) : 0,
                                     .cache = o.cache,
                                     .progress = o.progress,
                                     .ctx = o.ctx};

@@ -11,7 +11,8 @@
 
 #include <sys/stat.h>
 
-enum { SEQUENCES_MAX = 16, TOKENS_MAX = 2048 };
+enum { SEQUENCES_MAX = 16, TOKENS_MAX = 2048, WIDTH_MAX = 1024 };
+enum { ALL_WAYS = 0x654321 }; /* of pooling, side by side */
 
 /* ---- running ---- */
 struct texts {
@@ -90,18 +91,75 @@ static void check_sequence(const struct model *m, const struct json *c, const st
     free(want);
 }
 
+static void check_kind(const struct json *c, const char *path, const char *kind, unsigned pooling)
+{
+    if (!json_get(json_at(json_get(c, "sequences"), 0), kind))
+        return;
+    struct model *m = open_model(path, (struct model_options){.pooling = pooling});
+    assert_int_equal(model_config(m)->task, strcmp(kind, "score") == 0 ? TASK_SCORE : TASK_EMBED);
+    JSON_EACH (q, json_get(c, "sequences")) {
+        check_sequence(m, c, q, kind);
+    }
+    model_free(m);
+}
+
 static void check_model(const struct json *c, const char *path)
 {
-    static const char *const kinds[] = {[POOL_MEAN] = "mean", [POOL_FIRST] = "cls", [POOL_LAST] = "last"};
-    bool score = str_find(json_str(json_get(c, "name")), STR("score"), 0) != SIZE_MAX;
-    for (enum pooling p = score ? POOL_LAST : POOL_MEAN; p <= POOL_LAST; p++) {
-        struct model *m = open_model(path, (struct model_options){.pooling = score ? POOL_NONE : p});
-        assert_int_equal(model_config(m)->task, score ? TASK_SCORE : TASK_EMBED);
-        JSON_EACH (q, json_get(c, "sequences")) {
-            check_sequence(m, c, q, score ? "score" : kinds[p]);
-        }
-        model_free(m);
+    check_kind(c, path, "score", 0);
+    check_kind(c, path, "dense", 0);
+    for (unsigned p = POOL_MEAN; p < POOL_COUNT; p++)
+        check_kind(c, path, pooling_name((enum pooling)p), p);
+}
+
+/* The modules behind the model, in folders of their own: see write_modules. */
+static void put_file(const char *name, const char *content)
+{
+    struct error err;
+    char path[256];
+    OK(file_write_all(path_join(path, sizeof path, folder, name), str_of(content), &err));
+}
+
+static void write_modules(const struct json *c, enum dtype type)
+{
+    struct error err;
+    struct buf list = {0};
+    buf_printf(&list, "[{\"path\":\"\",\"type\":\"a.Transformer\"}");
+    JSON_EACH (module, json_get(c, "modules")) {
+        struct made_list l;
+        struct buf config = {0};
+        struct json_writer w;
+        char path[256], name[64];
+        struct str where = json_str(json_get(module, "path"));
+        snprintf(name, sizeof name, "%.*s/config.json", STR_ARG(where));
+        json_writer_init(&w, &config);
+        json_write_value(&w, json_get(module, "config"));
+        snprintf(path, sizeof path, "%s/%.*s", folder, STR_ARG(where));
+        mkdir(path, 0700);
+        buf_append_char(&config, 0);
+        put_file(name, config.ptr);
+        buf_free(&config);
+        make_tensors(&l, module);
+        for (size_t i = 0; i < l.n; i++)
+            l.items[i].name = str_from(l.items[i].name, sizeof "dense_2." - 1);
+        list_out(&l, false, type);
+        if (l.n)
+            OK(safetensors_write(path, l.out, l.n, 0, &err));
+        free_tensors(&l);
+        buf_printf(&list, ",{\"path\":\"%.*s\",\"type\":\"a.%.*s\"}", STR_ARG(where), STR_ARG(str_from(where, 2)));
     }
+    buf_printf(&list, ",{\"path\":\"4_Normalize\",\"type\":\"a.Normalize\"}]");
+    buf_append_char(&list, 0);
+    put_file("modules.json", list.ptr);
+    buf_free(&list);
+}
+
+static void remove_sentence_files(void)
+{
+    static const char *const names[] = {"modules.json", "sentence_bert_config.json",
+                                        "config_sentence_transformers.json"};
+    char path[256];
+    for (size_t i = 0; i < 3; i++)
+        unlink(path_join(path, sizeof path, folder, names[i]));
 }
 
 /* GGUF has no row before the first position. */
@@ -124,18 +182,18 @@ static void write_gguf(struct made_list *l, const struct json *config, const cha
     char key[64];
     int64_t n_pad = str_is(STR("bert"), arch) && json_get(config, "pad_token_id") ? 2 : 0;
     const struct {
-        const char *key, *from;
-    } ints[] = {{"block_count", "num_hidden_layers"},
-                {"embedding_length", "hidden_size"},
-                {"attention.head_count", "num_attention_heads"},
-                {"attention.head_count_kv", "num_key_value_heads"},
-                {"attention.key_length", "head_dim"},
-                {"feed_forward_length", "intermediate_size"},
-                {"context_length", "max_position_embeddings"}};
+        const char *key, *from, *or_from;
+    } ints[] = {{"block_count", "num_hidden_layers", "n_layer"},
+                {"embedding_length", "hidden_size", "n_embd"},
+                {"attention.head_count", "num_attention_heads", "n_head"},
+                {"attention.head_count_kv", "num_key_value_heads", ""},
+                {"attention.key_length", "head_dim", ""},
+                {"feed_forward_length", "intermediate_size", "n_inner"},
+                {"context_length", "max_position_embeddings", "n_positions"}};
     OK(gguf_writer_create(&w, &err));
     gguf_put_string(w, "general.architecture", str_of(arch));
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++) {
-        int64_t value = json_int(json_get(config, ints[i].from), 0) - (i == 6 ? n_pad : 0);
+        int64_t value = get(config, ints[i].from, ints[i].or_from, 0) - (i == 6 ? n_pad : 0);
         snprintf(key, sizeof key, "%s.%s", arch, ints[i].key);
         if (value > 0)
             gguf_put_int(w, key, GGUF_U32, value);
@@ -146,6 +204,8 @@ static void write_gguf(struct made_list *l, const struct json *config, const cha
     gguf_put_real(w, "bert.attention.layer_norm_epsilon", GGUF_F32, 1e-12);
     gguf_put_real(w, "qwen3.attention.layer_norm_rms_epsilon", GGUF_F32, 1e-6);
     gguf_put_real(w, "qwen3.rope.freq_base", GGUF_F32, 10000);
+    gguf_put_real(w, "nomic-bert.rope.freq_base", GGUF_F32, 1000);
+    gguf_put_real(w, "nomic-bert.attention.layer_norm_epsilon", GGUF_F32, 1e-12);
     drop_positions(l, (int)n_pad);
     list_out(l, true, DT_F32);
     OK(gguf_writer_commit(w, gguf_path, l->out, l->n, &err));
@@ -161,7 +221,7 @@ static void test_every_encoder(void **state)
     (void)state;
     static const enum dtype types[] = {DT_F32, DT_F16, DT_BF16};
     int n_gguf = 0;
-    assert_true(json_count(cases) >= 9);
+    assert_true(json_count(cases) >= 11);
     JSON_EACH (c, cases) {
         const struct json *config = json_get(c, "config");
         struct str name = json_str(json_get(c, "name"));
@@ -170,15 +230,20 @@ static void test_every_encoder(void **state)
         make_tensors(&l, c);
         for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
             write_hf(&l, config, types[i]);
+            if (json_get(c, "modules"))
+                write_modules(c, types[i]);
             check_model(c, folder);
+            remove_sentence_files();
         }
         bool score = str_find(name, STR("score"), 0) != SIZE_MAX;
         bool all = !str_is(json_str(json_get(config, "hidden_act")), "relu"); /* GGUF does not say */
         for (size_t i = 0; i < l.n; i++)
-            all &= l.items[i].gguf.ptr != NULL;
+            all &= l.items[i].gguf.ptr != NULL && !json_get(c, "modules");
         if (all) {
-            bool qwen = str_starts(name, STR("qwen3"));
-            write_gguf(&l, config, qwen ? "qwen3" : "bert", score ? 4 : 1);
+            const char *arch = str_starts(name, STR("qwen3"))   ? "qwen3"
+                               : str_starts(name, STR("nomic")) ? "nomic-bert"
+                                                                : "bert";
+            write_gguf(&l, config, arch, score ? 4 : 1);
             check_model(c, gguf_path);
             n_gguf++;
         }
@@ -186,7 +251,7 @@ static void test_every_encoder(void **state)
                       worst);
         free_tensors(&l);
     }
-    assert_true(n_gguf >= 5);
+    assert_true(n_gguf >= 6);
 }
 
 /* ---- bits ---- */
@@ -194,9 +259,10 @@ static void check_company(const struct model *m, const struct json *c)
 {
     struct error err;
     struct texts all = {0};
-    float together[SEQUENCES_MAX * 128], alone[128];
+    static float together[SEQUENCES_MAX * WIDTH_MAX], alone[WIDTH_MAX];
     int32_t ids[TOKENS_MAX];
     int n_out = model_config(m)->n_out;
+    assert_true(n_out <= WIDTH_MAX);
     static const int lengths[] = {17, 64, 1, 300, 33, 2, 65};
     enum { N = sizeof lengths / sizeof *lengths };
     for (int i = 0; i < N; i++) {
@@ -229,7 +295,7 @@ static void test_company_does_not_change_bits(void **state)
         write_hf(&l, json_get(c, "config"), DT_F32);
         free_tensors(&l);
         bool score = str_find(json_str(json_get(c, "name")), STR("score"), 0) != SIZE_MAX;
-        struct model *m = open_model(folder, (struct model_options){.pooling = score ? POOL_NONE : POOL_MEAN});
+        struct model *m = open_model(folder, (struct model_options){.pooling = score ? POOL_NONE : ALL_WAYS});
         check_company(m, c);
         model_free(m);
     }
@@ -291,17 +357,10 @@ static void test_written_as_gguf(void **state)
         model_free(m);
         n_written++;
     }
-    assert_int_equal(n_written, 4); /* bert, bert-score, qwen3-embed, qwen3-score */
+    assert_int_equal(n_written, 6); /* bert, bert-score, bert-dense without its modules, qwen3-embed, -score, nomic */
 }
 
 /* ---- the files of sentence-transformers ---- */
-static void put_file(const char *name, const char *content)
-{
-    struct error err;
-    char path[256];
-    OK(file_write_all(path_join(path, sizeof path, folder, name), str_of(content), &err));
-}
-
 static enum status load_folder(const struct model_options *options, struct error *err)
 {
     struct checkpoint *ck;
@@ -334,15 +393,6 @@ static void make_sentence_model(int index)
     put_file("1_Pooling/config.json", pooling_last);
     put_file("sentence_bert_config.json", "{\"max_seq_length\": 77}");
     put_file("config_sentence_transformers.json", prompts);
-}
-
-static void remove_sentence_files(void)
-{
-    static const char *const names[] = {"modules.json", "sentence_bert_config.json",
-                                        "config_sentence_transformers.json"};
-    char path[256];
-    for (size_t i = 0; i < 3; i++)
-        unlink(path_join(path, sizeof path, folder, names[i]));
 }
 
 static void test_sentence_files_make_an_embedding_model(void **state)
@@ -384,16 +434,85 @@ static void check_refused(const char *name, const char *content, enum status sta
 static void test_other_modules_are_refused_by_name(void **state)
 {
     (void)state;
-    check_refused("modules.json", "[{\"path\":\"2_Dense\",\"type\":\"sentence_transformers.models.Dense\"}]",
-                  ST_UNSUPPORTED, "Dense");
+    check_refused("modules.json",
+                  "[{\"path\":\"2_WordWeights\",\"type\":\"sentence_transformers.models.WordWeights\"}]",
+                  ST_UNSUPPORTED, "WordWeights");
+    check_refused("modules.json",
+                  "[{\"path\":\"1_Pooling\",\"type\":\"a.Pooling\"},{\"path\":\"1_Pooling\",\"type\":\"a.Pooling\"}]",
+                  ST_UNSUPPORTED, "once more");
     check_refused("modules.json", "[{\"path\":\"9\",\"type\":\"a.Pooling\"}]", ST_NOT_FOUND, "9/config.json");
-    check_refused("1_Pooling/config.json", "{\"pooling_mode_max_tokens\":true}", ST_UNSUPPORTED, "max");
-    check_refused("1_Pooling/config.json", "{\"pooling_mode_mean_tokens\":true,\"pooling_mode_cls_token\":true}",
-                  ST_UNSUPPORTED, "beside another");
+    check_refused("1_Pooling/config.json",
+                  "{\"pooling_mode\":[\"cls\",\"cls\",\"cls\",\"cls\",\"cls\",\"cls\",\"cls\"]}", ST_UNSUPPORTED,
+                  "at most 6");
     check_refused("1_Pooling/config.json", "{\"pooling_mode\":\"attention\"}", ST_UNSUPPORTED, "attention");
     check_refused("1_Pooling/config.json", "{\"pooling_mode\":\"mean\",\"include_prompt\":false}", ST_UNSUPPORTED,
                   "include_prompt");
     check_refused("modules.json", "{", ST_CORRUPT, "modules.json");
+}
+
+/* Dense modules that would be computed wrongly, or whose weights are not theirs. */
+static void test_other_dense_modules_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *file, *content;
+        enum status status;
+        const char *word;
+    } rows[] = {
+#define LIST(a, b, c) "[{\"path\":\"" a "\",\"type\":\"a." b "\"}," c "]"
+#define DENSE(n)      "{\"path\":\"" n "_Dense\",\"type\":\"a.Dense\"}"
+        {"modules.json", LIST("4_Normalize", "Normalize", DENSE("2")), ST_UNSUPPORTED, "behind the Pooling"},
+        {"modules.json", LIST("1_Pooling", "Pooling", "{\"type\":\"a.Normalize\"}," DENSE("2")), ST_UNSUPPORTED,
+         "before Normalize"},
+        {"modules.json", LIST("1_Pooling", "Pooling", DENSE("2") "," DENSE("3") "," DENSE("3")), ST_UNSUPPORTED,
+         "at most 2"},
+        {"modules.json", LIST("1_Pooling", "Pooling", DENSE("3")), ST_CORRUPT, "takes 43 numbers, but 180"},
+        {"modules.json", LIST("1_Pooling", "Pooling", DENSE("7")), ST_NOT_FOUND, "7_Dense/config.json"},
+        {"2_Dense/config.json", "{\"in_features\":180,\"out_features\":43,\"activation_function\":\"torch.nn.GELU\"}",
+         ST_UNSUPPORTED, "torch.nn.GELU"},
+        {"2_Dense/config.json", "{\"in_features\":180,\"out_features\":43,\"use_residual\":true}", ST_UNSUPPORTED,
+         "use_residual"},
+        {"2_Dense/config.json", "{\"in_features\":180,\"out_features\":0}", ST_CORRUPT, "out_features 0"},
+        {"2_Dense/config.json", "{\"in_features\":180,\"out_features\":44}", ST_CORRUPT, "takes 43 numbers, but 44"},
+        {"3_Dense/config.json", "{\"in_features\":43,\"out_features\":52}", ST_CORRUPT, "dense_3.linear.weight"},
+        {"3_Dense/config.json",
+         "{\"in_features\":43,\"out_features\":51,\"activation_function\":\"torch.nn.Identity\"}", ST_CORRUPT,
+         "dense_3.linear.bias is missing"},
+    };
+    struct made_list l;
+    struct error err;
+    const struct json *c = json_at(cases, json_count(cases) - 1);
+    make_tensors(&l, c);
+    write_hf(&l, json_get(c, "config"), DT_F32);
+    free_tensors(&l);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        write_modules(c, DT_F32);
+        OK(load_folder(&(struct model_options){.any_task = true}, &err));
+        put_file(rows[i].file, rows[i].content);
+        FAILS(rows[i].status, load_folder(&(struct model_options){.any_task = true}, &err));
+        if (!strstr(err.text, rows[i].word))
+            fail_msg("%zu: \"%s\" does not say \"%s\"", i, err.text, rows[i].word);
+    }
+    write_modules(c, DT_F32);
+    struct model *m = open_model(folder, (struct model_options){0});
+    assert_int_equal(model_config(m)->n_out, 51);
+    FAILS(ST_UNSUPPORTED, model_write_gguf(m, gguf_path, DT_F32, NULL, &err));
+    model_free(m);
+    m = open_model(folder, (struct model_options){.pooling = POOL_MEAN}); /* another pooling: without what follows it */
+    assert_int_equal(model_config(m)->n_out, 60);
+    model_free(m);
+    remove_sentence_files();
+}
+
+static void test_names_of_pooling(void **state)
+{
+    (void)state;
+    assert_int_equal(pooling_parse(STR("mean")), POOL_MEAN);
+    assert_int_equal(pooling_parse(STR("mean+cls+last+max+sqrt+weighted")), ALL_WAYS);
+    assert_int_equal(pooling_parse(STR("mean+cls+last+max+sqrt+weighted+cls")), 0);
+    assert_int_equal(pooling_parse(STR("mean+")), 0);
+    assert_int_equal(pooling_parse(STR("none")), 0);
+    assert_int_equal(pooling_parse(STR("")), 0);
 }
 
 /* Cut at every byte, and a bit flipped in every byte: an answer or a sentence, never a crash or a leak. */
@@ -419,14 +538,9 @@ static void sweep_file(const char *name, const char *content)
     put_file(name, content);
 }
 
-static void test_damaged_sentence_files(void **state)
+static void fail_allocations(void)
 {
-    (void)state;
     struct error err;
-    make_sentence_model(7);
-    sweep_file("modules.json", modules);
-    sweep_file("1_Pooling/config.json", pooling_last);
-    sweep_file("config_sentence_transformers.json", prompts);
     OK(load_folder(&(struct model_options){.any_task = true}, &err));
     int n = 1;
     for (bool fired = true; fired; n++) {
@@ -438,6 +552,26 @@ static void test_damaged_sentence_files(void **state)
             fail_msg("allocation %d: status %d, %s", n, st, err.text);
     }
     print_message("%d allocations failed in turn\n", n - 2);
+}
+
+static void test_damaged_sentence_files(void **state)
+{
+    (void)state;
+    struct made_list l;
+    const struct json *c = json_at(cases, json_count(cases) - 1);
+    make_sentence_model(7);
+    sweep_file("modules.json", modules);
+    sweep_file("1_Pooling/config.json", pooling_last);
+    sweep_file("config_sentence_transformers.json", prompts);
+    fail_allocations();
+    remove_sentence_files();
+    make_tensors(&l, c);
+    write_hf(&l, json_get(c, "config"), DT_F32);
+    free_tensors(&l);
+    write_modules(c, DT_F32);
+    sweep_file("2_Dense/config.json", "{\"in_features\":180,\"out_features\":43,\"bias\":true,"
+                                      "\"activation_function\":\"torch.nn.Tanh\"}");
+    fail_allocations();
     remove_sentence_files();
 }
 
@@ -576,6 +710,8 @@ int main(void)
         cmocka_unit_test(test_written_as_gguf),
         cmocka_unit_test(test_sentence_files_make_an_embedding_model),
         cmocka_unit_test(test_other_modules_are_refused_by_name),
+        cmocka_unit_test(test_other_dense_modules_are_refused),
+        cmocka_unit_test(test_names_of_pooling),
         cmocka_unit_test(test_damaged_sentence_files),
         cmocka_unit_test(test_what_is_not_an_encoder_is_refused),
         cmocka_unit_test(test_minilm),

@@ -2,14 +2,17 @@
 """Golden vectors of encoders, embedding models and classifiers: small models whose weights a formula gives (that of
 model_families.py), run by transformers on the CPU in f32.
 
-Made with torch 2.15 (CPU), transformers 5.23, safetensors, gguf, numpy. Run: python tools/golden/encoders.py
+Made with torch 2.15 (CPU), transformers 5.23, sentence-transformers 6.2, safetensors, gguf, numpy. Run: python tools/golden/encoders.py
 Writes tests/golden/model/encoders.json. Per model: config.json, its tensors, and for sequences of several lengths
 (300: two segments of attention) what each kind of pooling makes of the last hidden states, or the labels' logits.
-Tokens from `first` on have type 1 where the model has types.
+Tokens from `first` on have type 1 where the model has types. Cases with "modules" have the vectors of
+sentence-transformers' Pooling and Dense behind the model. Nomic's configuration is written with the keys of its own code.
 """
 import json, os, tempfile
 import torch, transformers
 from safetensors.torch import load_file, save_file
+from sentence_transformers.base.modules import Dense
+from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from model_families import b64, gguf, ids_of, is_matrix, weight
 
@@ -36,15 +39,55 @@ CASES = [
     ("qwen3-embed", dict(Q, architectures=["Qwen3ForCausalLM"], tie_word_embeddings=True)),
     ("qwen3-score", dict(Q, architectures=["Qwen3ForSequenceClassification"], id2label={"0": "LABEL_0"},
                          label2id={"LABEL_0": 0}, pad_token_id=0)),
+    ("nomic", dict(S, model_type="nomic_bert", architectures=["NomicBertModel"], type_vocab_size=2, hidden_act="silu",
+                   intermediate_size=48)),
+    ("bert-dense", dict(S, model_type="bert", architectures=["BertModel"], type_vocab_size=2)),
 ]
+NOMIC_OWN = dict(model_type="nomic_bert", architectures=["NomicBertModel"], vocab_size=257, n_layer=2, n_embd=60, n_head=3,
+                 n_inner=48, n_positions=320, type_vocab_size=2, activation_function="swiglu", layer_norm_epsilon=1e-12,
+                 rotary_emb_base=1000, rotary_emb_fraction=1.0, rotary_emb_interleaved=False, prenorm=False,
+                 max_trained_positions=320)
+WAYS = {"max": "max", "sqrt": "mean_sqrt_len_tokens", "weighted": "weightedmean"}
+MODULES = [("1_Pooling", dict(word_embedding_dimension=60, pooling_mode_cls_token=True, pooling_mode_max_tokens=True,
+                              pooling_mode_mean_tokens=True)),
+           ("2_Dense", dict(in_features=180, out_features=43, bias=True,
+                            activation_function="torch.nn.modules.activation.Tanh")),
+           ("3_Dense", dict(in_features=43, out_features=51, bias=False,
+                            activation_function="torch.nn.modules.linear.Identity"))]
+
+
+def pooled(h, modes):
+    return Pooling(h.shape[-1], modes)({"token_embeddings": h[None], "attention_mask": torch.ones(1, len(h)).long()})
+
+
+def dense_modules():
+    """The Dense modules with weights of the formula, and their tensors' names and shapes as the reader names them."""
+    modules, listing = [], []
+    for path, config in MODULES[1:]:
+        fn = getattr(torch.nn, config["activation_function"].split(".")[-1])()
+        m = Dense(config["in_features"], config["out_features"], config["bias"], fn)
+        entries = []
+        for n, p in m.named_parameters():
+            full, shape = f"dense_{path[0]}.{n}", list(p.shape)
+            entry = [full, shape, None]
+            if is_matrix(full, shape):
+                p.data, k = weight(full, shape, "q8", shape[-1])
+                entry.append(k)
+            else:
+                p.data = weight(full, shape, "q8", 0)
+            entries.append(entry)
+        modules.append(m)
+        listing.append(dict(path=path, config=config, tensors=entries))
+    return modules, listing
 
 
 def gguf_name(name, config):
     """As llama.cpp's converter names it; None where GGUF has no word for it."""
     kind = config["model_type"]
-    if kind not in ("bert", "roberta", "xlm-roberta", "camembert", "qwen3"):
+    arch = {"qwen3": gguf.MODEL_ARCH.QWEN3, "nomic_bert": gguf.MODEL_ARCH.NOMIC_BERT, "distilbert": None}.get(
+        kind, gguf.MODEL_ARCH.BERT)
+    if not arch:
         return None
-    arch = gguf.MODEL_ARCH.QWEN3 if kind == "qwen3" else gguf.MODEL_ARCH.BERT
     if name == "score.weight":
         return "cls.output.weight"
     for prefix in ("bert.", "roberta."):
@@ -80,6 +123,7 @@ def make(name, config):
         if info["missing_keys"] or info["unexpected_keys"]:
             raise SystemExit(f"{name}: {info}")
     model.eval()
+    modules, module_list = dense_modules() if name == "bert-dense" else ([], None)
     sequences = []
     for i, n in enumerate(LENGTHS):
         ids = torch.from_numpy(ids_of(20 + i, n, 257))[None]
@@ -97,9 +141,21 @@ def make(name, config):
         else:
             h = out.last_hidden_state[0]
             entry.update(mean=b64(h.mean(0)), cls=b64(h[0]), last=b64(h[-1]))
+            if name in ("bert", "qwen3-embed"):
+                entry.update({w: b64(pooled(h, m)["sentence_embedding"][0]) for w, m in WAYS.items()})
+            if modules:
+                features = pooled(h, ["cls", "max", "mean"])
+                with torch.no_grad():
+                    for m in modules:
+                        features = m(features)
+                entry = dict(seed=20 + i, n=n, first=first, dense=b64(features["sentence_embedding"][0]))
         sequences.append(entry)
     print(f"{name}: {len(listing)} tensors", flush=True)
-    return dict(name=name, config=config, grid="q8", tensors=listing, sequences=sequences)
+    case = dict(name=name, config=NOMIC_OWN if name == "nomic" else config, grid="q8", tensors=listing,
+                sequences=sequences)
+    if module_list:
+        case["modules"] = [dict(path=MODULES[0][0], config=MODULES[0][1], tensors=[])] + module_list
+    return case
 
 
 def main():

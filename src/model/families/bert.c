@@ -1,8 +1,8 @@
-/* bert - encoders: BERT (MiniLM, bge, e5), RoBERTa, XLM-RoBERTa, CamemBERT and DistilBERT
+/* bert - encoders: BERT (MiniLM, bge, e5), RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT and Nomic BERT
  *
  * Every token sees every other one; norms come after the sums. The end is a mean, the first row, or a classifier over
  * the first row. RoBERTa's first position is row pad_token_id + 1; GGUF files have left out the rows before it, and
- * call all of them "bert".
+ * call all of them "bert". Nomic BERT rotates instead of learning positions, and its feed-forward is gated.
  */
 #include "model/program.h"
 
@@ -15,6 +15,8 @@ static const struct row attention[] = {
     {OP_LINEAR, {X}, Q, W_Q},
     {OP_LINEAR, {X}, K, W_K},
     {OP_LINEAR, {X}, V, W_V},
+    {OP_ROPE, {Q}, Q, .name = "attn_q_rope"}, /* drops out where positions are learned */
+    {OP_ROPE, {K}, K, .name = "attn_k_rope"},
     {OP_ATTEND, {Q, K, V}, A, .name = "attn_heads"},
     {OP_LINEAR, {A}, H, W_O},
     {OP_ADD, {X, H}, X, .name = "attn_sum"},
@@ -25,6 +27,16 @@ static const struct row mlp[] = {
     {OP_LINEAR, {X}, U, W_UP},          {OP_FN, {U}, U, .name = "ffn_act"},
     {OP_LINEAR, {U}, H, W_DOWN},        {OP_ADD, {X, H}, X, .name = "ffn_sum"},
     {OP_NORM, {X}, X, W_MLP_POST_NORM}, {OP_END},
+};
+
+static const struct row mlp_gated[] = {
+    {OP_LINEAR, {X}, G, W_GATE},
+    {OP_LINEAR, {X}, U, W_UP},
+    {OP_GLU, {G, U}, G, .name = "ffn_glu"},
+    {OP_LINEAR, {G}, H, W_DOWN},
+    {OP_ADD, {X, H}, X, .name = "ffn_sum"},
+    {OP_NORM, {X}, X, W_MLP_POST_NORM},
+    {OP_END},
 };
 
 /* The earliest files say gamma and beta. A bias that either spelling may have is demanded of neither. */
@@ -73,6 +85,22 @@ static const struct name_row names_distilbert[] = {
     {W_NONE},
 };
 
+static const struct name_row names_nomic[] = {
+    {W_EMBED, "nomic_bert.embeddings.word_embeddings", 0},
+    {W_TYPE, "nomic_bert.embeddings.token_type_embeddings", 0},
+    {W_EMBED_NORM, "nomic_bert.emb_ln", NAME_BIAS_MAYBE},
+    {W_Q, "nomic_bert.encoder.layers.{l}.attn.Wqkv", NAME_BIAS_MAYBE, 0, 3},
+    {W_K, "nomic_bert.encoder.layers.{l}.attn.Wqkv", NAME_BIAS_MAYBE, 1, 3},
+    {W_V, "nomic_bert.encoder.layers.{l}.attn.Wqkv", NAME_BIAS_MAYBE, 2, 3},
+    {W_O, "nomic_bert.encoder.layers.{l}.attn.out_proj", NAME_BIAS_MAYBE},
+    {W_ATTN_POST_NORM, "nomic_bert.encoder.layers.{l}.norm1", NAME_BIAS_MAYBE},
+    {W_GATE, "nomic_bert.encoder.layers.{l}.mlp.fc12", NAME_BIAS_MAYBE},
+    {W_UP, "nomic_bert.encoder.layers.{l}.mlp.fc11", NAME_BIAS_MAYBE},
+    {W_DOWN, "nomic_bert.encoder.layers.{l}.mlp.fc2", NAME_BIAS_MAYBE},
+    {W_MLP_POST_NORM, "nomic_bert.encoder.layers.{l}.norm2", NAME_BIAS_MAYBE},
+    {W_NONE},
+};
+
 #define BERT_TABLES                                                                                                    \
     .begin = begin, .attention = attention, .mlp = mlp, .end = pooled_end, .layer_norm = true, .encoder = true,        \
     .norm_eps = 1e-12, .act = "gelu"
@@ -115,4 +143,21 @@ const struct family family_distilbert = {
     .architecture = "DistilBertModel",
     BERT_TABLES,
     .names = names_distilbert,
+};
+const struct family family_nomic_bert = {
+    .name = "nomic_bert",
+    .model_type = "nomic_bert",
+    .architecture = "NomicBertModel",
+    .gguf = "nomic-bert",
+    .begin = begin,
+    .attention = attention,
+    .mlp = mlp_gated,
+    .end = pooled_end,
+    .names = names_nomic,
+    .layer_norm = true,
+    .encoder = true,
+    .gguf_fused = true,
+    .rope_theta = 1000,
+    .norm_eps = 1e-12,
+    .act = "silu",
 };
