@@ -48,7 +48,7 @@ static double seconds(struct timeval t)
     return (double)t.tv_sec + (double)t.tv_usec / 1e6;
 }
 
-static void report(const struct engine *engine)
+static void report(const struct engine *engine, const struct rusage *begin)
 {
     struct rusage u;
     struct engine_stats s;
@@ -57,7 +57,8 @@ static void report(const struct engine *engine)
     uint64_t requests = s.finished[FINISH_STOP] + s.finished[FINISH_LENGTH];
     printf("{\"requests\":%llu,\"tokens\":%llu,\"steps\":%llu,\"user_s\":%.3f,\"system_s\":%.3f,\"rss_peak\":%ld}\n",
            (unsigned long long)requests, (unsigned long long)s.output_tokens, (unsigned long long)s.steps,
-           seconds(u.ru_utime), seconds(u.ru_stime), u.ru_maxrss * 1024L);
+           seconds(u.ru_utime) - seconds(begin->ru_utime), seconds(u.ru_stime) - seconds(begin->ru_stime),
+           u.ru_maxrss * 1024L);
     fflush(stdout);
 }
 
@@ -123,8 +124,10 @@ int main(int argc, char **argv)
     if (engine_create_on(&engine, &x, &o, &err) != ST_OK || gateway_create(&gateway, engine, &g, &err) != ST_OK)
         return stop(&err);
     fprintf(stderr, "ingot: ready %s model=%s\n", gateway_url(gateway), bundle->id);
+    struct rusage begin;
+    getrusage(RUSAGE_SELF, &begin);
     enum status st = gateway_run(gateway, &err);
-    report(engine);
+    report(engine, &begin);
     engine_destroy(engine);
     gateway_destroy(gateway);
     bundle_close(bundle);

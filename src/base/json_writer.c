@@ -91,19 +91,31 @@ static void write_escape(struct buf *out, unsigned char c)
         buf_printf(out, "\\u%04x", c);
 }
 
+/* Characters that stand for themselves. high: all bytes or-ed. */
+static void write_plain(struct buf *out, struct str s, unsigned char high)
+{
+    if (high < 0x80)
+        buf_append_str(out, s);
+    else
+        utf8_append_lossy(out, s);
+}
+
 static void write_text(struct buf *out, struct str s)
 {
     buf_append_char(out, '"');
     size_t from = 0, i = 0;
+    unsigned char high = 0;
     for (; i < s.len; i++) {
         unsigned char c = (unsigned char)s.ptr[i];
+        high |= c;
         if (c >= 0x20 && c != '"' && c != '\\')
             continue;
-        utf8_append_lossy(out, str_n(s.ptr + from, i - from)); /* cuts at ASCII only: no character is split */
+        write_plain(out, str_n(s.ptr + from, i - from), high); /* cuts at ASCII only: no character is split */
         write_escape(out, c);
         from = i + 1;
+        high = 0;
     }
-    utf8_append_lossy(out, str_n(s.ptr + from, i - from));
+    write_plain(out, str_n(s.ptr + from, i - from), high);
     buf_append_char(out, '"');
 }
 
@@ -130,8 +142,15 @@ void json_write_str(struct json_writer *w, struct str value)
 
 void json_write_int(struct json_writer *w, int64_t value)
 {
+    char digits[20], *at = digits + sizeof digits; /* without printf: a number stands in every event of a stream */
+    uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
     begin_item(w);
-    buf_printf(w->out, "%lld", (long long)value);
+    do
+        *--at = (char)('0' + left % 10);
+    while (left /= 10);
+    if (value < 0)
+        *--at = '-';
+    buf_append(w->out, at, (size_t)(digits + sizeof digits - at));
 }
 
 /* The same digits with the last one raised by one; false when that would carry. "d.ddde-xx". */

@@ -152,13 +152,32 @@ static void put_words(struct json_writer *w, const struct block *b, struct str t
     }
 }
 
-static void write_chunk(struct job *j, struct choice *c, put_fn *put, const struct block *b, struct str text,
-                        const char *finish)
+/* A chunk up to its "choices". All chunks of a stream begin alike: the first one's is kept. */
+static struct json_writer *begin_chunk(struct job *j)
 {
     struct json_writer *w = event_begin(j, NULL);
+    size_t at = j->out.len;
+    if (j->chunk_head.ptr) {
+        buf_append_str(&j->out, j->chunk_head);
+        *w = j->chunk_writer;
+        return w;
+    }
     begin(w, j, chunk_object(j));
     json_key(w, "choices");
     json_begin_array(w);
+    char *kept = j->out.failed ? NULL : arena_alloc(&j->arena, j->out.len - at);
+    if (kept) {
+        memcpy(kept, j->out.ptr + at, j->out.len - at);
+        j->chunk_head = str_n(kept, j->out.len - at);
+        j->chunk_writer = *w;
+    }
+    return w;
+}
+
+static void write_chunk(struct job *j, struct choice *c, put_fn *put, const struct block *b, struct str text,
+                        const char *finish)
+{
+    struct json_writer *w = begin_chunk(j);
     json_begin_object(w);
     json_put_int(w, "index", c->index);
     if (j->kind == ASK_CHAT) {
@@ -220,10 +239,7 @@ static void write_done(struct job *j)
 void openai_chunk_usage(struct job *j)
 {
     if (j->ask.include_usage || j->ask.return_replay) {
-        struct json_writer *w = event_begin(j, NULL);
-        begin(w, j, chunk_object(j));
-        json_key(w, "choices");
-        json_begin_array(w);
+        struct json_writer *w = begin_chunk(j);
         json_end_array(w);
         if (j->ask.include_usage) {
             json_key(w, "usage");

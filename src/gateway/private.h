@@ -140,6 +140,8 @@ struct job {
     struct buf out; /* a stream's events not sent yet; the newest begins at event_at */
     size_t event_at;
     struct json_writer writer;
+    struct str chunk_head; /* what every chunk of OpenAI's streams begins with, and the writer behind it */
+    struct json_writer chunk_writer;
     struct speech_tools tools; /* count 0: none */
     struct grammar *grammar;   /* what the answers must be, or NULL */
     bool thinking;             /* the prompt opens reasoning */

@@ -529,9 +529,12 @@ void http1_write_header(struct buf *out, const char *name, struct str value)
 
 void http1_write_chunk(struct buf *out, struct str bytes)
 {
-    if (bytes.len == 0)
+    char head[18] = "                \r\n", *at = head + 16; /* without printf: this is once a token */
+    if (bytes.len == 0 || !buf_reserve(out, sizeof head + bytes.len + 2))
         return;
-    buf_printf(out, "%zx\r\n", bytes.len);
+    for (size_t left = bytes.len; left; left >>= 4)
+        *--at = "0123456789abcdef"[left & 15];
+    buf_append(out, at, (size_t)(head + sizeof head - at));
     buf_append_str(out, bytes);
     buf_append(out, "\r\n", 2);
 }

@@ -265,10 +265,12 @@ void http_stream_write(struct http_exchange *x, struct str bytes)
     struct buf out = {0};
     if (x->head_only)
         return;
-    if (x->chunked)
-        http1_write_chunk(&out, bytes);
-    else
-        buf_append_str(&out, bytes);
+    if (!x->chunked) {
+        conn_send(s->conn, bytes);
+        hold(s, (size_t)BUDGET_NO_LIMIT);
+        return;
+    }
+    http1_write_chunk(&out, bytes);
     send_buf(s, &out);
 }
 
