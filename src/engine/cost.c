@@ -78,8 +78,28 @@ static void fit(struct cost_model *m)
     }
 }
 
+/* What most of the kept steps of that size took beyond their price. */
+static double excess_of(const struct cost_model *m, int size)
+{
+    double ratios[COST_DEPTH];
+    int n = 0;
+    for (; n < COST_DEPTH && n < m->n_step[size]; n++) {
+        const struct cost_step *s = &m->steps[size][n];
+        int at = n;
+        for (double ratio = s->seconds / cost(m->price, s->work); at >= 0; at--) {
+            bool here = at == 0 || ratios[at - 1] <= ratio;
+            ratios[at] = here ? ratio : ratios[at - 1];
+            if (here)
+                break;
+        }
+    }
+    double median = n ? ratios[(n - 1) / 2] : 1;
+    return median > 1 ? median - 1 : 0;
+}
+
 void cost_learn(struct cost_model *m, const struct cost_work *w, double seconds)
 {
+    const double forgets = 0.999; /* a size that is avoided because it took long is tried again at last */
     if (seconds <= 0 || w->rows <= 0)
         return;
     int size = size_of(w);
@@ -87,11 +107,19 @@ void cost_learn(struct cost_model *m, const struct cost_work *w, double seconds)
     if (m->n_step[size] == 2 * COST_DEPTH)
         m->n_step[size] = COST_DEPTH; /* it only has to stay above the depth */
     fit(m);
+    for (int i = 0; i < 2 * COST_SIZES; i++)
+        m->excess[i] *= forgets;
+    m->excess[size] = excess_of(m, size);
 }
 
 double cost_seconds(const struct cost_model *m, const struct cost_work *w)
 {
     return cost(m->price, (double[]){w->rows, w->keys, w->logits, 1});
+}
+
+double cost_seconds_at_most(const struct cost_model *m, const struct cost_work *w)
+{
+    return cost_seconds(m, w) * (1 + m->excess[size_of(w)]);
 }
 
 double cost_span_seconds(const struct cost_model *m, int pos0, int n_row)

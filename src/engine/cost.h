@@ -3,7 +3,8 @@
  *   seconds = fixed + rows * row + logits * logit + keys * key
  *
  * The last few steps of each size are kept, so that an hour of plain decoding does not make it forget what a prompt
- * costs; the four prices, none below 0, fit all of them by relative error.
+ * costs; the four prices, none below 0, fit all of them by relative error. Steps are not quite linear: kernels change
+ * their way at some number of rows. So it is kept, too, by how much steps of a size take longer than the prices say.
  */
 #ifndef ENGINE_COST_H
 #define ENGINE_COST_H
@@ -20,6 +21,7 @@ struct cost_model {
     } steps[2 * COST_SIZES][COST_DEPTH]; /* [decoding alone, with prompts; by rows] */
     int n_step[2 * COST_SIZES];          /* steps of that size so far */
     double price[COST_TERMS];            /* of a row, a key, a row of logits, a step */
+    double excess[2 * COST_SIZES];       /* share of the price that a step of that size takes more */
 };
 
 static inline void cost_span(struct cost_work *w, int pos0, int n_row)
@@ -29,7 +31,8 @@ static inline void cost_span(struct cost_work *w, int pos0, int n_row)
 }
 void cost_learn(struct cost_model *m, const struct cost_work *w, double seconds);
 double cost_seconds(const struct cost_model *m, const struct cost_work *w); /* 0 as long as nothing was learned */
-double cost_span_seconds(const struct cost_model *m, int pos0, int n_row);  /* what a span adds to a step */
+double cost_seconds_at_most(const struct cost_model *m, const struct cost_work *w); /* with the excess of its size */
+double cost_span_seconds(const struct cost_model *m, int pos0, int n_row);          /* what a span adds to a step */
 /* How many rows of a prompt from position pos0 on fit into so many seconds more. */
 double cost_rows(const struct cost_model *m, int pos0, double seconds);
 

@@ -244,8 +244,17 @@ static int add_decodes(struct sched *s)
 struct budget_left {
     int rows, echo; /* of them prompt log-probabilities */
     double seconds; /* below 0: as long as it takes */
+    double most_s;  /* what the whole step may take, then */
     bool any;       /* a chunk is in: what follows need not be */
 };
+
+static struct cost_work batch_work(const struct batch *b)
+{
+    struct cost_work w = {.logits = b->model.n_logit};
+    for (int i = 0; i < b->model.n_span; i++)
+        cost_span(&w, b->spans[i].pos0, b->spans[i].n_row);
+    return w;
+}
 
 /* What a step takes in which all decode who are here and find room. It will be the time between their tokens soon, so
  * that nobody gains when prompts are read in smaller chunks than it allows: the others only wait longer for theirs. */
@@ -268,19 +277,17 @@ static double full_step_seconds(const struct sched *s)
 static void begin_budget(struct sched *s, struct budget_left *left, int drafts)
 {
     const struct batch *b = &s->batch;
-    struct cost_work w = {.logits = b->model.n_logit};
-    for (int i = 0; i < b->model.n_span; i++)
-        cost_span(&w, b->spans[i].pos0, b->spans[i].n_row);
+    struct cost_work w = batch_work(b);
     double decode_s = cost_seconds(&s->cost, &w), full_s = s->itl_s > 0 ? 0 : full_step_seconds(s);
     double most_s = AUTO_RATIO * (full_s > decode_s ? full_s : decode_s); /* drafts may make it more than full */
     most_s = s->itl_s > 0 ? s->itl_s : most_s > AUTO_LEAST_S ? most_s : AUTO_LEAST_S;
-    *left = (struct budget_left){.rows = s->prefill_chunk - drafts, .echo = ECHO_ROWS, .seconds = -1};
+    *left = (struct budget_left){.rows = s->prefill_chunk - drafts, .echo = ECHO_ROWS, .seconds = -1, .most_s = most_s};
     if (b->model.n_row)
         left->seconds = most_s > decode_s ? most_s - decode_s : 0;
 }
 
 /* Rows of its prompt that fit into the time left, so that all rows of the step together are a multiple of what kernels
- * compute at once; that many at least in a step. */
+ * compute at once; that many at least in a step. Fewer where steps of that size were seen to take longer. */
 static int rows_in_time(const struct sched *s, const struct seq *q, const struct budget_left *left)
 {
     enum { TILE = 4 };
@@ -289,6 +296,12 @@ static int rows_in_time(const struct sched *s, const struct seq *q, const struct
         return left->rows;
     double fit = cost_rows(&s->cost, q->n_done, left->seconds);
     int n = fit < left->rows ? (int)fit - (over + (int)fit) % TILE : left->rows;
+    for (struct cost_work so_far = batch_work(&s->batch); n > least; n -= TILE) {
+        struct cost_work w = so_far;
+        cost_span(&w, q->n_done, n);
+        if (cost_seconds_at_most(&s->cost, &w) <= left->most_s)
+            break;
+    }
     n = !left->any && n < least ? least : n > 0 ? n : 0;
     return n < left->rows ? n : left->rows;
 }
@@ -313,10 +326,7 @@ static void add_chunk(struct sched *s, struct seq *q, struct budget_left *left)
 
 void sched_learn(struct sched *s, double seconds)
 {
-    const struct batch *b = &s->batch;
-    struct cost_work w = {.logits = b->model.n_logit};
-    for (int i = 0; i < b->model.n_span; i++)
-        cost_span(&w, b->spans[i].pos0, b->spans[i].n_row);
+    struct cost_work w = batch_work(&s->batch);
     cost_learn(&s->cost, &w, seconds);
 }
 

@@ -162,7 +162,10 @@ static void check_chunks(const struct sched *s, int n_decode)
         cut = span->pos0 + span->n_row < q->n_ids && !q->r->echo_logprobs;
         if (cut && i == n_decode && n_decode && span->n_row < budget) {
             double least_s = s->itl_s > 0 ? s->itl_s : fmax(0.02, 1.75 * decode_s);
-            assert_true(span->n_row > cost_rows(&s->cost, span->pos0, fmax(0, least_s - decode_s)) - TILE);
+            struct cost_work more = decodes; /* or steps of a size above were seen to take too long */
+            cost_span(&more, span->pos0, span->n_row + TILE);
+            assert_true(span->n_row > cost_rows(&s->cost, span->pos0, fmax(0, least_s - decode_s)) - TILE ||
+                        cost_seconds_at_most(&s->cost, &more) > least_s);
         }
         rows += span->n_row;
         sum += cost_span_seconds(&s->cost, span->pos0, span->n_row);
@@ -675,6 +678,30 @@ static void test_cost_learns(void **state)
     assert_true(cost_span_seconds(&m, 1000, (int)rows) <= 0.1 && cost_span_seconds(&m, 1000, (int)rows + 1) > 0.1);
 }
 
+/* Kernels that change their way: up to 8 rows 1 ms each after 8 ms, above that 20 ms more. */
+static void test_cost_learns_where_steps_jump(void **state)
+{
+    (void)state;
+    struct cost_model m = {0};
+    struct cost_work four = {.rows = 4, .logits = 4}, eight = {.rows = 8, .logits = 4},
+                     twelve = {.rows = 12, .logits = 4}, sixty = {.rows = 60, .logits = 4};
+    for (int i = 0; i < 20; i++) {
+        cost_learn(&m, &four, 0.012);
+        cost_learn(&m, &eight, 0.016);
+        cost_learn(&m, &sixty, 0.088);
+    }
+    assert_true(cost_seconds_at_most(&m, &twelve) < 0.025); /* it has not seen it */
+    cost_learn(&m, &twelve, 0.040);
+    for (int i = 0; i < 50; i++)
+        cost_learn(&m, &eight, 0.016);
+    print_message("12 rows: %.1f ms by price, %.1f ms at most\n", cost_seconds(&m, &twelve) * 1e3,
+                  cost_seconds_at_most(&m, &twelve) * 1e3);
+    assert_true(cost_seconds_at_most(&m, &twelve) > 0.03 && cost_seconds_at_most(&m, &eight) < 0.02);
+    for (int i = 0; i < 3000; i++)
+        cost_learn(&m, &eight, 0.016);
+    assert_true(cost_seconds_at_most(&m, &twelve) < 0.03); /* it is tried again */
+}
+
 static void test_seq_refusals(void **state)
 {
     (void)state;
@@ -770,6 +797,7 @@ int main(void)
         cmocka_unit_test(test_sched_ages),
         cmocka_unit_test(test_sched_choices_share_the_prompt),
         cmocka_unit_test(test_cost_learns),
+        cmocka_unit_test(test_cost_learns_where_steps_jump),
         cmocka_unit_test(test_seq_refusals),
         cmocka_unit_test(test_core_allocation_failures),
     };
