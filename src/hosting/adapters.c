@@ -75,7 +75,7 @@ static enum status add_name(struct hosting *h, struct hosted_name **out, const c
  */
 static enum status add(struct hosting *h, const char *name, const char *base, const char *path, struct error *err)
 {
-    struct hosted_name *n, *lora;
+    struct hosted_name *n = NULL, *lora;
     TRY(add_name(h, &n, name, base, path, err));
     uint64_t id = n->id;
     for (;; pthread_cond_wait(&h->changed, &h->lock)) {

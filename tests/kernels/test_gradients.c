@@ -94,7 +94,7 @@ static void test_activations(void **state)
         float *dgate = zeros_new(COUNT), *dup = zeros_new(COUNT), *dx = zeros_new(COUNT);
         double *dgated = doubles(COUNT), *dupd = doubles(COUNT), *dxd = doubles(COUNT);
         for (int i = 0; i < COUNT; i++) {
-            double y, slope;
+            double y = 0, slope = 0;
             activation(fn, (double)gate[i], &y, &slope);
             dxd[i] = (double)dy[i] * slope;
             dgated[i] = (double)dy[i] * (double)up[i] * slope;
