@@ -14,7 +14,7 @@ struct admin {
     struct gateway *g;
     struct http_exchange *x; /* NULL once the client is gone; loop thread only */
     struct admin *next;
-    admin_fn *fn;
+    const struct admin_call *call;
     struct arena arena;
     struct buf text, said;
     const struct json *body;
@@ -41,7 +41,7 @@ static void *work(void *arg)
 {
     struct admin *a = arg;
     struct loop *loop = a->g->loop;
-    a->status = a->fn(a->g->hosting, a->body, &a->said, &a->err);
+    a->status = a->call->fn(a->g, a->body, &a->said, &a->err);
     loop_wake(loop, &a->task);
     return NULL;
 }
@@ -54,13 +54,31 @@ static int http_of(enum status st)
                                                       : status_row(st)->http;
 }
 
+/* Progress that ends in an error is 200 all the same, as it would be had it been told while it went on. */
+static void answer_lines(struct admin *a)
+{
+    struct refusal why;
+    if (a->status != ST_OK) {
+        refuse(&why, 500, NULL, NULL, "%s", a->err.text);
+        ollama_write_refusal(&a->said, &why, STR(""));
+        buf_append_char(&a->said, '\n');
+    }
+    answer_body(a->g, a->x, 200, "application/x-ndjson", &a->said);
+}
+
 static void on_done(void *ctx)
 {
     struct admin *a = ctx;
     struct refusal why;
+    bool lines = a->call->lines && json_bool(json_get(a->body, "stream"), true);
     pthread_join(a->thread, NULL);
-    if (a->x && a->status == ST_OK) {
-        http_respond(a->x, 200, "text/plain; charset=utf-8", buf_str(&a->said));
+    if (a->x && lines) {
+        answer_lines(a);
+    } else if (a->x && a->status == ST_OK) {
+        struct str said = buf_str(&a->said), last = said;
+        while (a->call->lines && said.len) /* the last line alone */
+            last = str_next_line(&said);
+        http_respond(a->x, a->said.failed ? 503 : 200, a->call->type, last);
     } else if (a->x) {
         refuse(&why, http_of(a->status), NULL, NULL, "%s", a->err.text);
         answer_refusal(a->g, a->x, &why);
@@ -81,18 +99,18 @@ static bool allowed(struct gateway *g, struct refusal *why)
                   "models and adapters are not loaded by request here: --allow-runtime-loading lets clients");
 }
 
-void admin_start(struct gateway *g, struct http_exchange *x, admin_fn *fn)
+void admin_start(struct gateway *g, struct http_exchange *x, const struct admin_call *call)
 {
     struct refusal why;
     struct error err;
     struct admin *a = NULL;
-    if (allowed(g, &why) && !(a = mem_alloc_zero(1, sizeof *a)))
+    if ((call->free || allowed(g, &why)) && !(a = mem_alloc_zero(1, sizeof *a)))
         refuse(&why, 503, NULL, NULL, "out of memory");
     if (!a) {
         answer_refusal(g, x, &why);
         return;
     }
-    *a = (struct admin){.g = g, .x = x, .fn = fn, .next = g->admins, .text = http_take_body(x)};
+    *a = (struct admin){.g = g, .x = x, .call = call, .next = g->admins, .text = http_take_body(x)};
     a->task = (struct loop_task){.fn = on_done, .ctx = a};
     arena_init(&a->arena, 1 << 20);
     g->admins = a;
@@ -121,34 +139,34 @@ void admin_end_all(struct gateway *g)
 }
 
 /* ---- the calls ---- */
-static bool text_of(char out[TEXT_MAX], const struct json *body, const char *key)
+bool admin_text(char *out, size_t size, const struct json *body, const char *key)
 {
     struct str s = json_str(json_get(body, key));
-    bool good = s.len && s.len < TEXT_MAX && !memchr(s.ptr, 0, s.len);
-    snprintf(out, TEXT_MAX, "%.*s", good ? (int)s.len : 0, good ? s.ptr : "");
+    bool good = s.len && s.len < size && !memchr(s.ptr, 0, s.len);
+    snprintf(out, size, "%.*s", good ? (int)s.len : 0, good ? s.ptr : "");
     return good;
 }
 
 /* As vLLM has them: {"lora_name", "lora_path"}, and which base when there are several. */
-enum status admin_load_lora(struct hosting *h, const struct json *body, struct buf *said, struct error *err)
+static enum status load_lora(struct gateway *g, const struct json *body, struct buf *said, struct error *err)
 {
     char name[TEXT_MAX], path[TEXT_MAX], base[TEXT_MAX];
-    if (!text_of(name, body, "lora_name") || !text_of(path, body, "lora_path"))
+    if (!admin_text(name, sizeof name, body, "lora_name") || !admin_text(path, sizeof path, body, "lora_path"))
         return fail(err, ST_INVALID, "Both 'lora_name' and 'lora_path' must be provided.");
-    bool has_base = text_of(base, body, "base_model_name");
-    if (hosting_knows(h, str_of(name)))
+    bool has_base = admin_text(base, sizeof base, body, "base_model_name");
+    if (hosting_knows(g->hosting, str_of(name)))
         return fail(err, ST_INVALID, "The lora adapter '%.100s' has already been loaded.", name);
-    TRY(hosting_lora_load(h, name, has_base ? base : NULL, path, err));
+    TRY(hosting_lora_load(g->hosting, name, has_base ? base : NULL, path, err));
     buf_printf(said, "Success: LoRA adapter '%s' added successfully.", name);
     return ST_OK;
 }
 
-enum status admin_unload_lora(struct hosting *h, const struct json *body, struct buf *said, struct error *err)
+static enum status unload_lora(struct gateway *g, const struct json *body, struct buf *said, struct error *err)
 {
     char name[TEXT_MAX];
-    if (!text_of(name, body, "lora_name"))
+    if (!admin_text(name, sizeof name, body, "lora_name"))
         return fail(err, ST_INVALID, "'lora_name' must be provided.");
-    if (hosting_lora_unload(h, name, err) != ST_OK)
+    if (hosting_lora_unload(g->hosting, name, err) != ST_OK)
         return fail(err, ST_NOT_FOUND, "The lora adapter '%.100s' cannot be found.", name);
     buf_printf(said, "Success: LoRA adapter '%s' removed successfully.", name);
     return ST_OK;
@@ -156,25 +174,29 @@ enum status admin_unload_lora(struct hosting *h, const struct json *body, struct
 
 /* {"model": name}: a configured one; with "path": another file under that name, which it takes over once it is loaded;
  * "alias": one more name for it. */
-enum status admin_load_model(struct hosting *h, const struct json *body, struct buf *said, struct error *err)
+static enum status load_model(struct gateway *g, const struct json *body, struct buf *said, struct error *err)
 {
     char name[TEXT_MAX], path[TEXT_MAX], alias[TEXT_MAX];
-    if (!text_of(name, body, "model"))
+    if (!admin_text(name, sizeof name, body, "model"))
         return fail(err, ST_INVALID, "\"model\" is missing");
-    bool has_path = text_of(path, body, "path");
-    TRY(hosting_load_like(h, name, has_path ? path : NULL, err));
-    if (text_of(alias, body, "alias"))
-        TRY(hosting_alias(h, alias, name, err));
+    bool has_path = admin_text(path, sizeof path, body, "path");
+    TRY(hosting_load_like(g->hosting, name, has_path ? path : NULL, err));
+    if (admin_text(alias, sizeof alias, body, "alias"))
+        TRY(hosting_alias(g->hosting, alias, name, err));
     buf_printf(said, "Success: model '%s' is loaded.", name);
     return ST_OK;
 }
 
-enum status admin_unload_model(struct hosting *h, const struct json *body, struct buf *said, struct error *err)
+static enum status unload_model(struct gateway *g, const struct json *body, struct buf *said, struct error *err)
 {
     char name[TEXT_MAX];
-    if (!text_of(name, body, "model"))
+    if (!admin_text(name, sizeof name, body, "model"))
         return fail(err, ST_INVALID, "\"model\" is missing");
-    TRY(hosting_unload(h, name, err));
+    TRY(hosting_unload(g->hosting, name, err));
     buf_printf(said, "Success: model '%s' goes as soon as nobody uses it.", name);
     return ST_OK;
 }
+
+#define SAYS .type = "text/plain; charset=utf-8"
+const struct admin_call admin_load_lora = {load_lora, SAYS}, admin_unload_lora = {unload_lora, SAYS},
+                        admin_load_model = {load_model, SAYS}, admin_unload_model = {unload_model, SAYS};

@@ -16,6 +16,16 @@ static bool bad_block(struct parse *p, const char *name, const struct json *bloc
                   STR_ARG(type.ptr ? type : STR("?")), expected);
 }
 
+/* What of a block is text: its own, or that of a plain text document; ptr NULL: none. */
+static struct str text_of(const struct json *block)
+{
+    const struct json *source = json_get(block, "source");
+    if (is_type(block, "text"))
+        return json_str(json_get(block, "text"));
+    return is_type(block, "document") && is_type(source, "text") ? json_str(json_get(source, "data"))
+                                                                 : (struct str){NULL, 0};
+}
+
 /* A string, or blocks of text joined by newlines. */
 static bool join_text(struct parse *p, const char *name, const struct json *v, struct buf *out)
 {
@@ -26,9 +36,9 @@ static bool join_text(struct parse *p, const char *name, const struct json *v, s
     if (json_type(v) != JSON_NULL && !json_is(v, JSON_ARRAY))
         return field_wrong_type(p, name, "a string or an array of blocks");
     JSON_EACH (block, v) {
-        struct str text = json_str(json_get(block, "text"));
-        if (!is_type(block, "text") || !text.ptr)
-            return bad_block(p, name, block, "text");
+        struct str text = text_of(block);
+        if (!text.ptr)
+            return bad_block(p, name, block, "text, or a document of plain text");
         if (out->len)
             buf_append_char(out, '\n');
         buf_append_str(out, text);
@@ -67,7 +77,7 @@ static bool put_user(struct parse *p, const char *name, struct json_writer *w, c
     struct buf text = {0};
     bool good = true, any = false;
     JSON_EACH (block, content) {
-        struct str words = json_str(json_get(block, "text"));
+        struct str words = text_of(block);
         bool result = is_type(block, "tool_result");
         if (result && any) {
             put_message(w, "user", buf_str(&text));
@@ -78,13 +88,14 @@ static bool put_user(struct parse *p, const char *name, struct json_writer *w, c
             break;
         if (result) {
             good = put_result(p, name, w, block);
-        } else if (is_type(block, "text") && words.ptr) {
+        } else if (words.ptr) {
             if (any)
                 buf_append_char(&text, '\n');
             buf_append_str(&text, words);
             any = true;
         } else {
-            good = bad_block(p, name, block, "text or tool_result: this model takes no other parts");
+            good = bad_block(p, name, block,
+                             "text, a document of plain text, or tool_result: this model takes no other parts");
         }
     }
     if (any || json_count(content) == 0)
@@ -144,15 +155,28 @@ static bool put_assistant(struct parse *p, const char *name, struct json_writer 
     return good;
 }
 
+static bool put_system(struct parse *p, struct json_writer *w, const char *name, const struct json *content)
+{
+    struct buf text = {0};
+    bool good = join_text(p, name, content, &text);
+    if (good && text.len)
+        put_message(w, "system", buf_str(&text));
+    w->out->failed |= text.failed;
+    buf_free(&text);
+    return good;
+}
+
 static bool put_one(struct parse *p, struct json_writer *w, const struct json *m, size_t index, bool last)
 {
     char name[ASK_PARAM_MAX];
     struct str role = json_str(json_get(m, "role"));
     const struct json *content = json_get(m, "content");
-    bool user = str_is(role, "user"), assistant = str_is(role, "assistant");
+    bool user = str_is(role, "user"), assistant = str_is(role, "assistant"), system = str_is(role, "system");
     snprintf(name, sizeof name, "messages[%zu]", index);
-    if (!user && !assistant)
-        return refuse(p->why, 400, "invalid_value", name, "%s.role: expected user or assistant", name);
+    if (!user && !assistant && !system)
+        return refuse(p->why, 400, "invalid_value", name, "%s.role: expected user, assistant or system", name);
+    if (system)
+        return put_system(p, w, name, content);
     if (assistant && last)
         return refuse(p->why, 400, "unsupported_value", name,
                       "%s: the last message must be the user's: continuing the assistant's is not offered", name);
@@ -165,18 +189,6 @@ static bool put_one(struct parse *p, struct json_writer *w, const struct json *m
     return user ? put_user(p, name, w, content) : put_assistant(p, name, w, content);
 }
 
-static bool put_system(struct parse *p, struct json_writer *w)
-{
-    struct buf text = {0};
-    const struct json *system = json_get(p->body, "system");
-    bool good = join_text(p, "system", system, &text);
-    if (good && text.len)
-        put_message(w, "system", buf_str(&text));
-    w->out->failed |= text.failed;
-    buf_free(&text);
-    return good;
-}
-
 static bool read_conversation(struct parse *p, const char *name, const struct json *v)
 {
     struct buf text = {0};
@@ -186,7 +198,7 @@ static bool read_conversation(struct parse *p, const char *name, const struct js
         return field_wrong_type(p, name, "an array with at least one message");
     json_writer_init(&w, &text);
     json_begin_array(&w);
-    bool good = put_system(p, &w);
+    bool good = put_system(p, &w, "system", json_get(p->body, "system"));
     JSON_EACH (m, v) {
         good = good && put_one(p, &w, m, index, index + 1 == count);
         index++;
@@ -232,12 +244,14 @@ static bool read_choice(struct parse *p, const char *name, const struct json *v)
 
 static bool read_thinking(struct parse *p, const char *name, const struct json *v)
 {
-    if (is_type(v, "enabled") || is_type(v, "adaptive"))
+    p->out->hides_reasoning = str_is(json_str(json_get(v, "display")), "omitted");
+    if (is_type(v, "enabled") || is_type(v, "adaptive") || is_type(v, "between_tools"))
         p->out->thinking = THINKING_ON;
     else if (is_type(v, "disabled"))
         p->out->thinking = THINKING_OFF;
     else
-        return refuse(p->why, 400, "invalid_value", name, "%s.type: expected enabled, adaptive or disabled", name);
+        return refuse(p->why, 400, "invalid_value", name,
+                      "%s.type: expected enabled, adaptive, between_tools or disabled", name);
     return true;
 }
 
@@ -277,6 +291,9 @@ static const struct field rows[] = {
     IGNORED("context_management", ASK_ANY),
     IGNORED("inference_geo", ASK_ANY),
     IGNORED("speed", ASK_ANY),
+    IGNORED("diagnostics", ASK_ANY),
+    IGNORED("user_profile_id", ASK_ANY),
+    IGNORED("workspace_id", ASK_ANY),
     REFUSED("mcp_servers", ASK_ANY, "[]"),
     REFUSED("container", ASK_ANY, ""),
 };

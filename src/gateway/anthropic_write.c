@@ -11,11 +11,13 @@ int anthropic_write_refusal(struct buf *out, const struct refusal *why, struct s
                 {403, 403, "permission_error"},
                 {404, 404, "not_found_error"},
                 {405, 405, "invalid_request_error"},
+                {408, 408, "timeout_error"},
                 {413, 413, "request_too_large"},
                 {422, 400, "invalid_request_error"},
                 {429, 429, "rate_limit_error"},
                 {503, 529, "overloaded_error"},
                 {504, 504, "timeout_error"},
+                {507, 529, "overloaded_error"},
                 {0, 500, "api_error"}};
     size_t i = 0;
     while (rows[i].http && rows[i].http != why->http)
@@ -43,12 +45,13 @@ static void put_null(struct json_writer *w, const char *key)
 
 static void put_stop(struct json_writer *w, const struct choice *c)
 {
-    bool stop_string = c->end.stop_text.ptr != NULL && !c->n_call;
+    bool stop_string = c->end.stop_text.ptr != NULL && !c->n_call, length = c->end.finish == FINISH_LENGTH;
     json_put_str(w, "stop_reason",
-                 c->end.finish == FINISH_LENGTH ? STR("max_tokens")
-                 : c->n_call                    ? STR("tool_use")
-                 : stop_string                  ? STR("stop_sequence")
-                                                : STR("end_turn"));
+                 length && c->end.n_output < c->job->ask.sampling.max_tokens ? STR("model_context_window_exceeded")
+                 : length                                                    ? STR("max_tokens")
+                 : c->n_call                                                 ? STR("tool_use")
+                 : stop_string                                               ? STR("stop_sequence")
+                                                                             : STR("end_turn"));
     json_key(w, "stop_sequence");
     if (stop_string)
         json_write_str(w, c->end.stop_text);
@@ -65,6 +68,11 @@ static void put_usage(struct json_writer *w, const struct job *j)
     json_put_int(w, "cache_creation_input_tokens", 0);
     json_put_int(w, "cache_read_input_tokens", e->n_cached);
     json_put_int(w, "output_tokens", e->n_output);
+    json_key(w, "output_tokens_details");
+    json_begin_object(w);
+    json_put_int(w, "thinking_tokens", j->choices[0].n_reason);
+    json_end_object(w);
+    json_put_str(w, "service_tier", STR("standard"));
     json_end_object(w);
 }
 
@@ -77,7 +85,7 @@ static void put_head(struct json_writer *w, const struct job *j)
 }
 
 /* A block with what it holds; empty when it only begins. */
-static void put_block(struct json_writer *w, const struct block *b, struct str text)
+static void put_block(struct json_writer *w, const struct block *b, struct str text, bool hidden)
 {
     json_begin_object(w);
     switch (b->kind) {
@@ -87,7 +95,7 @@ static void put_block(struct json_writer *w, const struct block *b, struct str t
         break;
     case BLOCK_REASON:
         json_put_str(w, "type", STR("thinking"));
-        json_put_str(w, "thinking", text);
+        json_put_str(w, "thinking", hidden ? STR("") : text);
         json_put_str(w, "signature", STR(""));
         break;
     case BLOCK_CALL:
@@ -137,7 +145,7 @@ void anthropic_open(struct job *j, struct choice *c, const struct block *b)
     (void)c;
     json_put_int(w, "index", b->index);
     json_key(w, "content_block");
-    put_block(w, b, STR(""));
+    put_block(w, b, STR(""), false);
     end_event(j);
 }
 
@@ -158,7 +166,7 @@ void anthropic_delta(struct job *j, struct choice *c, const struct block *b, str
     static const char *const types[][2] = {
         {"text_delta", "text"}, {"thinking_delta", "thinking"}, {"input_json_delta", "partial_json"}};
     (void)c;
-    if (b)
+    if (b && !(b->kind == BLOCK_REASON && j->ask.hides_reasoning))
         put_delta(j, b->index, types[b->kind][0], types[b->kind][1], text);
 }
 
@@ -208,7 +216,7 @@ void anthropic_answer(struct job *j, struct buf *out)
     json_key(&w, "content");
     json_begin_array(&w);
     for (size_t i = 0; i < c->n_block; i++)
-        put_block(&w, &c->blocks[i], buf_str(&c->blocks[i].text));
+        put_block(&w, &c->blocks[i], buf_str(&c->blocks[i].text), j->ask.hides_reasoning);
     json_end_array(&w);
     put_stop(&w, c);
     put_usage(&w, j);

@@ -59,6 +59,7 @@ struct ask {
     const char *calls_param;          /* the field that says what calls it may, or must, hold; NULL: none does */
     struct str effort;                /* of reasoning; ptr NULL: not said */
     enum thinking thinking;
+    bool hides_reasoning; /* Anthropic: its blocks come empty */
     const struct ask_prompt *prompts;
     int n_prompt;
     bool add_special, want_strings; /* tokenize */
@@ -81,7 +82,9 @@ struct ask {
     } embed;
     /* how to answer */
     bool stream, include_usage, echo;
-    bool raw, unload;                  /* Ollama: no template; keep_alive 0 */
+    bool raw; /* Ollama: no template */
+    bool has_keep_alive;
+    int keep_alive_s;                  /* how long the model stays after the answer; 0: it goes, -1: no end */
     bool store;                        /* Responses: keep it for the next request, with */
     struct str conversation, repeated; /* the messages so far, and the members its object repeats: JSON, no brackets */
     bool immediate;                    /* nothing is to be generated */

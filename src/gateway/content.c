@@ -284,6 +284,8 @@ static bool make(struct job *j, struct arena *parsed)
     if (!j->bundle->tokenizer)
         return refuse(&j->why, 400, "unsupported_value", NULL,
                       "this model has no tokenizer: it cannot be asked in text");
+    if (!model_keep(j))
+        return false;
     if (j->kind & (ASK_EMBED | ASK_RERANK))
         return embed_content(j);
     if (!embed_leaves(j))

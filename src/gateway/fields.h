@@ -75,7 +75,7 @@ bool field_wrong_type(struct parse *p, const char *name, const char *expected); 
 bool field_no_memory(struct parse *p);                                          /* always false */
 
 /* readers.c: rows that several protocols have */
-read_fn read_stop, read_seed, read_template_kwargs, read_generation_prompt;
+read_fn read_stop, read_seed, read_template_kwargs, read_generation_prompt, read_keep_alive;
 struct ask_prompt *fields_prompts(struct parse *p, size_t n); /* room for n; NULL after a refusal */
 bool read_text_or_ids(struct parse *p, const char *name, const struct json *v, struct ask_prompt *out);
 read_fn read_logit_bias, read_logprobs, read_top_logprobs, read_prompt, read_tokens;

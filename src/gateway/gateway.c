@@ -109,7 +109,32 @@ static void route_ps(struct gateway *g, struct http_exchange *x)
 
 static void route_show(struct gateway *g, struct http_exchange *x)
 {
-    ollama_answer_show(g, x);
+    admin_start(g, x, &ollama_show);
+}
+
+static void route_pull(struct gateway *g, struct http_exchange *x)
+{
+    admin_start(g, x, &ollama_pull);
+}
+
+static void route_push(struct gateway *g, struct http_exchange *x)
+{
+    admin_start(g, x, &ollama_push);
+}
+
+static void route_create(struct gateway *g, struct http_exchange *x)
+{
+    admin_start(g, x, &ollama_create);
+}
+
+static void route_copy(struct gateway *g, struct http_exchange *x)
+{
+    admin_start(g, x, &ollama_copy);
+}
+
+static void route_delete(struct gateway *g, struct http_exchange *x)
+{
+    admin_start(g, x, &ollama_delete);
 }
 
 static void route_version(struct gateway *g, struct http_exchange *x)
@@ -119,22 +144,22 @@ static void route_version(struct gateway *g, struct http_exchange *x)
 
 static void route_load_lora(struct gateway *g, struct http_exchange *x)
 {
-    admin_start(g, x, admin_load_lora);
+    admin_start(g, x, &admin_load_lora);
 }
 
 static void route_unload_lora(struct gateway *g, struct http_exchange *x)
 {
-    admin_start(g, x, admin_unload_lora);
+    admin_start(g, x, &admin_unload_lora);
 }
 
 static void route_load_model(struct gateway *g, struct http_exchange *x)
 {
-    admin_start(g, x, admin_load_model);
+    admin_start(g, x, &admin_load_model);
 }
 
 static void route_unload_model(struct gateway *g, struct http_exchange *x)
 {
-    admin_start(g, x, admin_unload_model);
+    admin_start(g, x, &admin_unload_model);
 }
 
 static void route_page(struct gateway *g, struct http_exchange *x)

@@ -77,6 +77,17 @@ enum found model_find(struct job *j, struct arena *parsed)
     return make_voice(j) ? FOUND : REFUSED;
 }
 
+/* A pinned model stays: who asks for nothing but its unloading is told. So does the model the server was started with;
+ * clients that unload by themselves (Open WebUI) expect a plain yes of it. */
+bool model_keep(struct job *j)
+{
+    const struct ask *a = &j->ask;
+    bool asked = a->has_keep_alive && j->lease.hosted && j->lease.bundle != j->g->bundle;
+    bool kept = !asked || hosting_keep(j->g->hosting, &j->lease, a->keep_alive_s);
+    return kept || a->keep_alive_s || !a->immediate ||
+           refuse(&j->why, 400, "invalid_value", "keep_alive", "keep_alive: %s is pinned: it is not unloaded", j->name);
+}
+
 void model_leave(struct job *j)
 {
     if (j->g->hosting)

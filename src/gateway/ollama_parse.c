@@ -4,13 +4,6 @@
 #include <limits.h>
 #include <stdio.h>
 
-static bool read_keep(struct parse *p, const char *name, const struct json *v)
-{
-    (void)name; /* the model stays loaded; 0 asks to unload it, which only empty prompts can mean */
-    p->out->unload = (json_is(v, JSON_INT) && v->integer == 0) || str_is(json_str(v), "0") || str_is(json_str(v), "0s");
-    return true;
-}
-
 static bool read_think(struct parse *p, const char *name, const struct json *v)
 {
     static const char *const levels[] = {"low", "medium", "high"};
@@ -65,6 +58,8 @@ static const struct field option_rows[] = {
     IGNORED("numa", ASK_ANY),
     IGNORED("f16_kv", ASK_ANY),
     IGNORED("vocab_only", ASK_ANY),
+    IGNORED("logits_all", ASK_ANY),
+    REFUSED("embedding_only", ASK_ANY, "false"),
     IGNORED("repeat_last_n", ASK_ANY), /* penalties look at the whole context */
     IGNORED("penalize_newline", ASK_ANY),
     IGNORED("mirostat_eta", ASK_ANY),
@@ -156,9 +151,9 @@ static bool read_conversation(struct parse *p, const char *name, const struct js
 
 #define COMMON_ROWS                                                                                                    \
     WORDS("model", ASK_ANY, model), SHAPED("options", ASK_ANY, read_options), SWITCH("stream", ASK_ANY, stream),       \
-        SHAPED("keep_alive", ASK_ANY, read_keep), SHAPED("think", ASK_ANY, read_think),                                \
-        SHAPED("format", ASK_ANY, read_ollama_format), REFUSED("logprobs", ASK_ANY, "false"),                          \
-        IGNORED("top_logprobs", ASK_ANY), IGNORED("truncate", ASK_ANY), IGNORED("shift", ASK_ANY),                     \
+        SHAPED("keep_alive", ASK_ANY, read_keep_alive), SHAPED("think", ASK_ANY, read_think),                          \
+        SHAPED("format", ASK_ANY, read_ollama_format), SHAPED("logprobs", ASK_ANY, read_logprobs),                     \
+        SHAPED("top_logprobs", ASK_ANY, read_top_logprobs), IGNORED("truncate", ASK_ANY), IGNORED("shift", ASK_ANY),   \
         IGNORED("_debug_render_only", ASK_ANY)
 
 static const struct field chat_rows[] = {
@@ -223,6 +218,8 @@ static bool check_generate(struct parse *p)
     if (!a->raw)
         return put_prompt(p, json_str(prompt));
     a->kind = ASK_COMPLETION;
+    if (a->sampling.n_logprobs >= 0)
+        return refuse(p->why, 400, "unsupported_parameter", "logprobs", "logprobs: not offered with raw");
     return read_prompt(p, "prompt", prompt);
 }
 
@@ -245,7 +242,7 @@ static const struct field embed_rows[] = {
     NUMBER("dimensions", ASK_ANY, READ_INT, embed.dimensions, 1, INT_MAX),
     SHAPED("truncate", ASK_ANY, read_truncate),
     IGNORED("options", ASK_ANY),
-    IGNORED("keep_alive", ASK_ANY),
+    SHAPED("keep_alive", ASK_ANY, read_keep_alive),
 };
 
 static void embeds(struct ask *a)

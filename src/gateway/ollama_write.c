@@ -75,11 +75,24 @@ static void write_call(struct buf *out, const struct block *b)
     json_end_object(&w);
 }
 
+static void put_logprobs(struct json_writer *w, const struct choice *c)
+{
+    if (!c->logprobs.len)
+        return;
+    json_key(w, "logprobs");
+    json_begin_array(w);
+    json_write_raw(w, buf_str(&c->logprobs));
+    json_end_array(w);
+}
+
 static void write_line(struct job *j, struct str text, struct str thought, struct str calls)
 {
     struct json_writer *w = event_begin(j, NULL);
+    struct choice *c = &j->choices[0];
     begin_line(w, j);
     put_words(w, j, text, thought, calls);
+    put_logprobs(w, c);
+    logprobs_clear(c);
     json_put_bool(w, "done", false);
     json_end_object(w);
     event_end(j);
@@ -132,6 +145,7 @@ void ollama_end(struct job *j)
     struct str none = {"", 0};
     begin_line(w, j);
     put_words(w, j, none, none, none);
+    put_logprobs(w, &j->choices[0]);
     put_counts(w, j);
     json_end_object(w);
     event_end(j);
@@ -159,7 +173,7 @@ static void write_loaded(struct job *j, struct buf *out)
     begin_line(&w, j);
     put_words(&w, j, none, none, none);
     json_put_bool(&w, "done", true);
-    json_put_str(&w, "done_reason", j->ask.unload ? STR("unload") : STR("load"));
+    json_put_str(&w, "done_reason", j->ask.has_keep_alive && j->ask.keep_alive_s == 0 ? STR("unload") : STR("load"));
     json_end_object(&w);
 }
 
@@ -183,6 +197,7 @@ void ollama_answer(struct job *j, struct buf *out)
     json_writer_init(&w, out);
     begin_line(&w, j);
     put_words(&w, j, buf_str(&text), buf_str(&thought), buf_str(&calls));
+    put_logprobs(&w, c);
     put_counts(&w, j);
     json_end_object(&w);
     out->failed |= text.failed | thought.failed | calls.failed;

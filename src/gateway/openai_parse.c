@@ -118,8 +118,8 @@ static const struct field rows[] = {
     IGNORED("prompt_cache_key", GEN),
     IGNORED("prompt_cache_retention", GEN),
     IGNORED("prompt_cache_options", GEN),
-    IGNORED("keep_alive", GEN),
-    IGNORED("ttl", GEN),
+    SHAPED("keep_alive", GEN, read_keep_alive), /* Ollama's, and LM Studio's name for it */
+    SHAPED("ttl", GEN, read_keep_alive),
     IGNORED("prediction", GEN), /* a hint for speed */
     IGNORED("verbosity", CHAT),
 

@@ -243,12 +243,22 @@ void openai_answer_rerank(struct job *j, struct buf *out);
 /* model.c: which model a request is for */
 enum found { FOUND, PARKED, REFUSED };
 enum found model_find(struct job *j, struct arena *parsed);
+bool model_keep(struct job *j);  /* keep_alive; false: refused */
 void model_leave(struct job *j); /* gives the lease back; a job that waits stops waiting */
-/* admin.c: models and adapters loaded and unloaded by request */
-typedef enum status admin_fn(struct hosting *h, const struct json *body, struct buf *said, struct error *err);
-void admin_start(struct gateway *g, struct http_exchange *x, admin_fn *fn);
-admin_fn admin_load_lora, admin_unload_lora, admin_load_model, admin_unload_model;
-void admin_end_all(struct gateway *g); /* waits for those that run */
+/* admin.c: calls that change what is hosted, or take their time; each on a thread of its own */
+struct admin_call {
+    enum status (*fn)(struct gateway *g, const struct json *body, struct buf *said, struct error *err);
+    const char *type; /* of what is said */
+    bool free;        /* needs no --allow-runtime-loading */
+    bool lines;       /* Ollama's progress: an error is its last line, unless "stream" is false */
+};
+void admin_start(struct gateway *g, struct http_exchange *x, const struct admin_call *call);
+extern const struct admin_call admin_load_lora, admin_unload_lora, admin_load_model, admin_unload_model;
+extern const struct admin_call ollama_show, ollama_pull, ollama_push, ollama_create, ollama_copy, ollama_delete;
+/* The body's name of a model, without its tag ":latest". */
+bool ollama_name(char *out, size_t size, const struct json *body, const char *key);
+bool admin_text(char *out, size_t size, const struct json *body, const char *key); /* false: missing, or too long */
+void admin_end_all(struct gateway *g);                                             /* waits for those that run */
 /* worker.c */
 void workers_put_back(struct worker_queue *w, struct job *j); /* one that was taken before: there is always room */
 MUST_USE enum status workers_create(struct worker_queue **out, int n_thread, struct error *err);
@@ -331,10 +341,9 @@ void ollama_answer(struct job *j, struct buf *out);
 void ollama_answer_embed(struct job *j, struct buf *out);
 void ollama_answer_embeddings(struct job *j, struct buf *out);
 void ollama_put_time(struct json_writer *w, const char *key, uint64_t wall_ns);
-/* ollama_models.c */
+/* ollama_models.c, ollama_names.c */
 void ollama_answer_tags(struct gateway *g, struct http_exchange *x);
 void ollama_answer_ps(struct gateway *g, struct http_exchange *x);
-void ollama_answer_show(struct gateway *g, struct http_exchange *x);
 void ollama_answer_version(struct gateway *g, struct http_exchange *x);
 /* logprobs.c: those of a choice that are not written yet */
 void logprobs_keep(struct job *j, struct choice *c, const struct mail *m, struct str text, const struct candidate *top);

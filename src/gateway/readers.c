@@ -118,6 +118,49 @@ bool read_generation_prompt(struct parse *p, const char *name, const struct json
     return true;
 }
 
+/* "1h30m", "300ms", as Go writes durations, or seconds; below nothing: for ever. */
+static bool parse_duration(struct str s, double *seconds)
+{
+    static const struct {
+        const char *unit;
+        double seconds;
+    } units[] = {{"ns", 1e-9}, {"us", 1e-6}, {"\xC2\xB5s", 1e-6}, {"ms", 1e-3}, {"s", 1}, {"m", 60}, {"h", 3600}};
+    enum { N_UNIT = sizeof units / sizeof *units };
+    bool negative = str_starts(s, STR("-"));
+    double x;
+    if (negative || str_starts(s, STR("+")))
+        s = str_from(s, 1);
+    if (str_to_f64(&x, s)) {
+        *seconds = negative ? -x : x;
+        return x >= 0;
+    }
+    for (*seconds = 0; s.len;) {
+        size_t n = 0, i = 0;
+        while (n < s.len && ((s.ptr[n] >= '0' && s.ptr[n] <= '9') || s.ptr[n] == '.'))
+            n++;
+        while (i < N_UNIT && !str_starts(str_from(s, n), str_of(units[i].unit)))
+            i++;
+        if (i == N_UNIT || !str_to_f64(&x, str_n(s.ptr, n)))
+            return false;
+        *seconds += x * units[i].seconds;
+        s = str_from(s, n + strlen(units[i].unit));
+    }
+    *seconds = negative ? -*seconds : *seconds;
+    return true;
+}
+
+/* Ollama's: a duration, or seconds. */
+bool read_keep_alive(struct parse *p, const char *name, const struct json *v)
+{
+    double s = json_real(v, NAN);
+    struct str text = json_str(v);
+    if (text.ptr ? text.len == 0 || !parse_duration(text, &s) : !isfinite(s))
+        return field_wrong_type(p, name, "seconds, or a duration such as \"5m\"; 0 unloads, -1 is for ever");
+    p->out->has_keep_alive = true;
+    p->out->keep_alive_s = s < 0 ? -1 : s > 1e9 ? 1000000000 : (int)ceil(s);
+    return true;
+}
+
 /* ---- prompts ---- */
 
 static bool read_ids(struct parse *p, const char *name, const struct json *v, struct ask_prompt *out)

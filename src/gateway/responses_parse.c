@@ -291,6 +291,7 @@ static const struct field rows[] = {
     IGNORED("safety_identifier", ASK_ANY),
     IGNORED("prompt_cache_key", ASK_ANY),
     IGNORED("prompt_cache_retention", ASK_ANY),
+    IGNORED("prompt_cache_options", ASK_ANY),
     IGNORED("stream_options", ASK_ANY),
     IGNORED("max_tool_calls", ASK_ANY), /* of tools that run on the server: there are none */
     REFUSED("truncation", ASK_ANY, "\"disabled\""),
@@ -298,6 +299,7 @@ static const struct field rows[] = {
     REFUSED("generate", ASK_ANY, "true"),
     REFUSED("top_logprobs", ASK_ANY, "0"),
     REFUSED("conversation", ASK_ANY, ""),
+    REFUSED("moderation", ASK_ANY, ""),
     REFUSED("prompt", ASK_ANY, ""),
     REFUSED("context_management", ASK_ANY, "[]"),
 };

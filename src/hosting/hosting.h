@@ -71,6 +71,7 @@ MUST_USE enum status hosting_add(struct hosting *h, const struct hosting_model *
 MUST_USE enum status hosting_add_ready(struct hosting *h, const char *name, const struct hosted_parts *parts,
                                        struct error *err);
 MUST_USE enum status hosting_alias(struct hosting *h, const char *alias, const char *name, struct error *err);
+MUST_USE enum status hosting_unalias(struct hosting *h, const char *alias, struct error *err);
 
 /* ---- using ---- */
 struct hosted;
@@ -100,6 +101,9 @@ enum status hosting_acquire(struct hosting *h, struct str name, struct hosting_l
 /* false: it was, or is just being, called, and may have a lease. */
 bool hosting_forget(struct hosting *h, struct hosting_wait *wait);
 void hosting_release(struct hosting *h, struct hosting_lease *lease); /* an empty one is nothing */
+/* How long the leased model stays after its last lease, if nobody asks for it again: seconds; 0: it goes then, -1:
+ * until its room is needed. Holds until the next lease. False: it stays whatever is asked. */
+bool hosting_keep(struct hosting *h, const struct hosting_lease *lease, int seconds);
 /* The same, waited for. */
 MUST_USE enum status hosting_acquire_wait(struct hosting *h, struct str name, struct hosting_lease *out,
                                           struct error *err);

@@ -25,6 +25,7 @@ static enum status lease(struct hosting *h, struct hosted *e, struct hosted_name
     snprintf(out->name, sizeof out->name, "%.*s", (int)name.len, name.ptr);
     e->n_lease++;
     e->unload = false;
+    e->asked_s = 0;
     return ST_OK;
 }
 
@@ -156,6 +157,21 @@ void hosting_release(struct hosting *h, struct hosting_lease *l)
     hosted_release(h, l);
     pthread_mutex_unlock(&h->lock);
     *l = (struct hosting_lease){0};
+}
+
+bool hosting_keep(struct hosting *h, const struct hosting_lease *l, int seconds)
+{
+    struct hosted *e = l->hosted;
+    if (!e)
+        return false;
+    pthread_mutex_lock(&h->lock);
+    bool good = !e->foreign && (seconds || !e->how.pinned);
+    if (good) {
+        e->asked_s = seconds;
+        e->unload = seconds == 0;
+    }
+    pthread_mutex_unlock(&h->lock); /* the lease's end wakes the loader */
+    return good;
 }
 
 void hosting_quiet(struct hosting *h)

@@ -6,7 +6,11 @@
 
 static int keep_alive(const struct hosting *h, const struct hosted *e)
 {
-    return e->how.keep_alive_s ? e->how.keep_alive_s : h->options.keep_alive_s ? h->options.keep_alive_s : -1;
+    const int seconds[] = {e->asked_s, e->how.keep_alive_s, h->options.keep_alive_s};
+    for (size_t i = 0; i < sizeof seconds / sizeof *seconds; i++)
+        if (seconds[i])
+            return seconds[i];
+    return -1;
 }
 
 uint64_t hosted_expires_ns(const struct hosting *h, const struct hosted *e)

@@ -149,3 +149,18 @@ enum status hosting_alias(struct hosting *h, const char *alias, const char *name
     pthread_mutex_unlock(&h->lock);
     return st;
 }
+
+enum status hosting_unalias(struct hosting *h, const char *alias, struct error *err)
+{
+    pthread_mutex_lock(&h->lock);
+    struct hosted_name *n = hosted_name_find(h, str_of(alias));
+    enum status st = !n                        ? fail(err, ST_NOT_FOUND, "there is no model %s", alias)
+                     : n->hosted || n->is_lora ? fail(err, ST_INVALID, "%s is a model's own name, not an alias", alias)
+                                               : ST_OK;
+    if (st == ST_OK) {
+        hosted_name_remove(h, n);
+        pthread_cond_signal(&h->work); /* adapters may have lost their base */
+    }
+    pthread_mutex_unlock(&h->lock);
+    return st;
+}

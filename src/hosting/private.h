@@ -19,6 +19,7 @@ struct hosted {
     struct hosted_parts parts;
     enum hosted_state state;
     bool foreign, unload, loaded_once; /* foreign: parts are not ours; unload: asked for */
+    int asked_s;                       /* hosting_keep; 0 = nothing was asked */
     int n_lease, n_name;
     uint64_t used_ns, failed_ns, bytes;
     struct hosting_wait *waits;

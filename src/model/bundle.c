@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 /* Whatever generation_config.json says; a file that is not there, or does not parse, changes nothing. */
-static void read_generation_config(struct bundle *b, const char *folder)
+static void read_generation_config(struct bundle *b, struct model_config *c, const char *folder)
 {
     enum { FILE_MAX = 1 << 20 };
     char path[4096];
@@ -22,7 +22,6 @@ static void read_generation_config(struct bundle *b, const char *folder)
         b->repetition_penalty = json_real(json_get(doc, "repetition_penalty"), NAN);
         int64_t top_k = json_int(json_get(doc, "top_k"), -1);
         b->top_k = top_k >= 0 && top_k <= INT32_MAX ? (int)top_k : -1;
-        struct model_config *c = &b->model->arch.config;
         const struct json *eos = json_get(doc, "eos_token_id");
         if (json_is(eos, JSON_INT))
             config_add_eos(c, eos->integer);
@@ -47,15 +46,13 @@ static enum status note_files(struct bundle *b, const struct checkpoint *ck, con
     return ST_OK;
 }
 
-static enum status open_parts(struct bundle *b, const struct checkpoint *ck, const struct model_options *options,
-                              struct error *err)
+/* Everything but weights. */
+static enum status open_words(struct bundle *b, struct model_config *c, const struct checkpoint *ck, struct error *err)
 {
-    TRY(model_load(&b->model, ck, options, err));
     enum status st = tokenizer_from_checkpoint(&b->tokenizer, ck, err);
     if (st != ST_OK && st != ST_NOT_FOUND) /* a model may have no vocabulary; a broken one is an error */
         return st;
     if (b->tokenizer) {
-        struct model_config *c = &b->model->arch.config;
         if (tokenizer_vocab_size(b->tokenizer) > c->n_vocab)
             return fail(err, ST_CORRUPT, "%s: the tokenizer has %d tokens, the model %d; they do not belong together",
                         ck->path, tokenizer_vocab_size(b->tokenizer), c->n_vocab);
@@ -69,12 +66,23 @@ static enum status open_parts(struct bundle *b, const struct checkpoint *ck, con
             return fail_nomem(err, "chat template");
         b->template_error.status = st;
     }
-    read_generation_config(b, ck->folder);
+    read_generation_config(b, c, ck->folder);
+    return ST_OK;
+}
+
+static enum status open_parts(struct bundle *b, const struct checkpoint *ck, const struct model_options *options,
+                              struct error *err)
+{
+    TRY(model_load(&b->model, ck, options, err));
+    TRY(open_words(b, &b->model->arch.config, ck, err));
     return note_files(b, ck, options->cache, err);
 }
 
-enum status bundle_open(struct bundle **out, const char *path, const struct model_options *options, struct error *err)
+/* config NULL: all of it. */
+static enum status open_path(struct bundle **out, struct model_config *config, const char *path,
+                             const struct model_options *options, struct error *err)
 {
+    struct model_plan plan;
     *out = NULL;
     struct checkpoint *ck;
     TRY(checkpoint_open(&ck, path, err));
@@ -87,7 +95,11 @@ enum status bundle_open(struct bundle **out, const char *path, const struct mode
     b->top_k = -1;
     struct str id = path_stem(str_of(path));
     snprintf(b->id, sizeof b->id, "%.*s", STR_ARG(id));
-    enum status st = open_parts(b, ck, options, err);
+    enum status st = config ? model_plan(&plan, ck, options, 1, err) : open_parts(b, ck, options, err);
+    if (config && st == ST_OK) {
+        st = open_words(b, &plan.config, ck, err);
+        *config = plan.config;
+    }
     if (checkpoint_check(ck, err) != ST_OK)
         st = ST_IO;
     checkpoint_close(ck);
@@ -97,6 +109,16 @@ enum status bundle_open(struct bundle **out, const char *path, const struct mode
     }
     *out = b;
     return ST_OK;
+}
+
+enum status bundle_open(struct bundle **out, const char *path, const struct model_options *options, struct error *err)
+{
+    return open_path(out, NULL, path, options, err);
+}
+
+enum status bundle_peek(struct bundle **out, struct model_config *config, const char *path, struct error *err)
+{
+    return open_path(out, config, path, &(struct model_options){0}, err);
 }
 
 void bundle_close(struct bundle *b)

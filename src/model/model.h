@@ -173,6 +173,8 @@ struct bundle {
 };
 MUST_USE enum status bundle_open(struct bundle **out, const char *path, const struct model_options *options,
                                  struct error *err);
+/* The same without weights: model is NULL, and *config what it would be. */
+MUST_USE enum status bundle_peek(struct bundle **out, struct model_config *config, const char *path, struct error *err);
 void bundle_close(struct bundle *b);
 bool bundle_is_eos(const struct bundle *b, int32_t id);
 /* A chat as token ids: rendered by the model's template, else by the built-in form. The options' bos_token and

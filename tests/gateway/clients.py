@@ -38,6 +38,45 @@ def test_openai():
         assert e.param == "tool_choice" and e.request_id
 
 
+def test_openai_every_field():
+    """Each parameter the client knows is honoured, ignored or refused by name, as docs/server.md says."""
+    import openai
+    from openai.types import chat, completion_create_params
+    values = {
+        "audio": {"voice": "x", "format": "mp3"}, "frequency_penalty": 0.1, "function_call": {"name": "f"},
+        "functions": [{"name": "f"}], "logit_bias": {"5": 1}, "logprobs": True, "max_completion_tokens": 5,
+        "max_tokens": 5, "metadata": {"a": "b"}, "modalities": ["text", "audio"], "moderation": {"x": 1}, "n": 2,
+        "parallel_tool_calls": True, "prediction": {"type": "content", "content": "x"}, "presence_penalty": 0.1,
+        "prompt_cache_key": "k", "prompt_cache_options": {}, "prompt_cache_retention": "24h",
+        "reasoning_effort": "low", "response_format": {"type": "text"}, "safety_identifier": "s", "seed": 1,
+        "service_tier": "flex", "stop": "zz", "store": True, "stream_options": {"include_usage": True},
+        "temperature": 0.5, "tool_choice": "auto", "tools": [TOOL], "top_logprobs": 1, "top_p": 0.5, "user": "u",
+        "verbosity": "low", "web_search_options": {"x": 1}, "best_of": 1, "echo": True, "suffix": "s",
+        "messages": said("yes"), "prompt": "x", "model": "fake"}
+    docs = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/server.md")).read()
+    rows = {r.split("|")[1].strip(): r.split("|")[2:4] for r in docs.splitlines()
+            if r.startswith(("| honoured |", "| ignored |", "| refused |"))}
+    c = openai.OpenAI(base_url=URL + "/v1", api_key="none", max_retries=0)
+    for column, params, create, base in (
+            (0, chat.completion_create_params, c.chat.completions.create, {"messages": said("yes")}),
+            (1, completion_create_params, c.completions.create, {"prompt": "x"})):
+        for name in params.CompletionCreateParamsBase.__annotations__:
+            said_to_be = [k for k, cells in rows.items() if f"`{name}`" in cells[column]]
+            assert len(said_to_be) == 1, (column, name, said_to_be)
+            fields = {"model": "fake", **base, name: values[name]}
+            if name == "stream_options":
+                fields["stream"] = True
+            if name == "top_logprobs":
+                fields["logprobs"] = True
+            if column and name == "logprobs":
+                fields["logprobs"] = 1
+            try:
+                create(**fields)
+                assert said_to_be != ["refused"], name
+            except openai.BadRequestError as e:
+                assert said_to_be == ["refused"] and e.param == name, (name, e)
+
+
 def test_openai_responses():
     import openai
     c = openai.OpenAI(base_url=URL + "/v1", api_key="none", max_retries=0)
@@ -81,6 +120,16 @@ def test_anthropic():
     assert c.beta.messages.create(model="fake", max_tokens=40, messages=said("hi"),
                                   betas=["interleaved-thinking-2025-05-14"]).content[0].text == "hi"
     assert c.messages.count_tokens(model="fake", messages=said("x")).input_tokens == 6
+    m = c.messages.create(model="fake", max_tokens=40, messages=said("<think>hm</think>a"), stop_sequences=["zz"],
+                          thinking={"type": "adaptive", "display": "omitted"}, tool_choice={"type": "none"}, tools=[tool])
+    assert m.content[0].thinking == "" and m.content[1].text == "a" and m.stop_reason == "end_turn"
+    assert m.usage.output_tokens_details.thinking_tokens > 0 and m.usage.cache_read_input_tokens == 0
+    for kind, says in (({"type": "any"}, anthropic.InternalServerError), ({"type": "dance"}, anthropic.BadRequestError)):
+        try:  # what it would say is no call: the stand-in engine fails it
+            c.messages.create(model="fake", max_tokens=40, messages=said("words"), tools=[tool], tool_choice=kind)
+            raise AssertionError("not refused")
+        except says as e:
+            assert e.body["error"]["type"] in ("invalid_request_error", "overloaded_error"), e.body
     assert [m.id for m in c.models.list()] == ["fake"]
     try:
         c.messages.create(model="claude-none", max_tokens=1, messages=said("x"))
@@ -99,7 +148,19 @@ def test_ollama():
     assert "".join(p.message.content or "" for p in parts) == "Ok." and parts[-1].done
     assert c.generate(model="fake", prompt="SAY yes").response == "yes"
     assert c.list().models[0].model == "fake:latest" and c.ps().models[0].model == "fake:latest"
-    assert "tools" in c.show("fake").capabilities
+    shown = c.show("fake")
+    assert "tools" in shown.capabilities and shown.modelfile == "FROM fake\n" and shown.modelinfo
+    assert c.generate(model="fake", prompt="SAY yes", logprobs=True, top_logprobs=1).logprobs[0].top_logprobs
+    assert c.generate(model="fake", prompt="", keep_alive="5m").done_reason == "load"
+    assert c.pull("fake").status == "success" and [p.status for p in c.pull("fake", stream=True)][-1] == "success"
+    for refused in (lambda: c.pull("llama3"), lambda: list(c.pull("llama3", stream=True)), lambda: c.push("fake"),
+                    lambda: c.create("b", from_="fake", system="s"), lambda: c.copy("fake", "b"),
+                    lambda: c.delete("fake"), lambda: c.generate(model="fake", prompt="", keep_alive="soon")):
+        try:
+            refused()
+            raise AssertionError("not refused")
+        except ollama.ResponseError as e:
+            assert len(e.error) > 20, e
     history = said("x") + [r.message, {"role": "tool", "tool_name": "f", "content": "42"}, *said("done")]
     assert c.chat(model="fake", messages=history).message.content
     try:
@@ -156,7 +217,7 @@ if __name__ == "__main__":
     for name, test in list(globals().items()):
         if not name.startswith("test_"):
             continue
-        if importlib.util.find_spec(name[5:].replace("_responses", "").split(".")[0]) is None:
+        if importlib.util.find_spec(name[5:].replace("_responses", "").replace("_every_field", "").split(".")[0]) is None:
             print("skipped:", name[5:], "is not installed", flush=True)
             continue
         try:

@@ -315,6 +315,17 @@ const struct model_config *model_config(const struct model *m)
     return &config;
 }
 
+enum status bundle_peek(struct bundle **out, struct model_config *config, const char *path, struct error *err)
+{
+    (void)out, (void)config;
+    return fail(err, ST_NOT_FOUND, "%s: no such file", path);
+}
+
+void bundle_close(struct bundle *b)
+{
+    (void)b;
+}
+
 struct str model_prompt(const struct model *m, struct str name)
 {
     (void)m;

@@ -31,11 +31,28 @@ static void test_anthropic_whole(void **state)
     assert_true(str_starts(json_str(at(doc, "id")), STR("msg_")));
     assert_true(str_starts(json_str(at(doc, "content.2.id")), STR("toolu_")));
     assert_true(json_int(at(doc, "usage.output_tokens"), 0) > 10 && json_int(at(doc, "usage.input_tokens"), 0) > 10);
+    int64_t thought = json_int(at(doc, "usage.output_tokens_details.thinking_tokens"), -1);
+    assert_true(thought >= 3 && thought <= 9);
     http1_free(&a);
+    for (int streamed = 0; streamed < 2; streamed++) { /* reasoning that is not to be shown */
+        const char *body[] = {
+            SAY(CALL, ",\"thinking\":{\"type\":\"adaptive\",\"display\":\"omitted\"}"),
+            SAY(CALL, ",\"thinking\":{\"type\":\"adaptive\",\"display\":\"omitted\"},\"stream\":true")};
+        ask(&a, "POST", "/v1/messages", body[streamed], NULL);
+        assert_int_equal(count(buf_str(&a.body), "\"type\":\"thinking\",\"thinking\":\"\""), 1);
+        assert_int_equal(count(buf_str(&a.body), "hm") + count(buf_str(&a.body), "thinking_delta"), 0);
+        http1_free(&a);
+    }
     doc = ask(&a, "POST", "/v1/messages", "{\"max_tokens\":2,\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}",
               NULL);
     want_text(doc, "stop_reason", "max_tokens");
     want_text(doc, "content.0.text", "w0 w1");
+    http1_free(&a);
+    char body[2300]; /* seven tokens of the context are left */
+    snprintf(body, sizeof body, "{\"max_tokens\":400,\"messages\":[{\"role\":\"user\",\"content\":\"%02040d\"}]}", 7);
+    doc = ask(&a, "POST", "/v1/messages", body, NULL);
+    want_text(doc, "stop_reason", "model_context_window_exceeded");
+    assert_int_equal(json_int(at(doc, "usage.output_tokens"), -1), 7);
     http1_free(&a);
 }
 
@@ -97,6 +114,11 @@ static void test_anthropic_conversations_and_counting(void **state)
          "\"42\"}"
          "]},{\"type\":\"text\",\"text\":\"so?\"}]}]}",
          (1 + 3) + (1 + 1) + 1 + (1 + 2) + (1 + 3)},
+        {"{\"diagnostics\":{},\"workspace_id\":\"w\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":"
+         "\"document\",\"source\":{"
+         "\"type\":\"text\",\"media_type\":\"text/plain\",\"data\":\"doc\"}},{\"type\":\"text\",\"text\":\"so?\"}]},{"
+         "\"role\":\"system\",\"content\":\"sys\"}]}",
+         (1 + 3 + 1 + 3) + (1 + 3)},
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -118,6 +140,9 @@ static void test_anthropic_refuses_in_its_own_words(void **state)
         {"{\"max_tokens\":1}", "messages: field required", 400},
         {"{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]}",
          "type \\\"image\\\"", 400},
+        {"{\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"document\",\"source\":{\"type\":"
+         "\"base64\",\"data\":\"eA==\"}}]}]}",
+         "type \\\"document\\\"", 400},
         {"{\"max_tokens\":1,\"messages\":[{\"role\":\"assistant\",\"content\":\"x\"}]}", "the last message", 400},
         {"{\"max_tokens\":1,\"messages\":[{\"role\":\"king\",\"content\":\"x\"}]}", "messages[0].role", 400},
         {"{\"max_tokens\":1,\"model\":\"claude\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}",

@@ -84,6 +84,11 @@ def test_other_protocols():
         "max_tokens": 300, "messages": [{"role": "user", "content": "x"}], "tool_choice": {"type": "any"},
         "tools": [{"name": "weather", "input_schema": SCHEMA}]})
     assert status == 200 and m["stop_reason"] in ("tool_use", "max_tokens") and m["content"][0]["name"] == "weather", m
+    tools = {"tools": [{"name": "weather", "input_schema": SCHEMA}]}
+    counted = {k: S.call("POST", "/v1/messages/count_tokens", {
+        "messages": [{"role": "user", "content": "x"}], **v})[1]["input_tokens"] for k, v in (("with", tools), ("", {}))}
+    used = m["usage"]["input_tokens"] + m["usage"]["cache_read_input_tokens"]
+    assert counted["with"] == used > counted[""] + 20, (counted, m["usage"])
     status, r = S.call("POST", "/v1/responses", {
         "input": "x", "max_output_tokens": 300, "tool_choice": {"type": "function", "name": "weather"},
         "tools": [{"type": "function", "name": "weather", "parameters": SCHEMA, "strict": True}]})

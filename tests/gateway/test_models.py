@@ -70,6 +70,38 @@ def wait_state(s, name, state):
     raise AssertionError((name, states(s)[name]))
 
 
+def test_ollama_keeps_shows_and_names():
+    with server.Server(tiny(), "--allow-runtime-loading", path=MODEL) as s:
+        def post(path, **body):
+            return s.call("POST", "/api/" + path, body)
+
+        status, a = post("show", model="tiny")  # as its files say: it is not loaded for that
+        assert status == 200 and a["details"]["family"] and a["model_info"]["general.parameter_count"] > 0, a
+        assert a["capabilities"] == ["completion"] and states(s)["tiny"]["state"] == "unloaded", a
+        assert post("show", model="storyteller")[1]["model_info"]["general.architecture"]
+        raw = {"model": "tiny:latest", "raw": True, "prompt": "ABC", "stream": False, "options": {"num_predict": 3}}
+        assert post("generate", **raw, keep_alive="1h")[0] == 200
+        left = {m["name"]: m for m in s.call("GET", "/api/ps")[1]["models"]}["tiny:latest"]
+        expires = time.mktime(time.strptime(left["expires_at"][:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone
+        assert 3000 < expires - time.time() < 3700 and left["size"] > 0, left
+        assert post("show", model="tiny")[1]["details"] == a["details"]
+        assert post("generate", **raw, keep_alive=0)[0] == 200
+        wait_state(s, "tiny", "unloaded")
+        assert post("generate", model="tiny")[1]["done_reason"] == "load"
+        assert post("chat", model="tiny", messages=[], keep_alive=0)[1]["done_reason"] == "unload"
+        wait_state(s, "tiny", "unloaded")
+        assert post("copy", source="storyteller", destination="teller")[0] == 200
+        assert post("create", model="other:latest", **{"from": "tiny"}, stream=False) == (200, {"status": "success"})
+        assert {"teller:latest", "other:latest"} <= {m["name"] for m in s.call("GET", "/api/tags")[1]["models"]}
+        assert ask(s, "teller") == ask(s, "storyteller") and ask(s, "other") == ask(s, "tiny")
+        assert post("copy", source="nobody", destination="x")[0] == 404
+        assert post("copy", source="tiny", destination="storyteller")[0] == 400  # a model's own name
+        assert s.call("DELETE", "/api/delete", {"model": "storyteller"})[0] == 400
+        assert s.call("DELETE", "/api/delete", {"model": "teller"})[0] == 200
+        assert s.call("DELETE", "/api/delete", {"model": "teller"})[0] == 404
+        assert s.call("POST", "/v1/completions", {"model": "teller", "prompt": "A"})[0] == 404
+
+
 def test_lazy_lists_and_unload():
     with server.Server(tiny(), "--allow-runtime-loading", path=MODEL) as s:
         assert states(s)["tiny"]["state"] == "unloaded" and states(s)["storyteller"]["state"] == "ready"
@@ -123,6 +155,8 @@ def test_a_file_of_models_swap_and_failures():
                 f"    poet: {LORA}/all\n- name: broken\n  path: {broken}\n")
     with server.Server("--models", listing, "--allow-runtime-loading", path=MODEL) as s:
         wait_state(s, "small", "ready")  # pinned
+        status, a = s.call("POST", "/api/generate", {"model": "small", "keep_alive": 0})
+        assert status == 400 and "pinned" in a["error"], a
         text = ask(s, "small")
         assert ask(s, "gpt-4") == text != ask(s, "poet")
         status, a = s.call("POST", "/v1/completions", {"model": "broken", "prompt": "A"})
@@ -141,7 +175,7 @@ def test_a_file_of_models_swap_and_failures():
 def test_every_loaded_model_is_seen():
     with server.Server(tiny(), "--allow-runtime-loading", path=MODEL) as s:
         show = s.call("POST", "/api/show", {"model": "tiny:latest"})
-        assert show[0] == 200 and "model_info" not in show[1], show  # not loaded yet
+        assert show[0] == 200 and show[1]["model_info"]["general.parameter_count"] > 0, show  # as its files say
         assert [m["model"] for m in s.call("GET", "/health")[1]["models"]] == ["storyteller"]
         ask(s, "tiny")
         ask(s, prompt="Once upon a time")

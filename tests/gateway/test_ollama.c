@@ -84,12 +84,23 @@ static void test_ollama_load_and_unload(void **state)
     static const struct {
         const char *path, *body, *reason;
     } rows[] = {{"/api/generate", "{\"model\":\"fake\"}", "load"},
+                {"/api/generate", "{\"model\":\"fake\",\"keep_alive\":\"1h30m\"}", "load"},
+                {"/api/chat", "{\"model\":\"fake\",\"messages\":[],\"keep_alive\":-1}", "load"},
                 {"/api/generate", "{\"model\":\"fake\",\"prompt\":\"\",\"keep_alive\":0}", "unload"},
-                {"/api/chat", "{\"model\":\"fake\",\"messages\":[],\"keep_alive\":\"0\"}", "unload"}};
+                {"/api/chat", "{\"model\":\"fake\",\"messages\":[],\"keep_alive\":\"0\"}", "unload"},
+                {"/api/chat", "{\"model\":\"fake\",\"messages\":[],\"keep_alive\":\"0s\"}", "unload"},
+                {"/api/generate", "{\"model\":\"fake\",\"keep_alive\":\"5x\"}", NULL},
+                {"/api/generate", "{\"model\":\"fake\",\"keep_alive\":true}", NULL}};
     (void)state;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct http1 a;
         const struct json *doc = ask(&a, "POST", rows[i].path, rows[i].body, NULL);
+        if (!rows[i].reason) {
+            assert_int_equal(a.status, 400);
+            assert_int_equal(count(json_str(at(doc, "error")), "keep_alive"), 1);
+            http1_free(&a);
+            continue;
+        }
         assert_int_equal(a.status, 200);
         want_text(doc, "done_reason", rows[i].reason);
         assert_int_equal(json_type(at(doc, "done")), JSON_TRUE);
@@ -120,6 +131,9 @@ static void test_ollama_models(void **state)
     want_text(doc, "capabilities.1", "tools");
     want_text(doc, "capabilities.2", "thinking");
     http1_free(&a);
+    want_text(doc, "modelfile", "FROM fake\n");
+    want_text(doc, "template", "{{ tools }} <tool_call> </think> enable_thinking");
+    http1_free(&a);
     doc = ask(&a, "POST", "/api/show", "{\"name\":\"other\"}", NULL);
     assert_int_equal(a.status, 404);
     assert_true(json_str(at(doc, "error")).len > 0);
@@ -130,6 +144,55 @@ static void test_ollama_models(void **state)
     ask(&a, "GET", "/", "", "user-agent: Mozilla/5.0\r\naccept: text/html\r\n");
     assert_true(count(buf_str(&a.body), "<html") == 1);
     http1_free(&a);
+}
+
+static void test_ollama_logprobs(void **state)
+{
+    struct http1 a;
+    size_t n = 0;
+    (void)state;
+    const struct json *doc = ask(&a, "POST", "/api/generate",
+                                 "{\"prompt\":\"p\",\"stream\":false,\"logprobs\":true,\"top_logprobs\":2}", NULL);
+    assert_int_equal(json_count(at(doc, "logprobs")), 5);
+    want_text(doc, "logprobs.0.token", "w");
+    assert_true(json_real(at(doc, "logprobs.4.logprob"), 0) == -0.5);
+    want_text(doc, "logprobs.0.top_logprobs.1.token", "x");
+    http1_free(&a);
+    ask(&a, "POST", "/api/chat", "{\"messages\":[{\"role\":\"user\",\"content\":\"p\"}],\"logprobs\":true}", NULL);
+    JSON_EACH (e, lines(buf_str(&a.body)))
+        n += json_count(at(e, "logprobs"));
+    assert_int_equal(n, 5);
+    http1_free(&a);
+}
+
+/* Models are the operator's: what a client may not do is said, in the form its client reads. */
+static void test_ollama_changes_no_models(void **state)
+{
+    static const struct {
+        const char *method, *path, *body;
+        int status;
+        const char *says;
+    } rows[] = {
+        {"POST", "/api/pull", "{\"model\":\"fake:latest\"}", 200, "\n{\"status\":\"success\"}\n"},
+        {"POST", "/api/pull", "{\"name\":\"fake\",\"stream\":false}", 200, "{\"status\":\"success\"}"},
+        {"POST", "/api/pull", "{\"model\":\"llama3\"}", 200, "\n{\"error\":\"pull model manifest: llama3 is not"},
+        {"POST", "/api/pull", "{\"model\":\"llama3\",\"stream\":false}", 404, "{\"error\":\"pull model manifest"},
+        {"POST", "/api/pull", "{}", 200, "{\"error\":\"model: missing"},
+        {"POST", "/api/push", "{\"model\":\"fake\"}", 200, "{\"error\":\"push: "},
+        {"POST", "/api/create", "{\"model\":\"b\",\"from\":\"fake\",\"system\":\"s\"}", 200, "{\"error\":\"system: "},
+        {"POST", "/api/create", "{\"model\":\"b\",\"from\":\"fake\",\"stream\":false}", 403, "--allow-runtime-loading"},
+        {"POST", "/api/copy", "{\"source\":\"fake\",\"destination\":\"b\"}", 403, "--allow-runtime-loading"},
+        {"DELETE", "/api/delete", "{\"model\":\"fake\"}", 403, "--allow-runtime-loading"},
+        {"POST", "/api/show", "[]", 400, "{\"error\":"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct http1 a;
+        ask(&a, rows[i].method, rows[i].path, rows[i].body, NULL);
+        if (a.status != rows[i].status || count(buf_str(&a.body), rows[i].says) != 1)
+            fail_msg("%s %s: %d %s", rows[i].path, rows[i].body, a.status, a.body.ptr);
+        http1_free(&a);
+    }
 }
 
 static void test_ollama_refusals(void **state)
@@ -168,6 +231,8 @@ int main(void)
         HERMES(test_ollama_whole),
         HERMES(test_ollama_load_and_unload),
         HERMES(test_ollama_models),
+        HERMES(test_ollama_logprobs),
+        HERMES(test_ollama_changes_no_models),
         HERMES(test_ollama_refusals),
     };
     return RUN(tests);

@@ -320,6 +320,37 @@ static void test_idle_models_go_and_pinned_ones_stay(void **state)
     stop();
 }
 
+/* What a request asks for holds until the next one. */
+static void test_a_request_says_how_long_its_model_stays(void **state)
+{
+    (void)state;
+    start(0, 0);
+    OK(hosting_add(h, &(struct hosting_model){.name = "a", .path = "1", .keep_alive_s = 1000}, &err));
+    OK(hosting_add(h, &(struct hosting_model){.name = "p", .path = "1", .pinned = true}, &err));
+    struct hosting_lease a = take("a"), p = take("p"), none = {0};
+    assert_true(hosting_keep(h, &a, -1));
+    hosting_release(h, &a);
+    assert_int_equal(look("a").row.expires_ns, 0);
+    a = take("a");
+    hosting_release(h, &a);
+    assert_true(look("a").row.expires_ns > clock_ns() + 900 * 1000000000ull);
+    a = take("a");
+    assert_true(hosting_keep(h, &a, 100));
+    hosting_release(h, &a);
+    assert_true(look("a").row.expires_ns < clock_ns() + 200 * 1000000000ull);
+    a = take("a");
+    assert_true(hosting_keep(h, &a, 0));
+    assert_int_equal(look("a").row.state, HOSTED_READY); /* in use */
+    hosting_release(h, &a);
+    assert_true(becomes("a", HOSTED_ABSENT));
+    assert_false(hosting_keep(h, &p, 0));
+    hosting_release(h, &p);
+    usleep(20000);
+    assert_int_equal(look("p").row.state, HOSTED_READY);
+    assert_false(hosting_keep(h, &none, 0));
+    stop();
+}
+
 static void test_unload_waits_for_the_last_lease(void **state)
 {
     (void)state;
@@ -362,6 +393,11 @@ static void test_another_model_takes_over_a_name(void **state)
     hosting_release(h, &new);
     FAILS(ST_INVALID, hosting_alias(h, "chat", "gpt-4", &err));
     FAILS(ST_NOT_FOUND, hosting_alias(h, "x", "nobody", &err));
+    FAILS(ST_INVALID, hosting_unalias(h, "chat", &err));
+    FAILS(ST_NOT_FOUND, hosting_unalias(h, "x", &err));
+    OK(hosting_alias(h, "x", "chat", &err));
+    OK(hosting_unalias(h, "x", &err));
+    assert_false(hosting_knows(h, STR("x")));
     FAILS(ST_INVALID, hosting_add(h, &(struct hosting_model){.name = "chat", .path = "1"}, &err));
     OK(hosting_load(h, &(struct hosting_model){.name = "new", .path = "3"}, &err)); /* a name nobody had */
     OK(hosting_alias(h, "gpt-4", "new", &err));
@@ -612,6 +648,7 @@ int main(void)
         cmocka_unit_test(test_who_waited_has_the_lease_with_the_load),
         cmocka_unit_test(test_quiet_calls_nobody_and_leases_nothing),
         cmocka_unit_test(test_idle_models_go_and_pinned_ones_stay),
+        cmocka_unit_test(test_a_request_says_how_long_its_model_stays),
         cmocka_unit_test(test_unload_waits_for_the_last_lease),
         cmocka_unit_test(test_another_model_takes_over_a_name),
         cmocka_unit_test(test_adapters_live_with_their_base),
