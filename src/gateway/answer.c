@@ -21,6 +21,19 @@ void request_id(char out[REQUEST_ID_MAX], const struct http_exchange *x)
     out[n] = 0;
 }
 
+struct str query_get(struct str query, const char *key)
+{
+    size_t n = strlen(key);
+    while (query.len) {
+        size_t end = str_find(query, STR("&"), 0);
+        struct str one = str_n(query.ptr, end == SIZE_MAX ? query.len : end);
+        if (one.len > n && str_starts(one, str_of(key)) && one.ptr[n] == '=')
+            return str_from(one, n + 1);
+        query = end == SIZE_MAX ? STR("") : str_from(query, end + 1);
+    }
+    return (struct str){NULL, 0};
+}
+
 void answer_refusal(struct gateway *g, struct http_exchange *x, const struct refusal *why)
 {
     struct buf body = {0};

@@ -85,6 +85,7 @@ struct ask {
     bool raw; /* Ollama: no template */
     bool has_keep_alive;
     int keep_alive_s;                  /* how long the model stays after the answer; 0: it goes, -1: no end */
+    bool background;                   /* Responses: it goes on without its client */
     bool store;                        /* Responses: keep it for the next request, with */
     struct str conversation, repeated; /* the messages so far, and the members its object repeats: JSON, no brackets */
     bool immediate;                    /* nothing is to be generated */

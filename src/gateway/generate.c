@@ -214,6 +214,8 @@ void generate_start(struct job *j)
     }
     if (j->ask.stream)
         begin_stream(j);
+    else if (j->ask.background)
+        responses_detach(j);
 }
 
 /* Moves new mail into the outbox when that is empty; true when nothing will come after what is there. */
@@ -267,7 +269,7 @@ static void pump_choice(struct job *j, struct choice *c)
     for (;;) {
         last = take_mail(c, &overflowed);
         if (overflowed) {
-            if (j->ask.stream)
+            if (j->ask.stream && j->x)
                 http_stream_break(j->x); /* on_gone cancels */
             else
                 c->failed = true;
@@ -357,14 +359,17 @@ static void end_answered(struct job *j)
     } else {
         choose_best(j);
         j->protocol->answer(j, &out);
-        add_timing(j);
+        if (x)
+            add_timing(j);
     }
     j->x = NULL;
     j->phase = JOB_DONE;
     if (j->ask.stream)
         wire_end(j, x);
-    else
+    else if (x)
         answer_json(j->g, x, 200, &out);
+    else
+        buf_free(&out);
 }
 
 void generate_pump(struct job *j)
@@ -391,7 +396,7 @@ void generate_pump(struct job *j)
 /* Proxies and clients give up on silent streams. */
 void generate_ping(struct job *j, uint64_t now_ns)
 {
-    if (j->phase != JOB_GENERATE || !j->ask.stream || now_ns < j->write_ns + (uint64_t)PING_MS * 1000000)
+    if (j->phase != JOB_GENERATE || !j->ask.stream || !j->x || now_ns < j->write_ns + (uint64_t)PING_MS * 1000000)
         return;
     if (!wire_full(j)) {
         if (j->protocol->ping)

@@ -19,7 +19,8 @@ static size_t beam_bytes(const struct job *j)
 
 static size_t job_bytes(const struct job *j)
 {
-    size_t n = j->body.capacity + j->request.capacity + j->answer.capacity + j->echo.capacity + j->out.capacity;
+    size_t n = j->body.capacity + j->request.capacity + j->answer.capacity + j->echo.capacity + j->out.capacity +
+               j->log.capacity;
     n += embed_bytes(j) + beam_bytes(j);
     for (int i = 0; i < j->n_prompt; i++)
         n += j->prompts[i].capacity * sizeof *j->prompts[i].ids;
@@ -39,7 +40,9 @@ bool job_hold(struct job *j, size_t limit)
 void job_gone(struct job *j)
 {
     j->x = NULL;
-    if (j->phase == JOB_GENERATE) {
+    if (j->phase == JOB_GENERATE && j->ask.background) {
+        generate_pump(j); /* what waited for the client goes on */
+    } else if (j->phase == JOB_GENERATE) {
         j->phase = JOB_DONE;
         generate_cancel(j);
     }
@@ -69,13 +72,16 @@ void job_fail(struct job *j, const struct refusal *why)
     j->phase = JOB_DONE;
     generate_cancel(j);
     telemetry_http(j->g, j->protocol->path, why->http);
-    if (!j->begun) {
+    if (!j->begun && x) {
         job_refuse(j, why);
         return;
     }
     j->why = *why;
     j->x = NULL;
-    j->protocol->refuse(j, why);
+    if (j->begun)
+        j->protocol->refuse(j, why);
+    if (j->ask.background)
+        responses_keep(j, why);
     wire_end(j, x);
 }
 
@@ -130,6 +136,14 @@ void job_writable(struct job *j)
 static void on_writable(void *user)
 {
     job_writable(user);
+}
+
+void job_attach(struct job *j, struct http_exchange *x)
+{
+    j->x = x;
+    x->user = j;
+    x->on_gone = on_gone;
+    x->on_writable = on_writable;
 }
 
 /* Ids tell nothing about other users' requests: a counter under a random key. */
@@ -213,11 +227,8 @@ void job_start_on(struct gateway *g, struct http_exchange *x, const struct proto
     arena_init(&j->arena, 0);
     j->arena.budget = &g->memory;
     j->arena.budget_limit = g->memory.max;
-    if (!socket) {
-        x->user = j;
-        x->on_gone = on_gone;
-        x->on_writable = on_writable;
-    }
+    if (!socket)
+        job_attach(j, x);
     j->next = g->jobs;
     if (j->next)
         j->next->prev = j;
@@ -257,6 +268,7 @@ void job_free(struct job *j)
     buf_free(&j->request);
     buf_free(&j->answer);
     buf_free(&j->out);
+    buf_free(&j->log);
     buf_free(&j->echo);
     embed_free(j);
     arena_free(&j->arena);

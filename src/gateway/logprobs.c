@@ -159,6 +159,7 @@ void logprobs_keep(struct job *j, struct choice *c, const struct mail *m, struct
     if (j->ask.sampling.n_logprobs < 0)
         return;
     if (m->id >= 0) {
+        c->logprobs_last = c->logprobs.len + (c->logprobs.len > 0);
         struct json_writer w = list_item(&c->logprobs);
         if (j->kind == ASK_CHAT) {
             chat_entry(&w, j, m, top);

@@ -78,7 +78,9 @@ struct block { /* a stretch of one choice's answer */
     int call; /* BLOCK_CALL: its number among the calls, id and function */
     char id[40];
     struct str name;
-    struct buf text; /* so far, where the protocol or the whole answer needs it */
+    struct buf text;     /* so far, where the protocol or the whole answer needs it */
+    struct buf logprobs; /* PROTOCOL_OWN_LOGPROBS: JSON objects separated by commas */
+    size_t logprobs_new; /* the newest text's begin here */
 };
 
 struct choice { /* one sequence */
@@ -103,6 +105,7 @@ struct choice { /* one sequence */
     bool enough;           /* one call was wanted, and is said */
     bool failed;           /* out of memory */
     struct buf logprobs;   /* not written yet: JSON objects separated by commas */
+    size_t logprobs_last;  /* where the last one of them begins */
     struct buf tops;       /* completions keep four arrays: these are token_logprobs, top_logprobs, text_offset */
     struct buf values, offsets;
     size_t n_char; /* characters of text before the next token (text_offset) */
@@ -113,7 +116,7 @@ struct choice { /* one sequence */
 
 struct job {
     struct gateway *g;
-    struct http_exchange *x;     /* NULL once the client is gone; loop thread only */
+    struct http_exchange *x;     /* NULL once the client is gone, or was told to ask again; loop thread only */
     const struct client *client; /* whose key it came with; NULL: the one key's, or nobody's */
     enum job_phase phase;
     const struct protocol *protocol;
@@ -138,6 +141,7 @@ struct job {
     struct ask ask;
     struct refusal why;
     struct buf out; /* a stream's events not sent yet; the newest begins at event_at */
+    struct buf log; /* all of them, of a stream that goes on without its client */
     size_t event_at;
     struct json_writer writer;
     struct str chunk_head; /* what every chunk of OpenAI's streams begins with, and the writer behind it */
@@ -169,6 +173,7 @@ struct job {
 };
 
 /* answer.c */
+struct str query_get(struct str query, const char *key);                  /* as it is written; ptr NULL: not there */
 void request_id(char out[REQUEST_ID_MAX], const struct http_exchange *x); /* as the answer's headers tell it */
 void answer_refusal(struct gateway *g, struct http_exchange *x, const struct refusal *why);
 /* These free body; one that failed is answered with 503. */
@@ -181,6 +186,7 @@ void job_start_on(struct gateway *g, struct http_exchange *x, const struct proto
                   struct socket *socket);
 void job_gone(struct job *j); /* the client has left */
 void job_writable(struct job *j);
+void job_attach(struct job *j, struct http_exchange *x);   /* what it writes goes there from now on */
 void job_refuse(struct job *j, const struct refusal *why); /* before anything was written; j->x is NULL after it */
 /* socket.c */
 void socket_start(struct gateway *g, struct http_exchange *x);
@@ -328,6 +334,17 @@ void responses_fail(struct job *j, const struct refusal *why);
 void responses_ping(struct job *j);
 void responses_answer(struct job *j, struct buf *out);
 void responses_put_call(struct buf *calls, struct str id, struct str name, struct str arguments);
+void responses_put(struct json_writer *w, const struct job *j, const struct refusal *why);
+void responses_keep(struct job *j, const struct refusal *why); /* in the store; why: what it ended with, or NULL */
+/* responses_background.c */
+struct job *responses_live(struct gateway *g, const struct client *client,
+                           struct str id); /* NULL: it is not being made */
+/* Appends the messages, without brackets; *answered: the last of them is the answer. False: not kept. */
+bool responses_conversation(struct gateway *g, const struct client *client, struct str id, struct buf *out,
+                            bool *answered);
+void responses_detach(struct job *j); /* answers the client; the job goes on */
+void responses_follow(struct gateway *g, struct http_exchange *x, struct str id, int64_t after);
+void responses_items(struct gateway *g, struct http_exchange *x, struct str id); /* responses_items.c */
 void responses_get(struct gateway *g, struct http_exchange *x);
 void responses_delete(struct gateway *g, struct http_exchange *x);
 void responses_cancel(struct gateway *g, struct http_exchange *x);

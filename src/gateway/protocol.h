@@ -14,8 +14,9 @@ struct choice;
 struct block;
 
 enum protocol_flag {
-    PROTOCOL_KEEPS = 1, /* blocks are kept when streamed, too: the last event repeats them */
-    PROTOCOL_LATE = 2   /* a call is told when it is whole, in close */
+    PROTOCOL_KEEPS = 1,       /* blocks are kept when streamed, too: the last event repeats them */
+    PROTOCOL_LATE = 2,        /* a call is told when it is whole, in close */
+    PROTOCOL_OWN_LOGPROBS = 4 /* a text has the log-probabilities of its own tokens */
 };
 
 struct protocol {

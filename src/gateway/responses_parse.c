@@ -260,6 +260,40 @@ static bool read_text(struct parse *p, const char *name, const struct json *v)
     return json_type(format) == JSON_NULL || read_response_format(p, "text.format", format);
 }
 
+static bool read_include(struct parse *p, const char *name, const struct json *v)
+{
+    static const char *const absent[] = {"file_search_call.results",
+                                         "web_search_call.results",
+                                         "web_search_call.action.sources",
+                                         "message.input_image.image_url",
+                                         "computer_call_output.output.image_url",
+                                         "code_interpreter_call.outputs",
+                                         "reasoning.encrypted_content"}; /* nothing of them is ever in an answer */
+    int *n = &p->out->sampling.n_logprobs;
+    if (!json_is(v, JSON_ARRAY))
+        return field_wrong_type(p, name, "an array of strings");
+    JSON_EACH (item, v) {
+        bool known = str_is(json_str(item), "message.output_text.logprobs");
+        if (known && *n < 0)
+            *n = 0;
+        for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
+            known |= str_is(json_str(item), absent[i]);
+        if (!known)
+            return refuse(p->why, 400, "invalid_value", name, "%s: %.*s is not known", name, STR_ARG(json_str(item)));
+    }
+    return true;
+}
+
+static bool read_top(struct parse *p, const char *name, const struct json *v)
+{
+    if (!json_is(v, JSON_INT) || v->integer < 0 || v->integer > REQUEST_LOGPROBS_MAX)
+        return refuse(p->why, 400, "invalid_value", name, "%s: expected an integer 0 to %d", name,
+                      REQUEST_LOGPROBS_MAX);
+    if (v->integer > p->out->sampling.n_logprobs)
+        p->out->sampling.n_logprobs = v->integer ? (int)v->integer : p->out->sampling.n_logprobs;
+    return true;
+}
+
 static const struct field rows[] = {
     WORDS("model", ASK_ANY, model),
     SHAPED("input", ASK_ANY, read_input),
@@ -283,7 +317,9 @@ static const struct field rows[] = {
     SHAPED("stop", ASK_ANY, read_stop),
     WORDS("cache_salt", ASK_ANY, cache_salt),
     IGNORED("type", ASK_ANY), /* response.create, over a WebSocket */
-    IGNORED("include", ASK_ANY),
+    SHAPED("include", ASK_ANY, read_include),
+    SHAPED("top_logprobs", ASK_ANY, read_top),
+    SWITCH("background", ASK_ANY, background),
     IGNORED("metadata", ASK_ANY),
     IGNORED("client_metadata", ASK_ANY),
     IGNORED("user", ASK_ANY),
@@ -295,9 +331,7 @@ static const struct field rows[] = {
     IGNORED("stream_options", ASK_ANY),
     IGNORED("max_tool_calls", ASK_ANY), /* of tools that run on the server: there are none */
     REFUSED("truncation", ASK_ANY, "\"disabled\""),
-    REFUSED("background", ASK_ANY, "false"),
     REFUSED("generate", ASK_ANY, "true"),
-    REFUSED("top_logprobs", ASK_ANY, "0"),
     REFUSED("conversation", ASK_ANY, ""),
     REFUSED("moderation", ASK_ANY, ""),
     REFUSED("prompt", ASK_ANY, ""),
@@ -330,7 +364,7 @@ static bool make_echo(struct parse *p)
     struct json_writer w;
     json_writer_init(&w, &text);
     json_begin_object(&w);
-    json_put_bool(&w, "background", false);
+    json_put_bool(&w, "background", p->out->background);
     json_put_bool(&w, "store", p->out->store);
     json_put_real(&w, "temperature", (double)p->out->sampling.temperature);
     json_put_real(&w, "top_p", (double)p->out->sampling.top_p);
@@ -351,6 +385,10 @@ static bool make_echo(struct parse *p)
 
 static bool check(struct parse *p)
 {
+    const struct ask *a = p->out;
+    if (a->background && (!a->store || p->streams))
+        return refuse(p->why, 400, "invalid_value", "background", "background: %s",
+                      a->store ? "not over a WebSocket" : "only with \"store\": true, or nobody could read it");
     return make_messages(p) && make_echo(p);
 }
 
@@ -358,7 +396,7 @@ const struct protocol openai_responses = {
     .path = "/v1/responses",
     .id_prefix = "resp_",
     .kind = ASK_CHAT,
-    .flags = PROTOCOL_KEEPS,
+    .flags = PROTOCOL_KEEPS | PROTOCOL_OWN_LOGPROBS,
     .wire = &wire_sse,
     .fields = {rows, sizeof rows / sizeof *rows},
     .defaults = keeps,

@@ -12,12 +12,30 @@ static void not_kept(struct gateway *g, struct http_exchange *x, struct str id)
 
 void responses_get(struct gateway *g, struct http_exchange *x)
 {
-    struct str id = str_from(http_request(x)->path, strlen(prefix));
+    struct str id = str_from(http_request(x)->path, strlen(prefix)), query = http_request(x)->query,
+               items = STR("/input_items"), after = query_get(query, "starting_after");
     struct buf body = {0};
-    if (store_body(g->store, client_id(x->client), id, &body))
+    struct json_writer w;
+    struct refusal why;
+    const struct job *j;
+    int64_t number = -1;
+    if (str_ends(id, items)) {
+        id.len -= items.len;
+        responses_items(g, x, id);
+    } else if (after.ptr && !str_to_i64(&number, after)) {
+        refuse(&why, 400, "invalid_value", "starting_after", "starting_after: expected an event's number");
+        answer_refusal(g, x, &why);
+    } else if (str_is(query_get(query, "stream"), "true")) {
+        responses_follow(g, x, id, number);
+    } else if ((j = responses_live(g, x->client, id))) {
+        json_writer_init(&w, &body);
+        responses_put(&w, j, NULL);
         answer_json(g, x, 200, &body);
-    else
+    } else if (store_body(g->store, client_id(x->client), id, &body)) {
+        answer_json(g, x, 200, &body);
+    } else {
         not_kept(g, x, id);
+    }
 }
 
 void responses_delete(struct gateway *g, struct http_exchange *x)
@@ -39,24 +57,22 @@ void responses_delete(struct gateway *g, struct http_exchange *x)
     not_kept(g, x, id);
 }
 
-/* The phase is looked at first: before it a worker has the job, and may change its protocol.
- * Ends the stream of another connection; that one is told with response.failed, status cancelled. */
-static bool cancel(struct gateway *g, const struct client *client, struct str id)
+/* Who reads its stream is told with response.failed, status cancelled. */
+static void cancel(struct job *j, struct buf *body)
 {
-    for (struct job *j = g->jobs; j; j = j->next)
-        if (j->phase == JOB_GENERATE && j->protocol == &openai_responses && j->client == client && str_is(id, j->id)) {
-            j->cancelled = true;
-            generate_cancel(j);
-            return true;
-        }
-    return false;
+    struct refusal why;
+    struct json_writer w;
+    j->cancelled = true;
+    generate_cancel(j);
+    refuse(&why, 499, "cancelled", NULL, "the response was cancelled");
+    json_writer_init(&w, body);
+    responses_put(&w, j, &why);
 }
 
 void responses_cancel(struct gateway *g, struct http_exchange *x)
 {
     struct str id = str_from(http_request(x)->path, strlen(prefix)), end = STR("/cancel");
     struct buf body = {0};
-    struct json_writer w;
     struct refusal why;
     if (!str_ends(id, end)) {
         refuse(&why, 404, "unknown_url", NULL, "nothing is served at POST %.*s", STR_ARG(http_request(x)->path));
@@ -64,26 +80,14 @@ void responses_cancel(struct gateway *g, struct http_exchange *x)
         return;
     }
     id.len -= end.len;
-    bool cancelled = cancel(g, x->client, id);
-    if (!cancelled && !store_body(g->store, client_id(x->client), id, &body)) {
-        not_kept(g, x, id);
-        return;
-    }
-    buf_clear(&body);
-    if (!cancelled) {
+    struct job *j = responses_live(g, x->client, id);
+    if (j) {
+        cancel(j, &body);
+        answer_json(g, x, 200, &body);
+    } else if (store_has(g->store, client_id(x->client), id)) {
         refuse(&why, 400, "invalid_value", NULL, "the response %.*s is completed already", STR_ARG(id));
         answer_refusal(g, x, &why);
-        buf_free(&body);
-        return;
+    } else {
+        not_kept(g, x, id);
     }
-    json_writer_init(&w, &body);
-    json_begin_object(&w);
-    json_put_str(&w, "id", id);
-    json_put_str(&w, "object", STR("response"));
-    json_put_str(&w, "status", STR("cancelled"));
-    json_put_str(&w, "model", str_of(g->bundle->id));
-    json_key(&w, "output");
-    json_write_raw(&w, STR("[]"));
-    json_end_object(&w);
-    answer_json(g, x, 200, &body);
 }

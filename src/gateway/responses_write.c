@@ -24,6 +24,15 @@ static void put_item_id(struct json_writer *w, const char *key, const struct job
     json_put_str(w, key, str_of(id));
 }
 
+static void put_logprobs(struct json_writer *w, struct str entries)
+{
+    json_key(w, "logprobs");
+    json_begin_array(w);
+    if (entries.len)
+        json_write_raw(w, entries);
+    json_end_array(w);
+}
+
 static void put_part(struct json_writer *w, const struct block *b, struct str text)
 {
     json_begin_object(w);
@@ -32,8 +41,7 @@ static void put_part(struct json_writer *w, const struct block *b, struct str te
     if (b->kind == BLOCK_TEXT) {
         json_key(w, "annotations");
         json_write_raw(w, STR("[]"));
-        json_key(w, "logprobs");
-        json_write_raw(w, STR("[]"));
+        put_logprobs(w, buf_str(&b->logprobs));
     }
     json_end_object(w);
 }
@@ -85,10 +93,10 @@ static void put_usage(struct json_writer *w, const struct job *j)
     json_end_object(w);
 }
 
-static void put_error(struct json_writer *w, const struct refusal *why)
+static void put_error(struct json_writer *w, const struct refusal *why, bool cancelled)
 {
     json_key(w, "error");
-    if (!why) {
+    if (!why || cancelled) {
         json_write_null(w);
         return;
     }
@@ -106,7 +114,7 @@ static const char *status_of(const struct job *j, const struct refusal *why)
     return !c->said_end ? "in_progress" : c->end.finish == FINISH_LENGTH ? "incomplete" : "completed";
 }
 
-static void put_response(struct json_writer *w, const struct job *j, const struct refusal *why)
+void responses_put(struct json_writer *w, const struct job *j, const struct refusal *why)
 {
     const struct choice *c = &j->choices[0];
     bool over = c->said_end && !why;
@@ -115,7 +123,7 @@ static void put_response(struct json_writer *w, const struct job *j, const struc
     json_put_str(w, "object", STR("response"));
     json_put_int(w, "created_at", j->created);
     json_put_str(w, "status", str_of(status_of(j, why)));
-    put_error(w, why);
+    put_error(w, why, j->cancelled);
     json_key(w, "incomplete_details");
     json_write_raw(w, over && c->end.finish == FINISH_LENGTH ? STR("{\"reason\":\"max_output_tokens\"}") : STR("null"));
     json_put_str(w, "model", str_of(j->name));
@@ -162,27 +170,29 @@ static void put_turn(struct json_writer *w, const struct choice *c)
 }
 
 /* Kept for previous_response_id and GET; what does not fit is not kept, and the next request is told. */
-static void keep(struct job *j)
+void responses_keep(struct job *j, const struct refusal *why)
 {
     struct buf body = {0}, talk = {0};
     struct json_writer w;
     if (!j->ask.store)
         return;
     json_writer_init(&w, &body);
-    put_response(&w, j, NULL);
+    responses_put(&w, j, why);
     buf_append_str(&talk, j->ask.conversation);
     buf_append_char(&talk, ',');
     json_writer_init(&w, &talk);
     put_turn(&w, &j->choices[0]);
     store_put(j->g->store, client_id(j->client), str_of(j->id), &body, &talk);
+    if (j->log.len)
+        store_add_events(j->g->store, client_id(j->client), str_of(j->id), &j->log);
 }
 
 void responses_answer(struct job *j, struct buf *out)
 {
     struct json_writer w;
     json_writer_init(&w, out);
-    put_response(&w, j, NULL);
-    keep(j);
+    responses_put(&w, j, NULL);
+    responses_keep(j, NULL);
 }
 
 /* ---- events ---- */
@@ -206,7 +216,7 @@ static void response_event(struct job *j, const char *type, const struct refusal
 {
     struct json_writer *w = begin_event(j, type);
     json_key(w, "response");
-    put_response(w, j, why);
+    responses_put(w, j, why);
     end_event(j);
 }
 
@@ -259,10 +269,8 @@ void responses_delta(struct job *j, struct choice *c, const struct block *b, str
         return;
     struct json_writer *w = begin_item_event(j, items[b->kind].delta, b, b->kind != BLOCK_CALL);
     json_put_str(w, "delta", text);
-    if (b->kind == BLOCK_TEXT) {
-        json_key(w, "logprobs");
-        json_write_raw(w, STR("[]"));
-    }
+    if (b->kind == BLOCK_TEXT)
+        put_logprobs(w, str_from(buf_str(&b->logprobs), b->logprobs_new));
     end_event(j);
 }
 
@@ -273,10 +281,8 @@ void responses_close(struct job *j, struct choice *c, const struct block *b)
     if (b->kind == BLOCK_CALL)
         json_put_str(w, "name", b->name);
     json_put_str(w, items[b->kind].text_key, buf_str(&b->text));
-    if (b->kind == BLOCK_TEXT) {
-        json_key(w, "logprobs");
-        json_write_raw(w, STR("[]"));
-    }
+    if (b->kind == BLOCK_TEXT)
+        put_logprobs(w, buf_str(&b->logprobs));
     end_event(j);
     if (b->kind != BLOCK_CALL)
         part_event(j, "response.content_part.done", b, buf_str(&b->text));
@@ -287,7 +293,7 @@ void responses_end(struct job *j)
 {
     bool cut = j->choices[0].end.finish == FINISH_LENGTH;
     response_event(j, cut ? "response.incomplete" : "response.completed", NULL);
-    keep(j);
+    responses_keep(j, NULL);
 }
 
 void responses_fail(struct job *j, const struct refusal *why)

@@ -53,6 +53,21 @@ static struct block *begin_block(struct job *j, struct choice *c, enum block_kin
     return b;
 }
 
+/* Behind another block, what waits begins with that one's marks: the last is the text's. */
+static void take_logprobs(struct choice *c, struct block *b)
+{
+    struct str all = buf_str(&c->logprobs);
+    if (b->index > 0 && b->text.len == 0)
+        all = str_from(all, c->logprobs_last);
+    if (!all.len || b->kind != BLOCK_TEXT)
+        return;
+    if (b->logprobs.len)
+        buf_append_char(&b->logprobs, ',');
+    b->logprobs_new = b->logprobs.len;
+    buf_append_str(&b->logprobs, all);
+    c->failed |= b->logprobs.failed;
+}
+
 void say(struct job *j, struct choice *c, enum block_kind kind, struct str text)
 {
     struct block *b = last_block(c);
@@ -60,6 +75,11 @@ void say(struct job *j, struct choice *c, enum block_kind kind, struct str text)
         b = begin_block(j, c, kind, (struct str){NULL, 0});
     if (!b)
         return;
+    if (j->protocol->flags & PROTOCOL_OWN_LOGPROBS) {
+        b->logprobs_new = b->logprobs.len;
+        take_logprobs(c, b);
+        logprobs_clear(c);
+    }
     if (keeps(j, kind)) {
         buf_append_str(&b->text, text);
         c->failed |= b->text.failed;
@@ -153,7 +173,7 @@ size_t say_bytes(const struct choice *c)
     if (c->speech)
         n += c->speech->held.capacity + c->speech->args.capacity;
     for (size_t i = 0; i < c->n_block; i++)
-        n += c->blocks[i].text.capacity;
+        n += c->blocks[i].text.capacity + c->blocks[i].logprobs.capacity;
     return n;
 }
 
@@ -162,7 +182,7 @@ void say_free(struct choice *c)
     if (c->speech)
         speech_free(c->speech);
     for (size_t i = 0; i < c->n_block; i++)
-        buf_free(&c->blocks[i].text);
+        buf_free(&c->blocks[i].text), buf_free(&c->blocks[i].logprobs);
     mem_free(c->blocks);
     c->blocks = NULL;
     c->n_block = c->block_capacity = 0;

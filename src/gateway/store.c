@@ -10,7 +10,7 @@ enum { BUCKETS = 1024, ID_MAX = 64 };
 struct entry {
     char id[ID_MAX];
     uint64_t tenant;
-    struct buf body, conversation;
+    struct buf body, conversation, events;
     struct entry *chain;         /* of the bucket */
     struct entry *newer, *older; /* by use */
 };
@@ -43,7 +43,7 @@ static struct entry **slot_of(struct store *s, uint64_t tenant, struct str id)
 
 static size_t entry_bytes(const struct entry *e)
 {
-    return sizeof *e + e->body.capacity + e->conversation.capacity;
+    return sizeof *e + e->body.capacity + e->conversation.capacity + e->events.capacity;
 }
 
 static void unlink_entry(struct store *s, struct entry *e)
@@ -69,7 +69,14 @@ static void remove_entry(struct store *s, struct entry *e)
     s->count--;
     buf_free(&e->body);
     buf_free(&e->conversation);
+    buf_free(&e->events);
     mem_free(e);
+}
+
+static void make_room(struct store *s)
+{
+    while (s->oldest && (s->bytes > s->bytes_max || s->count > STORE_ENTRIES_MAX))
+        remove_entry(s, s->oldest);
 }
 
 void store_put(struct store *s, uint64_t tenant, struct str id, struct buf *body, struct buf *conversation)
@@ -92,17 +99,33 @@ void store_put(struct store *s, uint64_t tenant, struct str id, struct buf *body
     link_newest(s, e);
     s->bytes += entry_bytes(e);
     s->count++;
-    while (s->oldest && (s->bytes > s->bytes_max || s->count > STORE_ENTRIES_MAX))
-        remove_entry(s, s->oldest);
+    make_room(s);
     pthread_mutex_unlock(&s->lock);
 }
 
-static bool copy_out(struct store *s, uint64_t tenant, struct str id, struct buf *out, bool conversation)
+void store_add_events(struct store *s, uint64_t tenant, struct str id, struct buf *events)
+{
+    pthread_mutex_lock(&s->lock);
+    struct entry *e = events->failed ? NULL : *slot_of(s, tenant, id);
+    if (e) {
+        s->bytes -= entry_bytes(e);
+        buf_free(&e->events);
+        e->events = *events;
+        *events = (struct buf){0};
+        s->bytes += entry_bytes(e);
+        make_room(s);
+    }
+    pthread_mutex_unlock(&s->lock);
+    buf_free(events);
+}
+
+/* part: offset of one of the entry's texts. */
+static bool copy_out(struct store *s, uint64_t tenant, struct str id, struct buf *out, size_t part)
 {
     pthread_mutex_lock(&s->lock);
     struct entry *e = *slot_of(s, tenant, id);
     if (e) {
-        buf_append_str(out, buf_str(conversation ? &e->conversation : &e->body));
+        buf_append_str(out, buf_str((const struct buf *)(const void *)((const char *)e + part)));
         unlink_entry(s, e);
         link_newest(s, e);
     }
@@ -112,12 +135,25 @@ static bool copy_out(struct store *s, uint64_t tenant, struct str id, struct buf
 
 bool store_body(struct store *s, uint64_t tenant, struct str id, struct buf *out)
 {
-    return copy_out(s, tenant, id, out, false);
+    return copy_out(s, tenant, id, out, offsetof(struct entry, body));
 }
 
 bool store_conversation(struct store *s, uint64_t tenant, struct str id, struct buf *out)
 {
-    return copy_out(s, tenant, id, out, true);
+    return copy_out(s, tenant, id, out, offsetof(struct entry, conversation));
+}
+
+bool store_events(struct store *s, uint64_t tenant, struct str id, struct buf *out)
+{
+    return copy_out(s, tenant, id, out, offsetof(struct entry, events)) && out->len > 0;
+}
+
+bool store_has(struct store *s, uint64_t tenant, struct str id)
+{
+    pthread_mutex_lock(&s->lock);
+    bool found = *slot_of(s, tenant, id) != NULL;
+    pthread_mutex_unlock(&s->lock);
+    return found;
 }
 
 bool store_delete(struct store *s, uint64_t tenant, struct str id)

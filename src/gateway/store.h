@@ -20,5 +20,10 @@ void store_put(struct store *s, uint64_t tenant, struct str id, struct buf *body
 bool store_body(struct store *s, uint64_t tenant, struct str id, struct buf *out);
 bool store_conversation(struct store *s, uint64_t tenant, struct str id, struct buf *out);
 bool store_delete(struct store *s, uint64_t tenant, struct str id);
+bool store_has(struct store *s, uint64_t tenant, struct str id);
+/* The events of its stream, with one that is kept: taken over. */
+void store_add_events(struct store *s, uint64_t tenant, struct str id, struct buf *events);
+bool store_events(struct store *s, uint64_t tenant, struct str id,
+                  struct buf *out); /* false also when there are none */
 
 #endif

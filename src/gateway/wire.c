@@ -44,6 +44,10 @@ struct json_writer *event_begin(struct job *j, const char *event)
 void event_end(struct job *j)
 {
     j->wire->end(&j->out, j->event_at);
+    if (j->ask.background) {
+        buf_append(&j->log, j->out.ptr + j->event_at, j->out.len - j->event_at);
+        j->out.failed |= j->log.failed;
+    }
 }
 
 void wire_begin(struct job *j)
@@ -58,14 +62,14 @@ void wire_begin(struct job *j)
 
 bool wire_full(const struct job *j)
 {
-    return http_stream_queued(j->x) + j->out.len > SSE_QUEUE_MAX;
+    return j->x && http_stream_queued(j->x) + j->out.len > SSE_QUEUE_MAX;
 }
 
 void wire_flush(struct job *j)
 {
-    if (j->out.failed)
+    if (j->out.failed && j->x)
         http_stream_break(j->x);
-    else if (j->out.len)
+    else if (j->out.len && j->x)
         http_stream_write(j->x, buf_str(&j->out));
     if (j->out.len)
         j->write_ns = clock_ns();
@@ -77,6 +81,10 @@ void wire_flush(struct job *j)
 
 void wire_end(struct job *j, struct http_exchange *x)
 {
+    if (!x) {
+        buf_free(&j->out);
+        return;
+    }
     if (j->out.len && !j->out.failed)
         http_stream_write(x, buf_str(&j->out));
     bool failed = j->out.failed;

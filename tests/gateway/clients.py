@@ -94,6 +94,24 @@ def test_openai_responses():
     assert c.responses.create(model="fake", input=items, tools=[tool]).output_text
     nxt = c.responses.create(model="fake", input="SAY more", previous_response_id=r.id)
     assert nxt.output_text and c.responses.retrieve(nxt.id).id == nxt.id
+    listed = list(c.responses.input_items.list(nxt.id, order="asc", limit=1))  # a page each
+    assert [i.content[0].text for i in listed if i.type == "message"] == ["SAY " + CALL, "Ok.", "SAY more"], listed
+    r = c.responses.create(model="fake", input="x", include=["message.output_text.logprobs"], top_logprobs=2)
+    assert len(r.output[0].content[0].logprobs) == 5 and r.output[0].content[0].logprobs[0].top_logprobs[1].token
+    job = c.responses.create(model="fake", input="SAY later", background=True)
+    assert job.background and job.status in ("queued", "in_progress", "completed")
+    while job.status in ("queued", "in_progress"):
+        job = c.responses.retrieve(job.id)
+    assert job.output_text == "later"
+    seen = []
+    with c.responses.create(model="fake", input="x", background=True, stream=True) as stream:
+        for event in stream:
+            seen.append(event)
+            if event.type == "response.output_text.delta":
+                break
+    again = list(c.responses.retrieve(seen[0].response.id, stream=True, starting_after=seen[-1].sequence_number))
+    assert [e.sequence_number for e in again][0] == seen[-1].sequence_number + 1
+    assert again[-1].type == "response.completed" and again[-1].response.output_text == "w0 w1 w2 w3 w4"
     c.responses.delete(nxt.id)
     try:
         c.responses.retrieve(nxt.id)

@@ -236,6 +236,223 @@ static void test_responses_cancel(void **state)
     http1_free(&a);
 }
 
+/* The text's own tokens: not those of reasoning, calls and their marks. */
+static void test_responses_logprobs(void **state)
+{
+    struct http1 a;
+    size_t n = 0;
+    struct buf body = {0};
+    (void)state;
+    const struct json *doc =
+        ask(&a, "POST", "/v1/responses",
+            "{\"input\":\"x\",\"include\":[\"message.output_text.logprobs\"],\"top_logprobs\":2}", NULL);
+    assert_int_equal(json_count(at(doc, "output.0.content.0.logprobs")), 5);
+    want_text(doc, "output.0.content.0.logprobs.0.token", "w");
+    want_text(doc, "output.0.content.0.logprobs.4.top_logprobs.1.token", "x");
+    http1_free(&a);
+    doc = ask(&a, "POST", "/v1/responses", "{\"input\":\"x\"}", NULL);
+    assert_int_equal(json_count(at(doc, "output.0.content.0.logprobs")), 0);
+    http1_free(&a);
+    for (int streamed = 0; streamed < 2; streamed++) {
+        buf_clear(&body);
+        buf_printf(&body, "{\"input\":\"SAY <think>hm</think>abcdef\",\"top_logprobs\":1,\"stream\":%s}",
+                   streamed ? "true" : "false");
+        doc = ask(&a, "POST", "/v1/responses", body.ptr, NULL);
+        const struct json *list = events(buf_str(&a.body)), *text;
+        if (streamed) {
+            JSON_EACH (e, list)
+                if (str_is(text_at(e, "type"), "response.output_text.delta"))
+                    n += json_count(json_get(e, "logprobs"));
+            doc = at(json_at(list, json_count(list) - 1), "response");
+        }
+        text = at(doc, "output.1.content.0");
+        want_text(text, "text", "abcdef");
+        assert_in_range(json_count(json_get(text, "logprobs")), 2,
+                        3); /* three bytes a token, one with the mark's end */
+        assert_true(!streamed || n == json_count(json_get(text, "logprobs")));
+        http1_free(&a);
+    }
+    buf_free(&body);
+}
+
+static void test_responses_input_items(void **state)
+{
+    struct http1 a;
+    char path[200], id[80];
+    (void)state;
+    const struct json *doc =
+        ask(&a, "POST", "/v1/responses",
+            "{\"instructions\":\"i\",\"input\":[{\"role\":\"user\",\"content\":\"one\"},{\"type\":\"reasoning\","
+            "\"summary\":[{\"type\":\"summary_text\",\"text\":\"hm\"}]},{\"type\":\"function_call\",\"call_id\":"
+            "\"c1\",\"name\":\"f\",\"arguments\":\"{}\"},{\"type\":\"function_call_output\",\"call_id\":\"c1\","
+            "\"output\":\"42\"},{\"role\":\"user\",\"content\":\"SAY two\"}]}",
+            NULL);
+    snprintf(id, sizeof id, "%.*s", STR_ARG(json_str(at(doc, "id"))));
+    http1_free(&a);
+    snprintf(path, sizeof path, "/v1/responses/%s/input_items?order=asc", id);
+    doc = ask(&a, "GET", path, "", NULL);
+    assert_int_equal(json_count(at(doc, "data")), 5);
+    want_text(doc, "data.0.content.0.text", "one");
+    want_text(doc, "data.0.content.0.type", "input_text");
+    want_text(doc, "data.1.type", "reasoning");
+    want_text(doc, "data.2.name", "f");
+    want_text(doc, "data.3.output", "42");
+    want_text(doc, "data.4.content.0.text", "SAY two");
+    assert_int_equal(json_type(at(doc, "has_more")), JSON_FALSE);
+    char *last = arena_copy(&arena, json_str(at(doc, "data.4.id")));
+    http1_free(&a);
+    snprintf(path, sizeof path, "/v1/responses/%s/input_items?limit=2&after=%s", id, last);
+    doc = ask(&a, "GET", path, "", NULL); /* newest first */
+    assert_int_equal(json_count(at(doc, "data")), 2);
+    want_text(doc, "data.0.type", "function_call_output");
+    want_text(doc, "data.1.type", "function_call");
+    assert_int_equal(json_type(at(doc, "has_more")), JSON_TRUE);
+    http1_free(&a);
+    char body[200]; /* what came before is a part of what the next one was made from */
+    snprintf(body, sizeof body, "{\"input\":\"next\",\"previous_response_id\":\"%s\"}", id);
+    doc = ask(&a, "POST", "/v1/responses", body, NULL);
+    snprintf(path, sizeof path, "/v1/responses/%.*s/input_items?order=asc", STR_ARG(json_str(at(doc, "id"))));
+    http1_free(&a);
+    doc = ask(&a, "GET", path, "", NULL);
+    assert_int_equal(json_count(at(doc, "data")), 7);
+    want_text(doc, "data.5.content.0.text", "two");
+    want_text(doc, "data.5.role", "assistant");
+    want_text(doc, "data.6.content.0.text", "next");
+    http1_free(&a);
+    static const char *const bad[] = {"?limit=0", "?limit=101", "?order=up"};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "/v1/responses/%s/input_items%s", id, bad[i]);
+        ask(&a, "GET", path, "", NULL);
+        assert_int_equal(a.status, 400);
+        http1_free(&a);
+    }
+    ask(&a, "GET", "/v1/responses/resp_0/input_items", "", NULL);
+    assert_int_equal(a.status, 404);
+    http1_free(&a);
+    ask(&a, "GET", "/v1/responses/x/input_items", "", NULL);
+    assert_int_equal(a.status, 404);
+    http1_free(&a);
+}
+
+static const struct json *get_response(struct http1 *a, const char *id, const char *query)
+{
+    char path[200];
+    snprintf(path, sizeof path, "/v1/responses/%s%s", id, query);
+    return ask(a, "GET", path, "", NULL);
+}
+
+static void set_hold(int hold)
+{
+    __atomic_store_n(&fake.hold, hold, __ATOMIC_SEQ_CST);
+}
+
+static void test_responses_background(void **state)
+{
+    struct http1 a;
+    char id[80], path[200];
+    (void)state;
+    set_hold(1);
+    const struct json *doc = ask(&a, "POST", "/v1/responses", "{\"input\":\"SAY yes\",\"background\":true}", NULL);
+    want_text(doc, "status", "in_progress");
+    assert_int_equal(json_type(at(doc, "background")), JSON_TRUE);
+    snprintf(id, sizeof id, "%.*s", STR_ARG(json_str(at(doc, "id"))));
+    http1_free(&a);
+    doc = get_response(&a, id, "");
+    want_text(doc, "status", "in_progress");
+    http1_free(&a);
+    doc = get_response(&a, id, "/input_items");
+    want_text(doc, "data.0.content.0.text", "SAY yes");
+    http1_free(&a);
+    get_response(&a, id, "?stream=true"); /* it was not made to be streamed */
+    assert_int_equal(a.status, 400);
+    http1_free(&a);
+    set_hold(0);
+    for (int i = 0; i < 2000; i++, usleep(1000), http1_free(&a)) {
+        doc = get_response(&a, id, "");
+        if (!str_is(json_str(at(doc, "status")), "in_progress"))
+            break;
+    }
+    want_text(doc, "status", "completed");
+    want_text(doc, "output.0.content.0.text", "yes");
+    http1_free(&a);
+    set_hold(1);
+    doc = ask(&a, "POST", "/v1/responses", "{\"input\":\"SAY no\",\"background\":true}", NULL);
+    snprintf(id, sizeof id, "%.*s", STR_ARG(json_str(at(doc, "id"))));
+    http1_free(&a);
+    snprintf(path, sizeof path, "/v1/responses/%s/cancel", id);
+    doc = ask(&a, "POST", path, "", NULL);
+    want_text(doc, "status", "cancelled");
+    http1_free(&a);
+    set_hold(0);
+    for (int i = 0; i < 2000; i++, usleep(1000), http1_free(&a)) {
+        doc = get_response(&a, id, "");
+        if (!str_is(json_str(at(doc, "status")), "in_progress"))
+            break;
+    }
+    want_text(doc, "status", "cancelled");
+    assert_int_equal(json_type(at(doc, "error")), JSON_NULL);
+    http1_free(&a);
+}
+
+/* A client that leaves, and comes back for the events behind the last it saw. */
+static bool seen_enough(void *ctx, struct str bytes)
+{
+    struct buf *seen = ctx;
+    buf_append_str(seen, bytes);
+    return count(buf_str(seen), "event: response.output_text.delta") < 2;
+}
+
+static void test_responses_background_stream(void **state)
+{
+    struct http1 a;
+    struct error err;
+    struct buf seen = {0};
+    char id[80];
+    (void)state;
+    fake.delay_us = 20000;
+    FAILS(ST_CANCELED,
+          http_call(&a,
+                    &(struct http_call){
+                        .host = "127.0.0.1",
+                        .port = gateway_port(gateway),
+                        .method = "POST",
+                        .path = "/v1/responses",
+                        .body = STR("{\"input\":\"x\",\"background\":true,\"stream\":true,\"max_output_tokens\":12}"),
+                        .timeout_ms = 20000,
+                        .on_body = seen_enough,
+                        .ctx = &seen},
+                    &err));
+    const struct json *list = events(buf_str(&seen)), *first = json_at(list, 0);
+    snprintf(id, sizeof id, "%.*s", STR_ARG(json_str(at(first, "response.id"))));
+    size_t n = json_count(list);
+    assert_true(n > 4 && count(buf_str(&seen), "response.completed") == 0);
+    int64_t last = json_int(json_get(json_at(list, n - 1), "sequence_number"), -1);
+    buf_free(&seen);
+    http1_free(&a);
+    char query[60];
+    snprintf(query, sizeof query, "?stream=true&starting_after=%lld", (long long)last);
+    for (int finished = 0; finished < 2; finished++) { /* while it goes on, and when it is kept */
+        size_t deltas = 0;
+        int64_t number = last;
+        get_response(&a, id, query);
+        list = events(buf_str(&a.body));
+        JSON_EACH (e, list) {
+            assert_int_equal(json_int(json_get(e, "sequence_number"), -1), ++number);
+            deltas += str_is(text_at(e, "type"), "response.output_text.delta");
+        }
+        assert_true(deltas > 5 && deltas < 12);
+        want_text(json_at(list, json_count(list) - 1), "response.output.0.content.0.text",
+                  "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11");
+        http1_free(&a);
+    }
+    get_response(&a, id, "?stream=true&starting_after=x");
+    assert_int_equal(a.status, 400);
+    http1_free(&a);
+    get_response(&a, "resp_none", "?stream=true");
+    assert_int_equal(a.status, 404);
+    http1_free(&a);
+}
+
 static void test_responses_refusals(void **state)
 {
     static const struct {
@@ -249,7 +466,9 @@ static void test_responses_refusals(void **state)
         {"{\"input\":[{\"role\":\"user\",\"content\":[{\"type\":\"input_image\"}]}]}", "input[0]"},
         {"{\"input\":\"x\",\"tools\":[{\"type\":\"web_search\"}]}", "tools"},
         {"{\"input\":\"x\",\"text\":{\"format\":{\"type\":\"yaml\"}}}", "text.format"},
-        {"{\"input\":\"x\",\"background\":true}", "background"},
+        {"{\"input\":\"x\",\"background\":true,\"store\":false}", "background"},
+        {"{\"input\":\"x\",\"include\":[\"everything\"]}", "include"},
+        {"{\"input\":\"x\",\"top_logprobs\":21}", "top_logprobs"},
         {"{\"input\":\"x\",\"max_tokens\":3}", "max_tokens"},
         {"{\"input\":\"x\",\"reasoning\":{\"effort\":\"vast\"}}", "reasoning.effort"},
     };
@@ -273,6 +492,10 @@ int main(void)
         HERMES(test_responses_items),
         HERMES(test_responses_cancel_unknown_harms_nobody),
         HERMES(test_responses_cancel),
+        HERMES(test_responses_logprobs),
+        HERMES(test_responses_input_items),
+        HERMES(test_responses_background),
+        HERMES(test_responses_background_stream),
         HERMES(test_responses_refusals),
     };
     return RUN(tests);

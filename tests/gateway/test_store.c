@@ -27,6 +27,31 @@ static bool has(struct store *s, int n)
     return found;
 }
 
+static void test_store_keeps_events(void **state)
+{
+    struct store *s;
+    struct error err;
+    struct buf events = {0}, out = {0};
+    (void)state;
+    OK(store_create(&s, 10000, &err));
+    put(s, 1, 100);
+    assert_true(store_has(s, 1, STR("resp_1")) && !store_has(s, 1, STR("resp_2")));
+    assert_false(store_events(s, 1, STR("resp_1"), &out));
+    buf_append_str(&events, STR("data: 1\n\n"));
+    store_add_events(s, 1, STR("resp_1"), &events);
+    assert_false(store_events(s, 2, STR("resp_1"), &out) || store_has(s, 2, STR("resp_1"))); /* another tenant */
+    assert_true(store_events(s, 1, STR("resp_1"), &out) && str_is(buf_str(&out), "data: 1\n\n"));
+    buf_append_str(&events, STR("lost"));
+    store_add_events(s, 1, STR("resp_2"), &events); /* nobody's: freed */
+    assert_null(events.ptr);
+    for (int i = 0; i < 20000; i++) /* what does not fit takes its response with it */
+        buf_append_char(&events, 'e');
+    store_add_events(s, 1, STR("resp_1"), &events);
+    assert_false(store_has(s, 1, STR("resp_1")));
+    buf_free(&out);
+    store_destroy(s);
+}
+
 static void test_store_forgets_the_least_used(void **state)
 {
     struct store *s;
@@ -83,6 +108,7 @@ static void test_store_survives_failing_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_store_keeps_events),
         cmocka_unit_test(test_store_forgets_the_least_used),
         cmocka_unit_test(test_store_survives_failing_memory),
     };
