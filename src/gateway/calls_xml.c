@@ -95,10 +95,12 @@ static void check_schema(struct maker *m, const struct json *function, const str
     }
 }
 
-/* A property's schema on its own, with the definitions that it may refer to. */
+/* A property's schema on its own, with the definitions that it may refer to, and without the words that would make each
+ * one another than the next: what is the same is compiled once. */
 static struct str property_source(struct maker *m, const struct json *root, const struct json *schema)
 {
     static const char *const shared[] = {"$schema", "$defs", "definitions"};
+    static const char *const words[] = {"title", "description", "default", "examples", "$comment"};
     struct json_writer w;
     struct buf text = {0};
     if (!json_is(schema, JSON_OBJECT))
@@ -111,6 +113,11 @@ static struct str property_source(struct maker *m, const struct json *root, cons
             json_write_value(&w, json_get(root, shared[i]));
         }
     JSON_EACH_MEMBER (key, value, schema) {
+        bool said = false;
+        for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+            said |= str_is(key, words[i]);
+        if (said)
+            continue;
         json_key_str(&w, key);
         json_write_value(&w, value);
     }

@@ -3,11 +3,16 @@
 
 enum { PARTS_DEPTH_MAX = 32, PARTS_MAX = 10000 };
 
+struct made { /* a part that was compiled: the same once more is the same rule, or type */
+    const struct grammar_part *part;
+    uint32_t callee;
+};
 struct joiner {
     struct build *b;
     struct grammar *g;
     struct rules rules;
     size_t n_part;
+    VEC(struct made) made;
 };
 
 static struct ast *make_part(struct joiner *j, const struct grammar_part *p, int depth);
@@ -88,50 +93,81 @@ static struct ast *make_until(struct joiner *j, const struct grammar_part *p)
     return before ? embed(b, dfa_combine(b, ends, before, DFA_AND_NOT)) : NULL;
 }
 
-static struct ast *make_json(struct joiner *j, const struct grammar_part *p, struct str schema)
+static struct ast *call(struct joiner *j, uint32_t callee)
 {
-    uint32_t type;
-    struct ast *a = ast_new(j->b, AST_CALL);
-    j->b->what = "json schema";
-    j->g->compact |= (p->flags & GRAMMAR_COMPACT) != 0;
-    if (!a || !schema_compile(j->b, j->g, schema, p->flags, &type))
-        return NULL;
-    a->callee = type | CALL_TYPE;
+    struct ast *a = callee != UINT32_MAX ? ast_new(j->b, AST_CALL) : NULL;
+    if (a)
+        a->callee = callee;
     return a;
 }
 
-static struct ast *make_string(struct joiner *j, const struct grammar_part *p)
+static uint32_t find_made(const struct joiner *j, const struct grammar_part *p)
+{
+    for (size_t i = 0; i < j->made.n; i++) {
+        const struct grammar_part *o = j->made.at[i].part;
+        if (o->kind == p->kind && o->flags == p->flags && str_eq(o->text, p->text) && str_eq(o->trigger, p->trigger))
+            return j->made.at[i].callee;
+    }
+    return UINT32_MAX;
+}
+
+/* The type of a schema. */
+static uint32_t make_json(struct joiner *j, const struct grammar_part *p, struct str schema)
+{
+    uint32_t type;
+    j->b->what = "json schema";
+    j->g->compact |= (p->flags & GRAMMAR_COMPACT) != 0;
+    return schema_compile(j->b, j->g, schema, p->flags, &type) ? type | CALL_TYPE : UINT32_MAX;
+}
+
+/* The rule of a schema's strings, those that hold the trigger left out. */
+static uint32_t make_string(struct joiner *j, const struct grammar_part *p)
 {
     struct build *b = j->b;
     struct grammar_part mark = {.trigger = p->trigger}, one = {.parts = &mark, .n_part = 1};
-    uint32_t type;
-    struct dfa *all = NULL;
-    b->what = "json schema";
-    if (!schema_compile(b, j->g, p->text, p->flags, &type))
-        return NULL;
-    const struct type *t = &j->g->types[type];
+    uint32_t type = make_json(j, p, p->text), rule;
+    const struct dfa *all = NULL, *inside = p->trigger.len ? triggers(b, &one, 0, 0, false) : NULL;
+    if (type == UINT32_MAX || (p->trigger.len && !inside))
+        return UINT32_MAX;
+    const struct type *t = &j->g->types[type & ~CALL_TYPE];
     for (uint32_t i = 0; i < t->n_lang; i++) {
         const struct lang *l = &j->g->langs[t->langs[i]];
-        struct dfa *d = dfa_limit_length(b, l->dfa, l->min, l->max);
+        const struct dfa *d = inside ? dfa_combine(b, l->dfa, inside, DFA_AND_NOT) : l->dfa;
+        if (d && l->counted)
+            d = dfa_limit_length(b, d, l->min, l->max);
         all = d && all ? dfa_combine(b, all, d, DFA_OR) : d;
         if (!all)
-            return NULL;
+            return UINT32_MAX;
     }
     if (!all) {
         build_fail(b, ST_INVALID, "it accepts no string");
-        return NULL;
+        return UINT32_MAX;
     }
-    struct dfa *inside = p->trigger.len ? triggers(b, &one, 0, 0, false) : NULL;
-    if (inside)
-        all = dfa_combine(b, all, inside, DFA_AND_NOT);
-    return b->status == ST_OK ? embed(b, all) : NULL;
+    if ((rule = rules_add(&j->rules, (struct str){"", 0})) != UINT32_MAX)
+        j->rules.rules.at[rule].body = embed(b, all);
+    return b->status == ST_OK ? rule : UINT32_MAX;
+}
+
+static struct ast *make_once(struct joiner *j, const struct grammar_part *p)
+{
+    uint32_t callee = find_made(j, p);
+    if (callee == UINT32_MAX) {
+        callee = p->kind == GRAMMAR_STRING
+                     ? make_string(j, p)
+                     : make_json(j, p, p->kind == GRAMMAR_JSON ? STR("{\"type\":\"object\"}") : p->text);
+        struct made *m = callee != UINT32_MAX ? VEC_ADD(j->b, &j->made) : NULL;
+        if (!m)
+            return NULL;
+        *m = (struct made){p, callee};
+    }
+    return call(j, callee);
 }
 
 static struct ast *make_gbnf(struct joiner *j, const struct grammar_part *p)
 {
-    struct ast *a = ast_new(j->b, AST_CALL);
+    uint32_t root;
     j->b->what = "grammar";
-    return a && gbnf_parse(&j->rules, p->text, &a->callee) ? a : NULL;
+    return gbnf_parse(&j->rules, p->text, &root) ? call(j, root) : NULL;
 }
 
 static struct ast *make_part(struct joiner *j, const struct grammar_part *p, int depth)
@@ -159,11 +195,9 @@ static struct ast *make_part(struct joiner *j, const struct grammar_part *p, int
     case GRAMMAR_GBNF:
         return make_gbnf(j, p);
     case GRAMMAR_JSON:
-        return make_json(j, p, STR("{\"type\":\"object\"}"));
     case GRAMMAR_SCHEMA:
-        return make_json(j, p, p->text);
     case GRAMMAR_STRING:
-        return make_string(j, p);
+        return make_once(j, p);
     case GRAMMAR_SEQUENCE:
         return add_parts(j, AST_CAT, p, depth);
     case GRAMMAR_ANY_OF:

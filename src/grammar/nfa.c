@@ -48,11 +48,28 @@ bool nfa_call(struct nfa *n, uint32_t from, uint32_t to, uint32_t callee)
 
 /* ---- UTF-8 ---- */
 
-/* One run of code points whose encodings have `size` bytes, each byte within a range of its own. */
-static bool add_sequence(struct nfa *n, uint32_t from, uint32_t to, const uint8_t *lo, const uint8_t *hi, int size)
+/* What follows a lead byte is nearly always any continuation: those nodes are shared, or each character of a string
+ * would need three times the states. */
+struct tails {
+    uint32_t to, any[4]; /* any[k]: k more bytes of 80..BF lead to `to`; 0 = not made */
+};
+
+static uint32_t tail(struct nfa *n, struct tails *t, int more)
 {
-    for (int i = 0; i < size; i++) {
-        uint32_t next = i == size - 1 ? to : nfa_node(n);
+    if (more == 0 || t->any[more])
+        return more ? t->any[more] : t->to;
+    uint32_t next = tail(n, t, more - 1), node = next ? nfa_node(n) : 0;
+    return t->any[more] = nfa_edge(n, node, next, EDGE_BYTES, 0x80, 0xBF) ? node : 0;
+}
+
+/* One run of code points whose encodings have `size` bytes, each byte within a range of its own. */
+static bool add_sequence(struct nfa *n, uint32_t from, struct tails *t, const uint8_t *lo, const uint8_t *hi, int size)
+{
+    int fixed = size; /* bytes up to the last that is not any continuation */
+    while (fixed > 1 && lo[fixed - 1] == 0x80 && hi[fixed - 1] == 0xBF)
+        fixed--;
+    for (int i = 0; i < fixed; i++) {
+        uint32_t next = i == fixed - 1 ? tail(n, t, size - fixed) : nfa_node(n);
         if (!nfa_edge(n, from, next, EDGE_BYTES, lo[i], hi[i]))
             return false;
         from = next;
@@ -74,7 +91,7 @@ static int encode(uint8_t out[4], uint32_t c)
 }
 
 /* Splits [lo, hi] where the encoded length changes, then where continuation bytes are not the full 80..BF. */
-static bool add_range(struct nfa *n, uint32_t from, uint32_t to, uint32_t lo, uint32_t hi)
+static bool add_range(struct nfa *n, uint32_t from, struct tails *t, uint32_t lo, uint32_t hi)
 {
     static const uint32_t ends[] = {0x7F, 0x7FF, 0xFFFF};
     while (lo <= hi) {
@@ -98,7 +115,7 @@ static bool add_range(struct nfa *n, uint32_t from, uint32_t to, uint32_t lo, ui
         uint8_t first[4], last[4] = {0};
         int size = encode(first, lo);
         encode(last, end);
-        if (!add_sequence(n, from, to, first, last, size))
+        if (!add_sequence(n, from, t, first, last, size))
             return false;
         if (end == 0x10FFFF)
             break;
@@ -109,8 +126,9 @@ static bool add_range(struct nfa *n, uint32_t from, uint32_t to, uint32_t lo, ui
 
 bool nfa_class(struct nfa *n, uint32_t from, uint32_t to, const struct range *r, size_t n_range)
 {
+    struct tails tails = {.to = to};
     for (size_t i = 0; i < n_range; i++)
-        if (!add_range(n, from, to, r[i].lo, r[i].hi))
+        if (!add_range(n, from, &tails, r[i].lo, r[i].hi))
             return false;
     return from && to;
 }

@@ -373,7 +373,14 @@ bool rules_compile(struct rules *r, struct dfa **dfas, const bool *type_empty)
         return false;
     for (uint32_t i = 0; i < c.n_order; i++) {
         uint32_t rule = c.order[i];
-        dfas[rule] = compile_small(&c, r->rules.at[rule].body);
+        const struct ast *body = r->rules.at[rule].body;
+        if (body->kind == AST_DFA) {
+            dfas[rule] = build_keep(r->b, 1, sizeof *dfas[rule]);
+            if (dfas[rule])
+                *dfas[rule] = *body->dfa;
+        } else {
+            dfas[rule] = compile_small(&c, body);
+        }
         if (!dfas[rule])
             return false;
     }

@@ -176,13 +176,42 @@ static void test_calls_refused_by_name(void **state)
     }
 }
 
+/* As many as agents have: what is the same in them is compiled once. And a long text with an end. */
+static void test_calls_of_many_tools(void **state)
+{
+    struct http1 a;
+    struct buf body = {0};
+    (void)state;
+    fake_bundle.template_source = STR("{{ tools }} <function=");
+    start(NULL);
+    buf_append_str(&body, STR("{\"messages\":[{\"role\":\"user\",\"content\":\"SAY <tool_call>\\n<function=f7>\\n"
+                              "<parameter=p3>\\nx\\n</parameter>\\n</function>\\n</tool_call>\"}],"
+                              "\"tool_choice\":\"required\",\"tools\":["));
+    for (int i = 0; i < 40; i++) {
+        buf_printf(&body, "%s{\"type\":\"function\",\"function\":{\"name\":\"f%d\",\"parameters\":{\"properties\":{",
+                   i ? "," : "", i);
+        for (int k = 0; k < 10; k++)
+            buf_printf(&body, "%s\"p%d\":{\"description\":\"d%d\",\"type\":\"%s\"}", k ? "," : "", k, i * 10 + k,
+                       k % 3 ? "integer" : "string");
+        buf_printf(&body, ",\"q\":{\"type\":\"string\",\"maxLength\":2000}}}}}");
+    }
+    buf_append_str(&body, STR("]}"));
+    const struct json *doc = ask(&a, "POST", "/v1/chat/completions", body.ptr, NULL);
+    if (a.status != 200)
+        fail_msg("%d %s", a.status, a.body.ptr);
+    want_text(doc, "choices.0.message.tool_calls.0.function.name", "f7");
+    want_text(doc, "choices.0.message.tool_calls.0.function.arguments", "{\"p3\": \"x\"}");
+    http1_free(&a);
+    buf_free(&body);
+    stop_hermes(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_calls_or_the_shape),
-        cmocka_unit_test(test_calls_as_xml),
-        cmocka_unit_test(test_calls_in_channels),
-        cmocka_unit_test(test_calls_refused_by_name),
+        cmocka_unit_test(test_calls_or_the_shape),  cmocka_unit_test(test_calls_as_xml),
+        cmocka_unit_test(test_calls_in_channels),   cmocka_unit_test(test_calls_refused_by_name),
+        cmocka_unit_test(test_calls_of_many_tools),
     };
     return RUN(tests);
 }
