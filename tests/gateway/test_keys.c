@@ -121,6 +121,31 @@ static void test_responses_belong_to_their_tenant(void **state)
     }
 }
 
+/* While it is being made: nobody else sees it, its input or its events, or ends it. */
+static void test_background_responses_belong_to_their_tenant(void **state)
+{
+    struct http1 a;
+    char targets[4][200];
+    static const char *const tails[] = {"", "/input_items", "?stream=true", "/cancel"};
+    (void)state;
+    __atomic_store_n(&fake.hold, 1, __ATOMIC_SEQ_CST);
+    const struct json *doc =
+        ask(&a, "POST", "/v1/responses", "{\"input\":\"hello\",\"background\":true}", AS("secret-of-alice"));
+    assert_int_equal(a.status, 200);
+    for (int i = 0; i < 4; i++)
+        snprintf(targets[i], sizeof targets[i], "/v1/responses/%.*s%s", STR_ARG(text_at(doc, "id")), tails[i]);
+    http1_free(&a);
+    for (int i = 0; i < 8; i++) {
+        static const int own[] = {200, 200, 400, 200}; /* it was not made to be streamed */
+        int k = i % 4;
+        ask(&a, k == 3 ? "POST" : "GET", targets[k], "", i < 4 ? AS("secret-of-bob") : AS("next-of-alice"));
+        if (a.status != (i < 4 ? 404 : own[k]))
+            fail_msg("%s, %s: %d", targets[k], i < 4 ? "bob" : "alice", a.status);
+        http1_free(&a);
+    }
+    __atomic_store_n(&fake.hold, 0, __ATOMIC_SEQ_CST);
+}
+
 static bool answers(const char *headers, int status)
 {
     for (int i = 0; i < 2000; i++, usleep(1000))
@@ -212,6 +237,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_each_client_is_a_tenant, start_keys, stop_keys),
         cmocka_unit_test_setup_teardown(test_responses_belong_to_their_tenant, start_keys, stop_keys),
+        cmocka_unit_test_setup_teardown(test_background_responses_belong_to_their_tenant, start_keys, stop_keys),
         cmocka_unit_test_setup_teardown(test_a_hangup_reads_them_again, start_keys, stop_keys),
         cmocka_unit_test(test_what_the_file_may_say),
         cmocka_unit_test(test_a_file_cut_anywhere_and_failing_memory),
