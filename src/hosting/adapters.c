@@ -83,7 +83,8 @@ static enum status add(struct hosting *h, const char *name, const char *base, co
         if (!n || n->id != id)
             return fail(err, ST_NOT_FOUND, "the adapter %s went away meanwhile", name);
         struct hosted *e = hosted_resolve(h, str_of(name), &lora); /* its base may be another by now */
-        if (!e || e->state != HOSTED_READY || n->lora_of == e || h->stopping)
+        bool hidden = lora != n; /* its base's name is an adapter's by now, which comes instead */
+        if (!e || hidden || e->state != HOSTED_READY || n->lora_of == e || h->stopping)
             return ST_OK;
         if (n->tried == e)
             break;
