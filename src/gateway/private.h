@@ -205,10 +205,11 @@ bool structured_make(struct job *j); /* on a worker */
 struct served {
     struct served *next;
     const struct engine *engine;
-    struct engine_stats counted; /* what of its totals the counters already hold: under the hosting's lock */
-    bool begun;                  /* it was counted before */
-    uint64_t stalled_ns;         /* of a stall that was told; 0 = it moves: the watchdog's */
-    pthread_mutex_t lock;        /* of these two, made when first needed */
+    struct engine_stats
+        counted; /* what of its totals the counters already hold: under the hosting's lock, or while it is closed */
+    bool begun;  /* it was counted before */
+    uint64_t stalled_ns;  /* of a stall that was told; 0 = it moves: the watchdog's */
+    pthread_mutex_t lock; /* of these two, made when first needed */
     struct grammar_vocab *vocab;
     struct grammar_cache *grammars;
 };

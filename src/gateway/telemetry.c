@@ -4,6 +4,7 @@
 #include "base/clock.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 enum metric {
     M_RUNNING,
@@ -239,7 +240,11 @@ static void look_at(void *ctx, struct served *served, const struct hosting_row *
 void telemetry_close(struct gateway *g, struct served *served, const struct hosting_row *row)
 {
     struct engine_stats s;
-    engine_stats(row->engine, &s);
+    for (int i = 0; i < 1000; i++, usleep(1000)) { /* an engine tells a step's end a moment after its answers */
+        engine_stats(row->engine, &s);
+        if (s.running + s.waiting == 0)
+            break;
+    }
     count(g, row->name, &s, &served->counted);
 }
 

@@ -198,9 +198,10 @@ void hosting_each_loaded(struct hosting *h, void (*fn)(void *ctx, const struct h
 {
     pthread_mutex_lock(&h->lock);
     for (const struct hosted *e = h->all; e; e = e->next) {
+        if (e->state != HOSTED_READY) /* its parts are the loader's */
+            continue;
         struct hosting_row row = hosted_row(h, e);
-        if (e->state == HOSTED_READY)
-            fn(ctx, &row);
+        fn(ctx, &row);
     }
     pthread_mutex_unlock(&h->lock);
 }
@@ -210,6 +211,8 @@ void hosting_on_close(struct hosting *h, void (*fn)(void *ctx, const struct host
     pthread_mutex_lock(&h->lock);
     h->on_close = fn;
     h->on_close_ctx = ctx;
+    while (h->calling)
+        pthread_cond_wait(&h->changed, &h->lock);
     pthread_mutex_unlock(&h->lock);
 }
 

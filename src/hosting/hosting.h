@@ -148,7 +148,8 @@ struct hosting_row { /* valid during the call */
 void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_row *row), void *ctx);
 /* What is loaded, once each, under its own name: one that others took the name of, too, while it is still in use. */
 void hosting_each_loaded(struct hosting *h, void (*fn)(void *ctx, const struct hosting_row *row), void *ctx);
-/* From here on fn is called, likewise, when a loaded model that nobody uses is about to go; fn NULL: not any more. */
+/* From here on fn is called when a loaded model that nobody uses, and that no other call shows any more, is about to be
+ * closed: on the loader's thread, without the lock. fn NULL: not any more, and it is not being called. */
 void hosting_on_close(struct hosting *h, void (*fn)(void *ctx, const struct hosting_row *row), void *ctx);
 bool hosting_knows(struct hosting *h, struct str name);
 const char *hosting_default(struct hosting *h); /* its name */

@@ -42,16 +42,29 @@ static void tell(struct hosting *h, struct hosted *e)
     pthread_cond_broadcast(&h->changed);
 }
 
-static void close_model(struct hosting *h, struct hosted *e)
+static void tell_close(struct hosting *h, const struct hosted *e)
 {
     struct hosting_row row = hosted_row(h, e);
-    if (h->on_close)
-        h->on_close(h->on_close_ctx, &row);
-    e->state = HOSTED_CLOSING;
+    void (*fn)(void *, const struct hosting_row *) = h->on_close;
+    void *ctx = h->on_close_ctx;
+    if (!fn)
+        return;
+    h->calling = true;
+    pthread_mutex_unlock(&h->lock);
+    fn(ctx, &row);
+    pthread_mutex_lock(&h->lock);
+    h->calling = false;
+    pthread_cond_broadcast(&h->changed);
+}
+
+static void close_model(struct hosting *h, struct hosted *e)
+{
+    e->state = HOSTED_CLOSING; /* from here on nobody else looks at it */
     e->unload = false;
     for (struct hosted_name *n = h->names; n; n = n->next)
         if (n->tried == e)
             hosted_close_lora(h, n);
+    tell_close(h, e);
     pthread_mutex_unlock(&h->lock);
     log_infof("hosting", "unloading %s", e->how.name);
     h->options.maker->close(h->options.maker->ctx, &e->parts);

@@ -71,7 +71,7 @@ void *hosting_loader(void *arg); /* the thread; takes the lock itself */
 void hosted_want(struct hosting *h, struct hosted *e);
 uint64_t hosted_expires_ns(const struct hosting *h, const struct hosted *e); /* 0 = never */
 /* hosting.c */
-struct hosting_row hosted_row(const struct hosting *h, const struct hosted *e); /* of one that is ready, by its name */
+struct hosting_row hosted_row(const struct hosting *h, const struct hosted *e); /* of one that is loaded, by its name */
 /* leases.c */
 /* Gives those who wait for e what they wait for; returns those whose fn is to be called. Some may wait again. */
 struct hosting_wait *hosted_settle(struct hosting *h, struct hosted *e);
