@@ -152,6 +152,7 @@ static int worth(const struct drafter *d, struct seq *s, enum draft_source sourc
         n++;
     int *wait = &t->n_wait[source], idle = ++t->n_idle[source];
     bool cheap = *wait == RETRY || price <= idle * p->token * 0.01;
+    t->trial = n == 0;
     if (n)
         *wait = RETRY;
     else if (most > 0 && idle >= *wait && cheap) {
@@ -318,6 +319,45 @@ static void ask_model(struct drafter *d)
 
 /* ---- both ---- */
 
+/* Ids a second that a step gives in which no sequence has more than `most` proposals. */
+static double pace(const struct seq_list *running, const struct cost_model *cost, int most)
+{
+    struct cost_work w = {0};
+    double n_id = 0;
+    for (const struct seq *s = running->first; s; s = s->next) {
+        if (s->n_done != s->n_ids - 1)
+            continue;
+        int n = s->n_draft < most || s->draft.trial ? s->n_draft : most;
+        double chance = 1;
+        for (int i = 0; i <= n; i++, chance *= (double)s->draft.rate[s->draft.source])
+            n_id += chance;
+        cost_span(&w, s->n_done, 1 + n);
+    }
+    w.logits = w.rows;
+    double seconds = cost_seconds_at_most(cost, &w);
+    return seconds > 0 ? n_id / seconds : 0;
+}
+
+/* Each was worth the price of its rows. All together they may be as many as make steps jump: the number that each may
+ * have at most is the one that gives most ids a second. */
+static void keep_best(const struct seq_list *running, const struct cost_model *cost)
+{
+    int most = 0, best = 0;
+    for (const struct seq *s = running->first; s; s = s->next)
+        most = s->n_draft > most ? s->n_draft : most;
+    double best_pace = most ? pace(running, cost, 0) : 0;
+    for (int n = 1; n <= most; n++) {
+        double pace_n = pace(running, cost, n);
+        if (pace_n > best_pace) {
+            best = n;
+            best_pace = pace_n;
+        }
+    }
+    for (struct seq *s = running->first; s; s = s->next)
+        if (s->n_draft > best && !s->draft.trial)
+            s->n_draft = s->draft.n_proposed = best;
+}
+
 static void begin_seq(const struct drafter *d, struct seq *s)
 {
     struct draft_state *t = &s->draft;
@@ -345,4 +385,5 @@ void drafter_propose(struct drafter *d, const struct seq_list *running, const st
     }
     if (d->n_wish)
         ask_model(d);
+    keep_best(running, cost);
 }

@@ -8,9 +8,9 @@
  * proposal is right when it is the id that the row before it draws, whatever the temperature.
  *
  * How many are worth it follows from measurements: how often proposals of this sequence were right, what a row adds to
- * a step (engine/cost.h), and what a draft model's step takes. A source that is never right is asked again now and then
- * only, which costs less than 1 %.
- * Owner    the engine thread
+ * a step (engine/cost.h), and what a draft model's step takes; of all proposals of a step, those are kept that give
+ * most ids a second. A source that is never right is asked again now and then only, which costs less than 1 %. Owner
+ * the engine thread
  */
 #ifndef ENGINE_DRAFT_H
 #define ENGINE_DRAFT_H
@@ -21,8 +21,8 @@
 enum { DRAFT_NGRAM = 3, DRAFT_MODEL_ROWS = 256 }; /* rows: of a step, one a sequence not counted */
 enum draft_source { DRAFT_LOOKUP, DRAFT_MODEL, DRAFT_SOURCES };
 
-struct draft_state { /* a sequence's */
-    bool known;
+struct draft_state {           /* a sequence's */
+    bool known, trial;         /* trial: proposed to see whether it is worth it now */
     float rate[DRAFT_SOURCES]; /* share of the last proposals that were right */
     int n_idle[DRAFT_SOURCES]; /* times in a row that a source was not worth asking, */
     int n_wait[DRAFT_SOURCES]; /* until it is asked nevertheless */
