@@ -94,7 +94,7 @@ enum { CLI_DRAFT_TOKENS = 8 }; /* what cli_model.draft_tokens begins with where 
          CLI_REAL,                                                                                                     \
          &(m).itl_ms,                                                                                                  \
          "MS",                                                                                                         \
-         "time between tokens that other prompts may stretch a step to (default: 1.75 times a step of all, or 20)"},   \
+         "time between tokens that other prompts may stretch a step to (default: 1.6 times a step of all, or 20)"},    \
         {"kv-spill", 0, CLI_TEXT, &(m).kv_spill, "DIR", "keeps full KV blocks there, also for the next start"},        \
         {"kv-spill-bytes", 0, CLI_BYTES, &(m).kv_spill_bytes, "B", "of all files in it (default 8G)"},                 \
     {                                                                                                                  \

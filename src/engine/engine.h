@@ -95,7 +95,7 @@ struct engine_options {
     int queue_max;     /* waiting; ST_LIMIT beyond it and max_sequences; 0 = 1024, below 0 = none */
     struct pool *pool; /* NULL = the engine makes its own */
     /* While answers are written, a step carries as many rows of other prompts (at least 4) as let the next token come
-     * after so many milliseconds; 0 = 1.75 times a step in which all are written who run or wait and find room, or 20,
+     * after so many milliseconds; 0 = 1.6 times a step in which all are written who run or wait and find room, or 20,
      * whichever is more. */
     double itl_ms;
     bool no_prefix_cache;

@@ -22,7 +22,7 @@
 
 #include <assert.h>
 
-static const double AUTO_RATIO = 1.75, AUTO_LEAST_S = 0.02; /* see engine_options.itl_ms */
+static const double AUTO_RATIO = 1.6, AUTO_LEAST_S = 0.02; /* see engine_options.itl_ms */
 
 /* ---- lists ---- */
 
@@ -256,22 +256,24 @@ static struct cost_work batch_work(const struct batch *b)
     return w;
 }
 
-/* What a step takes in which all decode who are here and find room. It will be the time between their tokens soon, so
- * that nobody gains when prompts are read in smaller chunks than it allows: the others only wait longer for theirs. */
+/* What a step takes in which all decode who are here and find room, were they all like those that decode now. It will
+ * be the time between their tokens soon, so that nobody gains when prompts are read in smaller chunks than it allows:
+ * the others only wait longer for theirs. */
 static double full_step_seconds(const struct sched *s)
 {
-    struct cost_work w = {0};
+    struct cost_work w = {0}, none = {0};
     int n = s->running.count, n_free = s->kv.n_free;
     for (const struct seq *q = s->running.first; q; q = q->next)
-        cost_span(&w, q->n_ids - 1, 1);
+        if (q->n_ids - q->n_done == 1)
+            cost_span(&w, q->n_done, 1);
+    w.logits = w.rows;
     for (const struct seq *q = s->waiting.first; q && n < s->max_sequences; q = q->next, n++) {
         n_free -= kv_blocks_for(q->n_ids);
         if (n_free < 0)
             break;
-        cost_span(&w, q->n_ids - 1, 1);
     }
-    w.logits = n;
-    return cost_seconds(&s->cost, &w);
+    double step_s = cost_seconds(&s->cost, &none), rows_s = cost_seconds(&s->cost, &w) - step_s;
+    return w.rows > 0 ? step_s + rows_s * n / w.rows : 0;
 }
 
 static void begin_budget(struct sched *s, struct budget_left *left, int drafts)
