@@ -235,7 +235,7 @@ enum status cli_model_numbers(struct model_options *out, const struct cli_model 
         out->pooling = pooling_parse(str_of(m->pooling));
         if (!out->pooling)
             return fail(err, ST_INVALID,
-                        "--pooling %s: expected mean, cls, last, max, sqrt or weighted, or several as cls+max",
+                        "--pooling %s: expected mean, cls, last, max, sqrt or weighted, several as cls+max, or rank",
                         m->pooling);
     }
     if (m->kv) {

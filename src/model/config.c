@@ -212,6 +212,11 @@ enum status config_set_task(struct arch *a, enum model_task task, unsigned pooli
 {
     struct model_config *c = &a->config;
     const struct family *f = a->family;
+    if (pooling == POOLING_RANK || (a->sentence.words.found && f->encoder))
+        return fail(err, ST_UNSUPPORTED,
+                    "pooling rank is for models that generate, with a tokenizer; "
+                    "not for this %s",
+                    f->name);
     c->encoder = f->encoder;
     c->task = task;
     c->pooling = task == TASK_GENERATE ? POOL_NONE : pooling ? pooling : f->encoder ? POOL_FIRST : POOL_LAST;
@@ -222,7 +227,7 @@ enum status config_set_task(struct arch *a, enum model_task task, unsigned pooli
         TRY(dense_end(a, err));
     if (task == TASK_SCORE && c->n_label < 1)
         return fail(err, ST_CORRUPT, "config: a classifier without labels");
-    if (task == TASK_SCORE && !rows_named(f, W_SCORE))
+    if (task == TASK_SCORE && !a->sentence.words.found && !rows_named(f, W_SCORE))
         return fail(err, ST_UNSUPPORTED, "config: classifiers of family %s are not offered", f->name);
     return ST_OK;
 }
@@ -317,6 +322,8 @@ static enum status from_checkpoint(struct arch *a, const struct checkpoint *ck, 
 {
     switch (ck->kind) {
     case CHECKPOINT_GGUF:
+        if (options->pooling == POOLING_RANK)
+            TRY(words_find(&a->sentence.words, ck, err));
         return config_from_gguf(a, ck, options, err);
     case CHECKPOINT_LLAMA2C:
         return from_llama2c(a, ck, options, err);
@@ -325,6 +332,8 @@ static enum status from_checkpoint(struct arch *a, const struct checkpoint *ck, 
             return fail(err, ST_NOT_FOUND, "%s: there is no config.json beside the weights; give a folder that has one",
                         ck->path);
         TRY(sentence_read(&a->sentence, &a->arena, ck->folder, err));
+        if (options->pooling == POOLING_RANK && !a->sentence.words.found)
+            TRY(words_find(&a->sentence.words, ck, err));
         return json_get(ck->config, "model_type") || json_get(ck->config, "architectures")
                    ? config_from_json(a, ck->config, options, err)
                    : config_from_signs(a, ck, options, err);

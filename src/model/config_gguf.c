@@ -110,6 +110,19 @@ static void gguf_tokens(struct model_config *c, const struct gguf *g)
 
 enum { GGUF_POOL_NONE, GGUF_POOL_MEAN, GGUF_POOL_CLS, GGUF_POOL_LAST, GGUF_POOL_RANK };
 
+/* A classifier whose two labels are the words. */
+static struct words gguf_words(struct gguf_source *g, const struct tensor *score)
+{
+    struct words w = {.yes = -1, .no = -1};
+    const struct gguf_value *labels = gguf_find(g->gguf, gguf_key(g, "classifier.output_labels"));
+    for (int32_t i = 0; labels && labels->strings && labels->count == 2 && score->shape[0] == 2 && i < 2; i++) {
+        w.yes = str_is(labels->strings[i], "yes") ? i : w.yes;
+        w.no = str_is(labels->strings[i], "no") ? i : w.no;
+    }
+    w.found = w.yes >= 0 && w.no >= 0;
+    return w;
+}
+
 /* A file that says how it pools is an embedding model, one with a classifier's rows a classifier. */
 static enum status gguf_task(struct arch *a, struct gguf_source *g, const struct checkpoint *ck, unsigned wished,
                              struct error *err)
@@ -128,8 +141,12 @@ static enum status gguf_task(struct arch *a, struct gguf_source *g, const struct
             return fail(err, ST_UNSUPPORTED,
                         "gguf: a reranker (pooling_type 4) without cls.output.weight is not offered");
         a->config.n_label = score->shape[0] > 0 && score->shape[0] <= LABEL_MAX ? (int)score->shape[0] : 0;
+        a->sentence.words = gguf_words(g, score);
+        config_words(a, 0);
         return config_set_task(a, TASK_SCORE, POOL_NONE, err);
     }
+    if (config_words(a, wished))
+        return config_set_task(a, TASK_SCORE, POOL_NONE, err);
     wished = wished ? wished : poolings[type];
     return config_set_task(a, wished || a->family->encoder ? TASK_EMBED : TASK_GENERATE,
                            a->family->encoder && !wished ? POOL_MEAN : wished, err);

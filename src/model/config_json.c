@@ -192,9 +192,12 @@ static enum status json_task(struct arch *a, const struct json *config, unsigned
     if (encoder)
         TRY(json_encoder(a, config, err));
     if (str_ends(arch, STR("ForSequenceClassification"))) {
+        a->sentence.words.found = false;
         a->config.n_label = json_labels(config);
         return config_set_task(a, TASK_SCORE, POOL_NONE, err);
     }
+    if (config_words(a, wished))
+        return config_set_task(a, TASK_SCORE, POOL_NONE, err);
     if (encoder && arch.ptr && !str_ends(arch, STR("Model")) && !str_ends(arch, STR("ForMaskedLM")) &&
         !str_ends(arch, STR("ForPreTraining")))
         return fail(err, ST_UNSUPPORTED,

@@ -21,6 +21,14 @@ MUST_USE enum status config_set_int(struct arch *a, const struct int_key *k, con
                                     struct error *err);
 MUST_USE enum status config_set_act(struct arch *a, struct str name, struct error *err);
 MUST_USE enum status config_set_task(struct arch *a, enum model_task task, unsigned pooling, struct error *err);
+/* Before config_set_task, when the wish or the files ask for it: a score by two words. */
+static inline bool config_words(struct arch *a, unsigned wished)
+{
+    struct words *w = &a->sentence.words;
+    w->found &= !wished || wished == POOLING_RANK;
+    a->config.n_label = w->found ? 1 : a->config.n_label;
+    return w->found;
+}
 /* Once the plain numbers are read: derived sizes, limits and the per-layer table. */
 MUST_USE enum status config_prepare(struct arch *a, int n_ctx, struct error *err);
 /* Once everything is read: angles, and the count that bounds every later product. */

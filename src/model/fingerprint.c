@@ -305,6 +305,8 @@ static bool add_texts(struct fingerprint *f, const struct arch *a)
         return true;
     buf_printf(&all, "task %d pooling %d ctx %d default %d", (int)c->task, (int)c->pooling, c->n_ctx,
                s->default_prompt);
+    if (s->words.found)
+        buf_printf(&all, " words %d %d", s->words.yes, s->words.no);
     for (int i = 0; i < s->n_prompt; i++) {
         const struct sentence_prompt *p = &s->prompts[i];
         buf_printf(&all, " %zu:%.*s %zu:%.*s", p->name.len, STR_ARG(p->name), p->text.len, STR_ARG(p->text));

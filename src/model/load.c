@@ -165,6 +165,24 @@ static enum status load_transposed(struct param *p, const struct tensor *t, cons
     return ST_OK;
 }
 
+/* The row of one word less that of the other, each widened, rounded once. */
+static enum status load_words(struct param *p, const struct tensor *t, const struct words *w, struct pool *pool,
+                              struct error *err)
+{
+    size_t n = (size_t)p->n_in, row_bytes = t->bytes / (size_t)t->shape[0];
+    float *rows = mem_alloc_zero(2 * n, sizeof *rows);
+    if (!rows)
+        return fail_nomem(err, "model");
+    dtype_to_f32(rows, t->type, (const char *)t->data + (size_t)w->yes * row_bytes, n);
+    if (w->no >= 0)
+        dtype_to_f32(rows + n, t->type, (const char *)t->data + (size_t)w->no * row_bytes, n);
+    for (size_t k = 0; k < n; k++)
+        rows[k] -= rows[n + k];
+    weight_pack(&p->weight, rows, DT_F32, NULL, pool);
+    mem_free(rows);
+    return ST_OK;
+}
+
 static enum status load_param(const struct model *m, struct param *p, const struct checkpoint *ck, struct error *err)
 {
     const struct name_row *row;
@@ -174,7 +192,9 @@ static enum status load_param(const struct model *m, struct param *p, const stru
     enum status st = ST_OK;
     size_t bytes = row->flags & NAME_STACKED ? t->bytes / (size_t)m->arch.config.n_expert : t->bytes;
     const char *data = (const char *)t->data + (row->flags & NAME_STACKED ? bytes * (size_t)p->expert : 0);
-    if (param_is_vector(p))
+    if (p->role == W_SCORE && m->arch.sentence.words.found)
+        st = load_words(p, t, &m->arch.sentence.words, m->options.pool, err);
+    else if (param_is_vector(p))
         st = load_vector(p, t, row_of, err);
     else if (row->flags & NAME_TRANSPOSED)
         st = load_transposed(p, t, row_of, m->options.pool, err);

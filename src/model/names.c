@@ -120,9 +120,21 @@ static const struct tensor *find(const struct name_row **row, const struct check
     return NULL;
 }
 
+/* Two rows of it make the score: GGUF's classifier, or the vocabulary's matrix. */
+static const struct tensor *words_tensor(const struct name_row **row, const struct arch *a, const struct checkpoint *ck,
+                                         const struct param *p)
+{
+    const struct tensor *t = a->gguf ? find(row, ck, a->names, W_SCORE, p) : NULL;
+    if (!t && a->config.tied)
+        t = find(row, ck, a->names, W_EMBED, p);
+    return t ? t : find(row, ck, a->names, W_HEAD, p);
+}
+
 const struct tensor *param_tensor(const struct name_row **row, const struct arch *a, const struct checkpoint *ck,
                                   const struct param *p)
 {
+    if (p->role == W_SCORE && a->sentence.words.found)
+        return words_tensor(row, a, ck, p);
     const struct tensor *t = find(row, ck, arch_names(a, p->role, false), p->role, p);
     const struct name_row *head;
     if (!t && p->role == W_EMBED && a->config.tied && !p->bias) { /* stored once, under the other's name */

@@ -98,6 +98,20 @@ static enum status check_shape(const struct builder *b, const struct tensor *t, 
     return ST_OK;
 }
 
+static enum status check_words(const struct builder *b, const struct tensor *t, const struct param *q,
+                               struct error *err)
+{
+    const struct words *w = &b->want->arch->sentence.words;
+    char shape[96];
+    if (t->n_dim != 2 || t->shape[1] != q->n_in || !(dtype_is_float(t->type) || dtype_is_block(t->type)) ||
+        t->shape[1] % dtype_row(t->type)->block || w->yes < 0 || w->yes >= t->shape[0] || w->no < -1 ||
+        w->no >= t->shape[0])
+        return fail(err, ST_CORRUPT, "%s: tensor %.*s has shape %s; its rows %d and %d, of %lld, were to score",
+                    b->want->arch->config.family, STR_ARG(t->name), tensor_shape_text(shape, sizeof shape, t), w->yes,
+                    w->no, (long long)q->n_in);
+    return ST_OK;
+}
+
 static void param_types(const struct builder *b, struct param *q)
 {
     bool matrix = role_rows[q->role].in != DIM_1 && !q->bias;
@@ -115,6 +129,8 @@ static void param_types(const struct builder *b, struct param *q)
 /* Whether the family's own naming demands or allows a bias here. */
 static unsigned bias_flags(const struct arch *a, enum role role)
 {
+    if (role == W_SCORE && a->sentence.words.found)
+        return 0;
     for (const struct name_row *n = arch_names(a, role, true); n->role; n++)
         if (n->role == role)
             return n->flags & (NAME_BIAS | NAME_BIAS_MAYBE);
@@ -152,8 +168,9 @@ static enum status param_add(struct builder *b, struct param q, struct error *er
             return ST_OK;
         if (!t)
             return missing(b, row, &q, err);
-        TRY(check_shape(b, t, row, &q, err));
-        q.src = t->type;
+        bool words = q.role == W_SCORE && a->sentence.words.found; /* a row that load makes of two */
+        TRY(words ? check_words(b, t, &q, err) : check_shape(b, t, row, &q, err));
+        q.src = words ? DT_F32 : t->type;
     } else {
         bool vector = q.bias || role_rows[q.role].in == DIM_1;
         int block = dtype_row(b->want->type)->block;

@@ -201,12 +201,19 @@ struct sentence {
         bool bias, tanh;
     } dense[DENSE_MAX];
     int n_dense;
+    struct words { /* a model that generates scores a pair by the logit of `yes`, less that of `no` */
+        bool found;
+        int32_t yes, no; /* tokens, or rows of GGUF's classifier; no: -1 = none */
+    } words;
     int n_ctx; /* texts are cut after so many tokens; 0 = the model's own */
     struct sentence_prompt {
         struct str name, text;
     } prompts[PROMPTS_MAX];
     int n_prompt, default_prompt; /* -1: none */
 };
+enum { POOLING_RANK = 1 << 28 }; /* wished: scores by the words "yes" and "no" */
+/* The tokens "yes" and "no" of a checkpoint's own tokenizer. */
+MUST_USE enum status words_find(struct words *out, const struct checkpoint *ck, struct error *err);
 MUST_USE enum status sentence_read(struct sentence *out, struct arena *arena, const char *folder, struct error *err);
 
 struct arch {

@@ -69,6 +69,34 @@ static enum status read_pooling(struct sentence *s, const struct json *config, c
     return ST_OK;
 }
 
+static enum status read_words(struct sentence *s, const struct json *config, const char *name, struct error *err)
+{
+    int64_t yes = json_int(json_get(config, "true_token_id"), -1),
+            no = json_int(json_get(config, "false_token_id"), -1);
+    if (yes < 0 || yes > INT32_MAX || no < -1 || no > INT32_MAX)
+        return fail(err, ST_CORRUPT, "%s: true_token_id %lld, false_token_id %lld", name, (long long)yes,
+                    (long long)no);
+    s->words = (struct words){true, (int32_t)yes, (int32_t)no};
+    return ST_OK;
+}
+
+enum status words_find(struct words *w, const struct checkpoint *ck, struct error *err)
+{
+    struct tokenizer *tok;
+    struct ids ids = {0};
+    TRY(tokenizer_from_checkpoint(&tok, ck, err));
+    enum status st = tokenizer_encode(tok, &ids, STR("yes"), 0, err);
+    if (st == ST_OK)
+        st = tokenizer_encode(tok, &ids, STR("no"), 0, err);
+    if (st == ST_OK && (ids.count != 2 || ids.ids[0] == ids.ids[1]))
+        st = fail(err, ST_UNSUPPORTED, "pooling rank: \"yes\" and \"no\" are no single tokens of this vocabulary");
+    if (st == ST_OK)
+        *w = (struct words){true, ids.ids[0], ids.ids[1]};
+    ids_free(&ids);
+    tokenizer_close(tok);
+    return st;
+}
+
 static enum status read_dense(struct sentence *s, const struct json *config, const char *name, struct error *err)
 {
     struct str fn = json_str(json_get(config, "activation_function")),
@@ -114,9 +142,11 @@ static enum status read_module(struct sentence *s, const struct json *module, st
     s->normalized |= str_is(type, "Normalize");
     if (str_is(type, "Normalize") || str_is(type, "Dropout"))
         return ST_OK;
-    if (!str_is(type, "Dense") && (!pooling || s->pooling))
+    bool words = str_is(type, "LogitScore");
+    if (!str_is(type, "Dense") && !(words && !s->pooling) && (!pooling || s->pooling || s->words.found))
         return fail(err, ST_UNSUPPORTED,
-                    "modules.json: the module \"%.*s\"%s is not offered; Transformer, Pooling, Dense and Normalize are",
+                    "modules.json: the module \"%.*s\"%s is not offered; Transformer, Pooling, Dense, Normalize and "
+                    "LogitScore are",
                     STR_ARG(type),
                     str_is(type, "Transformer") ? " in a folder of its own"
                     : pooling                   ? " once more"
@@ -126,7 +156,9 @@ static enum status read_module(struct sentence *s, const struct json *module, st
     TRY(read_file(&config, arena, folder, name, err));
     if (!config)
         return fail(err, ST_NOT_FOUND, "modules.json names %.200s, which is not there", name);
-    return pooling ? read_pooling(s, config, name, err) : read_dense(s, config, name, err);
+    return pooling ? read_pooling(s, config, name, err)
+           : words ? read_words(s, config, name, err)
+                   : read_dense(s, config, name, err);
 }
 
 static void read_prompts(struct sentence *s, const struct json *config)
@@ -150,7 +182,7 @@ enum status sentence_read(struct sentence *s, struct arena *arena, const char *f
     JSON_EACH (module, modules) {
         TRY(read_module(s, module, arena, folder, err));
     }
-    s->found = s->pooling != POOL_NONE;
+    s->found = s->pooling != 0;
     TRY(read_file(&config, arena, folder, "sentence_bert_config.json", err));
     int64_t n = json_int(json_get(config, "max_seq_length"), 0);
     s->n_ctx = n > 0 && n <= 1 << 20 ? (int)n : 0;
@@ -169,6 +201,8 @@ const char *pooling_name(enum pooling p)
 unsigned pooling_parse(struct str names)
 {
     unsigned ways = 0;
+    if (str_is(names, "rank"))
+        return POOLING_RANK;
     for (int n = 0; n < POOL_WAYS_MAX; n++) {
         size_t end = str_find(names, STR("+"), 0);
         struct str one = end == SIZE_MAX ? names : str_n(names.ptr, end);

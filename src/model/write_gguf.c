@@ -100,6 +100,8 @@ static enum status check_expressible(const struct arch *a, struct error *err)
         what = "this activation";
     else if (c->task == TASK_EMBED && (c->pooling > POOL_LAST || a->sentence.n_dense))
         what = "this pooling, or what stands behind it";
+    else if (a->sentence.words.found)
+        what = "a score of two words";
     for (int l = 0; l < c->n_layer && !what; l++)
         if (a->sparse[l] != a->sparse[0] || a->attrs[l][0].window != c->window)
             what = "layers that differ";

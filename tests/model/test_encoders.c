@@ -96,7 +96,8 @@ static void check_kind(const struct json *c, const char *path, const char *kind,
     if (!json_get(json_at(json_get(c, "sequences"), 0), kind))
         return;
     struct model *m = open_model(path, (struct model_options){.pooling = pooling});
-    assert_int_equal(model_config(m)->task, strcmp(kind, "score") == 0 ? TASK_SCORE : TASK_EMBED);
+    bool score = strcmp(kind, "score") == 0 || strcmp(kind, "words") == 0;
+    assert_int_equal(model_config(m)->task, score ? TASK_SCORE : TASK_EMBED);
     JSON_EACH (q, json_get(c, "sequences")) {
         check_sequence(m, c, q, kind);
     }
@@ -107,6 +108,7 @@ static void check_model(const struct json *c, const char *path)
 {
     check_kind(c, path, "score", 0);
     check_kind(c, path, "dense", 0);
+    check_kind(c, path, "words", 0);
     for (unsigned p = POOL_MEAN; p < POOL_COUNT; p++)
         check_kind(c, path, pooling_name((enum pooling)p), p);
 }
@@ -206,6 +208,9 @@ static void write_gguf(struct made_list *l, const struct json *config, const cha
     gguf_put_real(w, "qwen3.rope.freq_base", GGUF_F32, 10000);
     gguf_put_real(w, "nomic-bert.rope.freq_base", GGUF_F32, 1000);
     gguf_put_real(w, "nomic-bert.attention.layer_norm_epsilon", GGUF_F32, 1e-12);
+    static const struct str labels[] = {{"no", 2}, {"yes", 3}};
+    if (str_is(l->items[l->n - 1].gguf, "cls.output.weight") && l->items[l->n - 1].shape[0] == 2)
+        gguf_put_strings(w, "qwen3.classifier.output_labels", labels, 2);
     drop_positions(l, (int)n_pad);
     list_out(l, true, DT_F32);
     OK(gguf_writer_commit(w, gguf_path, l->out, l->n, &err));
@@ -221,7 +226,7 @@ static void test_every_encoder(void **state)
     (void)state;
     static const enum dtype types[] = {DT_F32, DT_F16, DT_BF16};
     int n_gguf = 0;
-    assert_true(json_count(cases) >= 11);
+    assert_true(json_count(cases) >= 12);
     JSON_EACH (c, cases) {
         const struct json *config = json_get(c, "config");
         struct str name = json_str(json_get(c, "name"));
@@ -357,7 +362,8 @@ static void test_written_as_gguf(void **state)
         model_free(m);
         n_written++;
     }
-    assert_int_equal(n_written, 6); /* bert, bert-score, bert-dense without its modules, qwen3-embed, -score, nomic */
+    assert_int_equal(n_written,
+                     7); /* bert, bert-score, qwen3-embed, -score, nomic; and -dense, -words without their modules */
 }
 
 /* ---- the files of sentence-transformers ---- */
@@ -575,6 +581,163 @@ static void test_damaged_sentence_files(void **state)
     remove_sentence_files();
 }
 
+/* ---- a score by two words: the question as a chat, the second text cut, what cannot be ---- */
+static const struct model_options any = {.any_task = true};
+
+static void check_pair(const struct bundle *b, const char *document, size_t max, const char *expected)
+{
+    struct error err;
+    struct ids ids = {0};
+    struct buf said = {0};
+    size_t first = 7;
+    OK(bundle_pair_ids(&ids, &first, b, STR("who?"), str_of(document), max, &err));
+    assert_int_equal(first, 0);
+    assert_true(ids.count <= max);
+    OK(tokenizer_decode(b->tokenizer, &said, ids.ids, ids.count, 0, &err));
+    if (!str_is(buf_str(&said), expected))
+        fail_msg("\"%.*s\" is not \"%s\"", STR_ARG(buf_str(&said)), expected);
+    ids_free(&ids);
+    buf_free(&said);
+}
+
+/* Characters are tokens, and the two words. */
+enum { YES = 97, NO = 98 };
+static void put_tokenizer(void)
+{
+    struct buf t = {0};
+    buf_printf(&t, "{\"version\":\"1.0\",\"added_tokens\":[],\"normalizer\":null,\"pre_tokenizer\":null,"
+                   "\"post_processor\":null,\"decoder\":{\"type\":\"Metaspace\",\"replacement\":\"\u2581\",\"prepend_"
+                   "scheme\":\"never\",\"split\":false},\"model\":{\"type\":\"BPE\",\"vocab\":{");
+    for (int c = ' '; c <= '~'; c++)
+        buf_printf(&t, "\"%s%c\":%d,", c == '"' || c == '\\' ? "\\" : "", c, c - ' ');
+    buf_printf(&t, "\"\\n\":95,\"ye\":96,\"yes\":%d,\"no\":%d},\"merges\":[\"y e\",\"ye s\",\"n o\"]}}", YES, NO);
+    buf_append_char(&t, 0);
+    put_file("tokenizer.json", t.ptr);
+    buf_free(&t);
+}
+
+static void words_folder(const char *logit_score)
+{
+    char path[256];
+    put_file("modules.json", "[{\"path\":\"\",\"type\":\"a.Transformer\"},{\"path\":\"1_LogitScore\",\"type\":"
+                             "\"a.LogitScore\"}]");
+    mkdir(path_join(path, sizeof path, folder, "1_LogitScore"), 0700);
+    put_file("1_LogitScore/config.json", logit_score);
+}
+
+static const struct json *words_case(void)
+{
+    const struct json *c = cases + 1;
+    while (!str_is(json_str(json_get(c, "name")), "qwen3-words"))
+        c = json_next(c);
+    return c;
+}
+
+/* As llama.cpp converts it: a classifier of the two words' rows. */
+static void test_words_of_gguf(void **state)
+{
+    (void)state;
+    struct made_list l;
+    const struct json *c = words_case(), *config = json_get(json_at(json_get(c, "modules"), 0), "config");
+    const int64_t ids[] = {json_int(json_get(config, "false_token_id"), 0),
+                           json_int(json_get(config, "true_token_id"), 0)};
+    make_tensors(&l, c);
+    struct made *items = calloc(l.n + 1, sizeof *items), *score = &items[l.n];
+    memcpy(items, l.items, l.n * sizeof *items);
+    free(l.items);
+    free(l.out);
+    l.items = items;
+    l.out = calloc(++l.n, sizeof *l.out);
+    *score =
+        (struct made){.name = STR("x"), .gguf = STR("cls.output.weight"), .n_dim = 2, .shape = {2, 64}, .count = 128};
+    score->data = calloc(128, sizeof *score->data);
+    for (size_t i = 0; i + 1 < l.n; i++)
+        for (int k = 0; str_is(items[i].gguf, "token_embd.weight") && k < 128; k++)
+            score->data[k] = items[i].data[ids[k / 64] * 64 + k % 64];
+    write_gguf(&l, json_get(c, "config"), "qwen3", 4);
+    check_kind(c, gguf_path, "words", 0);
+    free_tensors(&l);
+}
+
+static void make_words_model(void)
+{
+    struct made_list l;
+    const struct json *c = words_case();
+    make_tensors(&l, c);
+    write_hf(&l, json_get(c, "config"), DT_F32);
+    free_tensors(&l);
+    put_tokenizer();
+}
+
+static float score_of_words(const struct model_options *options)
+{
+    struct error err;
+    struct bundle *b;
+    struct texts t = {0};
+    int32_t ids[50];
+    float score;
+    struct model_options exact = *options;
+    exact.exact = true;
+    OK(bundle_open(&b, folder, &exact, &err));
+    assert_int_equal(model_config(b->model)->task, TASK_SCORE);
+    assert_int_equal(model_config(b->model)->n_out, 1);
+    ids_of(ids, 3, 50);
+    texts_add(&t, ids, 50, 0);
+    run_texts(&score, b->model, &t, NULL);
+    bundle_close(b);
+    return score;
+}
+
+static void test_words_are_asked_in_a_chat(void **state)
+{
+    (void)state;
+    char own[sizeof folder], command[300], logits[96];
+    struct error err;
+    struct bundle *b;
+    memcpy(own, folder, sizeof own);
+    assert_true((size_t)snprintf(folder, sizeof folder, "%.100s/words", own) < sizeof folder);
+    assert_int_equal(mkdir(folder, 0700), 0);
+    make_words_model();
+    const struct model_options rank = {.any_task = true, .pooling = pooling_parse(STR("rank"))};
+    float score = score_of_words(&rank);
+    put_file("tokenizer_config.json",
+             "{\"chat_template\":\"{% for m in messages %}{{ m.role + ':' + m.content + ';' }}{% endfor %}\"}");
+    snprintf(logits, sizeof logits, "{\"true_token_id\":%d,\"false_token_id\":%d}", YES, NO);
+    words_folder(logits);
+    assert_true(score_of_words(&any) == score);
+    snprintf(logits, sizeof logits, "{\"true_token_id\":%d,\"false_token_id\":%d}", NO, YES);
+    words_folder(logits);
+    assert_true(score_of_words(&any) == -score);
+    OK(bundle_open(&b, folder, &any, &err));
+    assert_int_equal(model_config(b->model)->n_label, 1);
+    check_pair(
+        b, "the man", SIZE_MAX,
+        "system:Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
+        "Note that the answer can only be \"yes\" or \"no\".;user:<Instruct>: Given a web search query, retrieve "
+        "relevant passages that answer the query\n<Query>: who?\n<Document>: the man;");
+    bundle_close(b);
+    put_file("config_sentence_transformers.json", "{\"prompts\":{\"q\":\"Find.\"},\"default_prompt_name\":\"q\"}");
+    put_file("tokenizer_config.json",
+             "{\"chat_template\":\"{% for m in messages %}{{ m.role + ':' + m.content + ';' }}{% endfor %}"
+             "{{ messages | selectattr('role', 'eq', 'query') | map(attribute='content') | first }}\"}");
+    OK(bundle_open(&b, folder, &any, &err));
+    check_pair(b, "the man", SIZE_MAX, "system:Find.;query:who?;document:the man;who?");
+    struct ids ids = {0};
+    size_t first;
+    OK(bundle_pair_ids(&ids, &first, b, STR("who?"), STR("a"), SIZE_MAX, &err));
+    check_pair(b, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", ids.count, "system:Find.;query:who?;document:a;who?");
+    FAILS(ST_INVALID, bundle_pair_ids(&ids, &first, b, STR("who?"), STR("the man"), ids.count - 3, &err));
+    ids_free(&ids);
+    bundle_close(b);
+    put_file("1_LogitScore/config.json", "{\"true_token_id\":40000000}");
+    FAILS(ST_CORRUPT, bundle_open(&b, folder, &any, &err));
+    put_file("1_LogitScore/config.json", "{\"false_token_id\":4}");
+    FAILS(ST_CORRUPT, bundle_open(&b, folder, &any, &err));
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    assert_int_equal(system(command), 0);
+    memcpy(folder, own, sizeof own);
+}
+
 /* ---- configurations that would be computed wrongly ---- */
 static void check_config(const char *config, const struct model_options *options, const char *word)
 {
@@ -712,6 +875,8 @@ int main(void)
         cmocka_unit_test(test_other_modules_are_refused_by_name),
         cmocka_unit_test(test_other_dense_modules_are_refused),
         cmocka_unit_test(test_names_of_pooling),
+        cmocka_unit_test(test_words_are_asked_in_a_chat),
+        cmocka_unit_test(test_words_of_gguf),
         cmocka_unit_test(test_damaged_sentence_files),
         cmocka_unit_test(test_what_is_not_an_encoder_is_refused),
         cmocka_unit_test(test_minilm),

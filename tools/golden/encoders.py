@@ -6,14 +6,15 @@ Made with torch 2.15 (CPU), transformers 5.23, sentence-transformers 6.2, safete
 Writes tests/golden/model/encoders.json. Per model: config.json, its tensors, and for sequences of several lengths
 (300: two segments of attention) what each kind of pooling makes of the last hidden states, or the labels' logits.
 Tokens from `first` on have type 1 where the model has types. Cases with "modules" have the vectors of
-sentence-transformers' Pooling and Dense behind the model. Nomic's configuration is written with the keys of its own code.
+sentence-transformers' Pooling and Dense behind the model, or its LogitScore. Nomic's configuration is written with the keys of its own code.
 """
 import json, os, tempfile
 import torch, transformers
 from safetensors.torch import load_file, save_file
 from sentence_transformers.base.modules import Dense
+from sentence_transformers.cross_encoder.modules.logit_score import LogitScore
 from sentence_transformers.sentence_transformer.modules import Pooling
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 from model_families import b64, gguf, ids_of, is_matrix, weight
 
 torch.manual_seed(0)
@@ -39,6 +40,7 @@ CASES = [
     ("qwen3-embed", dict(Q, architectures=["Qwen3ForCausalLM"], tie_word_embeddings=True)),
     ("qwen3-score", dict(Q, architectures=["Qwen3ForSequenceClassification"], id2label={"0": "LABEL_0"},
                          label2id={"LABEL_0": 0}, pad_token_id=0)),
+    ("qwen3-words", dict(Q, architectures=["Qwen3ForCausalLM"], tie_word_embeddings=True)),
     ("nomic", dict(S, model_type="nomic_bert", architectures=["NomicBertModel"], type_vocab_size=2, hidden_act="silu",
                    intermediate_size=48)),
     ("bert-dense", dict(S, model_type="bert", architectures=["BertModel"], type_vocab_size=2)),
@@ -47,6 +49,7 @@ NOMIC_OWN = dict(model_type="nomic_bert", architectures=["NomicBertModel"], voca
                  n_inner=48, n_positions=320, type_vocab_size=2, activation_function="swiglu", layer_norm_epsilon=1e-12,
                  rotary_emb_base=1000, rotary_emb_fraction=1.0, rotary_emb_interleaved=False, prenorm=False,
                  max_trained_positions=320)
+WORDS = [77, 200]
 WAYS = {"max": "max", "sqrt": "mean_sqrt_len_tokens", "weighted": "weightedmean"}
 MODULES = [("1_Pooling", dict(word_embedding_dimension=60, pooling_mode_cls_token=True, pooling_mode_max_tokens=True,
                               pooling_mode_mean_tokens=True)),
@@ -97,11 +100,11 @@ def gguf_name(name, config):
 
 
 def make(name, config):
-    score = "score" in name
+    score, words = "score" in name, "words" in name
     with tempfile.TemporaryDirectory() as folder:
         cfg = AutoConfig.for_model(**json.loads(json.dumps(config)))
         cfg._attn_implementation = "eager"
-        auto = AutoModelForSequenceClassification if score else AutoModel
+        auto = AutoModelForSequenceClassification if score else AutoModelForCausalLM if words else AutoModel
         extra = {} if score or config["model_type"].startswith("qwen") or config["model_type"] == "distilbert" \
             else dict(add_pooling_layer=False)
         auto.from_config(cfg, dtype=torch.float32, **extra).save_pretrained(folder)
@@ -138,6 +141,8 @@ def make(name, config):
         entry = dict(seed=20 + i, n=n, first=first)
         if score:
             entry["score"] = b64(out.logits[0])
+        elif words:
+            entry["words"] = b64(LogitScore(*WORDS)({"causal_logits": out.logits})["scores"][0])
         else:
             h = out.last_hidden_state[0]
             entry.update(mean=b64(h.mean(0)), cls=b64(h[0]), last=b64(h[-1]))
@@ -153,6 +158,9 @@ def make(name, config):
     print(f"{name}: {len(listing)} tensors", flush=True)
     case = dict(name=name, config=NOMIC_OWN if name == "nomic" else config, grid="q8", tensors=listing,
                 sequences=sequences)
+    if words:
+        case["modules"] = [dict(path="1_LogitScore", tensors=[],
+                                config=dict(true_token_id=WORDS[0], false_token_id=WORDS[1]))]
     if module_list:
         case["modules"] = [dict(path=MODULES[0][0], config=MODULES[0][1], tensors=[])] + module_list
     return case
