@@ -53,6 +53,7 @@ static void test_vectors(void **state)
     (void)state;
     float together[TEXTS * WIDTH_MAX], one[WIDTH_MAX], raw[WIDTH_MAX], part[WIDTH_MAX];
     int32_t n_token[TEXTS], ids[64];
+    const int32_t *list = ids;
     size_t n;
     ingot_result r;
     INGOT_INIT(r);
@@ -73,7 +74,7 @@ static void test_vectors(void **state)
         GOOD(ingot_tokenize(model, texts[2 + i], strlen(texts[2 + i]), INGOT_ADD, ids, 64, &n, &error));
         assert_int_equal(n, n_token[i]);
         e = embedding_of(NULL, 1, raw); /* the same, from tokens */
-        e.ids = &(const int32_t *){ids};
+        e.ids = &list;
         e.n_ids = &n;
         GOOD(ingot_embed(model, &e, NULL, &error));
         assert_memory_equal(raw, one, (size_t)width * sizeof *one);
