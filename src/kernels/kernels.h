@@ -73,6 +73,8 @@ struct act { /* activations prepared once, used by several products (Q, K, V) */
     const real *x; /* ACT_REAL: the rows themselves, borrowed */
     void *storage; /* else act_bytes() of prepared data, layout private */
 };
+void act_begin(struct act *a, enum act_type type, void *storage, const real *x, int64_t n_row, int64_t n_in);
+/* act_begin, and the rows of x into the storage */
 void act_prepare(struct act *a, enum act_type type, void *storage, const real *x, int64_t n_row, int64_t n_in,
                  struct pool *pool);
 /* out [n_row, n_out] = x W^T + bias (bias may be NULL; added after the sum, one rounding) */
@@ -86,10 +88,11 @@ struct linear_set {
         const struct weight *w;
         const real *bias; /* or NULL */
     } parts[LINEAR_SET_MAX];
-    real *glu; /* of two products: glu = fn(first) * second; may be either's out; NULL = not */
-    int fn;    /* enum act_fn */
-    real *sum; /* of one product: sum = add + out; may be out or add; NULL = not */
+    enum { SET_APART, SET_GLU, SET_SUM } then; /* not apart: no `out` is written */
+    real *result; /* of two products: fn(first) * second; of one: add + product, may be add; SET_GLU: or NULL */
+    int fn;       /* enum act_fn */
     const real *add;
+    struct act *act; /* SET_GLU: and its result prepared, as act_begin left it; or NULL */
 };
 void linear_forward_set(const struct linear_set *set, const struct act *x, struct pool *pool);
 /* dx [n_row, n_in] (+)= dy W, F32 panels; dy [n_row, n_out] */

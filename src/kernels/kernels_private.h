@@ -143,10 +143,11 @@ static inline struct act_int8 act_int8_at(struct act_int8 a, int64_t block)
 
 /* ---- function types: op_fn of every KERNEL_OP ---- */
 struct linear_job {
-    real *out; /* [n_row, w->n_out] */
+    real *out; /* row r, output n: out[r * stride + n] */
     const struct act *x;
     const struct weight *w;
     const real *bias; /* or NULL */
+    int64_t stride;
 };
 /* Rows row0 .. row1-1 of the output in panels panel0 .. panel1-1. Up to FEW_ROWS come together: weights are read once;
  * otherwise row0 is a multiple of TILE_ROWS and at most ITEM_ROWS_INT8 rows come (ITEM_ROWS for other activations). */
@@ -155,8 +156,8 @@ typedef void linear_fn(const struct linear_job *job, int64_t row0, int64_t row1,
 #define PANEL(TYPE, name, ...) typedef linear_fn linear_##name##_fn;
 #include "kernels/panels.def"
 typedef linear_fn linear_exact_fn; /* any type of panel, dequantized to f32, then as linear_f32 */
-/* Rows row0 .. row1-1 of x [n_row, n_in] into a->storage. */
-typedef void act_fill_fn(const struct act *a, int64_t row0, int64_t row1);
+/* x: elements k0 .. k1-1 of a row, into its place in a->storage; k0 a multiple of the block, k1 too or n_in. */
+typedef void act_fill_fn(const struct act *a, const real *x, int64_t row, int64_t k0, int64_t k1);
 typedef act_fill_fn act_bf16_fn, act_int8_fn;
 /* dx rows row0 .. row1-1, columns k0 .. k1-1 */
 struct linear_input_job {
@@ -177,6 +178,7 @@ typedef void linear_weight_fn(const struct linear_weight_job *job, int64_t panel
                               int64_t k1);
 
 linear_fn *linear_kernel(const struct weight *w);
+void act_fill(const struct act *a, const real *x, int64_t row, int64_t k0, int64_t k1); /* ACT_REAL: nothing to do */
 
 #include "kernels/ops_private.h"
 

@@ -31,6 +31,12 @@ size_t act_bytes(enum act_type type, int64_t n_row, int64_t n_in)
     return n * ((size_t)n_in + (size_t)(n_in / BLOCK) * (sizeof(float) + sizeof(int32_t) + 2 * sizeof(int16_t)));
 }
 
+void act_fill(const struct act *a, const real *x, int64_t row, int64_t k0, int64_t k1)
+{
+    if (a->type != ACT_REAL)
+        (a->type == ACT_BF16 ? kernels.act_bf16 : kernels.act_int8)(a, x, row, k0, k1);
+}
+
 enum { ACT_ITEM_ROWS = 8 };
 
 static void act_item(void *ctx, int item, int thread)
@@ -38,16 +44,22 @@ static void act_item(void *ctx, int item, int thread)
     (void)thread;
     const struct act *a = ctx;
     int64_t row0 = (int64_t)item * ACT_ITEM_ROWS, row1 = smaller(row0 + ACT_ITEM_ROWS, a->n_row);
-    (a->type == ACT_BF16 ? kernels.act_bf16 : kernels.act_int8)(a, row0, row1);
+    for (int64_t r = row0; r < row1; r++)
+        act_fill(a, a->x + r * a->n_in, r, 0, a->n_in);
+}
+
+void act_begin(struct act *a, enum act_type type, void *storage, const real *x, int64_t n_row, int64_t n_in)
+{
+    assert(type != ACT_INT8 || n_in % BLOCK == 0);
+    *a = (struct act){.type = type, .n_row = n_row, .n_in = n_in, .x = x, .storage = storage};
 }
 
 void act_prepare(struct act *a, enum act_type type, void *storage, const real *x, int64_t n_row, int64_t n_in,
                  struct pool *pool)
 {
-    *a = (struct act){.type = type, .n_row = n_row, .n_in = n_in, .x = x, .storage = storage};
+    act_begin(a, type, storage, x, n_row, n_in);
     if (type == ACT_REAL)
         return;
-    assert(type == ACT_BF16 || n_in % BLOCK == 0);
     pool_run(pool, act_item, a, (int)((n_row + ACT_ITEM_ROWS - 1) / ACT_ITEM_ROWS));
 }
 
@@ -76,7 +88,8 @@ linear_fn *linear_kernel(const struct weight *w)
 void linear_forward(real *out, const struct act *x, const struct weight *w, const real *bias, struct pool *pool)
 {
     assert(x->n_in == w->n_in && x->type == weight_act(w));
-    struct forward_split s = {.job = {out, x, w, bias}, .fn = linear_kernel(w), .n_panel = panel_count(w->n_out)};
+    struct forward_split s = {
+        .job = {out, x, w, bias, w->n_out}, .fn = linear_kernel(w), .n_panel = panel_count(w->n_out)};
     int64_t wanted = x->type == ACT_INT8 ? ITEM_PANELS_INT8 : ITEM_PANELS;
     if (x->n_row <= FEW_ROWS) {
         wanted = ITEM_BYTES / (int64_t)panel_bytes(w->type, w->n_in) / 4 * 4;

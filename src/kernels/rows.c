@@ -55,14 +55,14 @@ static void norm_act_rows(const void *ctx, int64_t row0, int64_t row1)
 {
     const struct norm_act *job = ctx;
     job->fn(&job->norm, row0, row1);
-    if (job->act->type != ACT_REAL)
-        (job->act->type == ACT_BF16 ? kernels.act_bf16 : kernels.act_int8)(job->act, row0, row1);
+    for (int64_t r = row0; r < row1; r++)
+        act_fill(job->act, job->norm.out + r * job->norm.n, r, 0, job->norm.n);
 }
 
 void norm_act_forward(struct act *a, enum act_type type, void *storage, bool layer, real *out, const real *x,
                       const real *weight, const real *bias, real eps, int64_t n_row, int64_t n, struct pool *pool)
 {
-    *a = (struct act){.type = type, .n_row = n_row, .n_in = n, .x = out, .storage = storage};
+    act_begin(a, type, storage, out, n_row, n);
     struct norm_act job = {{.out = out, .x = x, .weight = weight, .bias = bias, .eps = eps, .n = n},
                            layer ? kernels.norm_layer : kernels.norm_rms,
                            a};

@@ -71,11 +71,12 @@ static enum status alloc_tables(struct model_run *r, struct error *err)
     r->selected = mem_alloc_zero((size_t)r->max_logits, sizeof *r->selected);
     r->types = mem_alloc_zero((size_t)r->max_rows, sizeof *r->types);
     r->act_storage = mem_alloc_aligned(act_storage_bytes(r));
+    r->act_spare = mem_alloc_aligned(r->m->plan.train ? 0 : act_storage_bytes(r));
     if (r->pool && !r->m->plan.train)
         r->attend_scratch_bytes =
             attend_scratch_bytes(&r->m->kv, a->config.n_head, a->config.n_ctx < 65536 ? a->config.n_ctx : 65536);
     r->attend_scratch = mem_alloc(r->attend_scratch_bytes);
-    if (!r->positions || !r->selected || !r->types || !r->act_storage || !r->attend_scratch)
+    if (!r->positions || !r->selected || !r->types || !r->act_storage || !r->act_spare || !r->attend_scratch)
         return fail_nomem(err, "run");
     for (int t = 0; t < ROPE_TABLES; t++) {
         size_t n = (size_t)a->rope[t].n_half;
@@ -185,6 +186,7 @@ void model_run_free(struct model_run *r)
     mem_free(r->selected);
     mem_free(r->types);
     mem_free(r->act_storage);
+    mem_free(r->act_spare);
     mem_free(r->attend_scratch);
     mem_free(r);
 }

@@ -85,21 +85,45 @@ static void do_norm(struct model_run *r, const struct step *s)
     r->act_value = s->out;
 }
 
+/* Whether step s is the only one to read a value, and a product: then the value can be prepared as it is made. */
+static bool begin_next(struct model_run *r, const struct step *s, int value, struct act *next)
+{
+    const struct plan *p = &r->m->plan;
+    int i = (int)(s - p->steps);
+    if (!is_product(p, i) || s->in[0] != value || act_of(p, i) == ACT_REAL ||
+        p->values[value].last >= i + (s->n_fused ? s->n_fused : 1))
+        return false;
+    act_begin(next, act_of(p, i), r->act_spare, value_data(r, value), value_rows(r, value),
+              r->m->plan.params[s->param].n_in);
+    return true;
+}
+
 static void do_set(struct model_run *r, const struct step *s)
 {
     struct linear_set set = {.n = s->fuse == FUSE_SET ? s->n_fused : s->fuse == FUSE_GLU ? 2 : 1};
     for (int i = 0; i < set.n; i++)
         set.parts[i] = (struct linear_part){value_data(r, s[i].out), &r->m->plan.params[s[i].param].weight,
                                             vector_of(r, s[i].bias)};
+    struct act next = {.type = ACT_REAL};
     if (s->fuse == FUSE_GLU) {
-        set.glu = value_data(r, s[2].out);
+        set.then = SET_GLU;
         set.fn = (int)r->m->arch.act;
+        set.act = begin_next(r, &s[3], s[2].out, &next) ? &next : NULL;
+        set.result = set.act && !r->n_lora ? NULL : value_data(r, s[2].out);
     } else if (s->fuse == FUSE_ADD) {
-        set.sum = value_data(r, s[1].out);
+        set.then = SET_SUM;
+        set.result = value_data(r, s[1].out);
         set.add = value_data(r, s[1].in[s[1].in[0] == s->out]);
     }
     run_prepare(r, s->in[0], set.parts[0].w);
     linear_forward_set(&set, &r->act, r->pool);
+    if (set.act) {
+        void *spare = r->act_storage;
+        r->act_storage = r->act_spare;
+        r->act_spare = spare;
+        r->act = next;
+        r->act_value = s[2].out;
+    }
 }
 
 /* The rows to be turned, where their turned version lies. */

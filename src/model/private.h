@@ -52,8 +52,8 @@ struct model_run {
     struct routing *routes;                            /* [n_route] */
     struct act act;                                    /* the activations prepared last, and of which value */
     int act_value;
-    void *act_storage;
-    struct act *expert_acts; /* [n_expert] */
+    void *act_storage, *act_spare; /* the latter for what is prepared while products read the former */
+    struct act *expert_acts;       /* [n_expert] */
     void *attend_scratch;
     size_t attend_scratch_bytes;
     int64_t n[SPACE_COUNT]; /* rows of this batch */

@@ -74,7 +74,7 @@ static void check_one_item(enum dtype t)
         act_prepare(&a, weight_act(&w), storage, x, n, n_in, NULL);
         for (int i = 0; i < ROWS * N_OUT; i++)
             out[i] = 12345;
-        struct linear_job job = {out, &a, &w, NULL};
+        struct linear_job job = {out, &a, &w, NULL, N_OUT};
         (*panel_type(w.type)->forward)(&job, ROW0, n, PANEL0, PANEL1);
         for (int i = 0; i < ROWS * N_OUT; i++) {
             bool mine = i / N_OUT < n && i % N_OUT >= PANEL0 * LANES && i % N_OUT < PANEL1 * LANES;
@@ -207,7 +207,7 @@ static void mutant(const struct linear_job *job, int64_t row, int64_t n, enum mu
         } else
             mutant_step(&acc, job, row, n, pairs ? at ^ 1 : at, mutation);
     }
-    job->out[row * job->w->n_out + n] = job->bias ? acc + job->bias[n] : acc;
+    job->out[row * job->stride + n] = job->bias ? acc + job->bias[n] : acc;
 }
 
 static void mutate_all(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1,

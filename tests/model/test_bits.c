@@ -40,7 +40,7 @@ static void linear_f32__mutant(const struct linear_job *job, int64_t row0, int64
                 int64_t k = broken == REORDERED ? n_in - 1 - i : i;
                 sum = FMA(w[k * LANES], x[k], sum);
             }
-            job->out[r * n_out + n] = job->bias ? sum + job->bias[n] : sum;
+            job->out[r * job->stride + n] = job->bias ? sum + job->bias[n] : sum;
         }
 }
 

@@ -2,9 +2,9 @@
 #include "kernels/act_rows.h"
 #include "kernels/arm/lanes_neon.h"
 
-void act_bf16__neon(const struct act *a, int64_t row0, int64_t row1)
+void act_bf16__neon(const struct act *a, const real *x, int64_t row, int64_t k0, int64_t k1)
 {
-    act_bf16_rows(a, row0, row1);
+    act_bf16_some(a, x, row, k0, k1);
 }
 
 INLINE float quantize_block(int8_t *q, int32_t *minus, int16_t *halves, const float *x)
@@ -40,7 +40,7 @@ INLINE float quantize_block(int8_t *q, int32_t *minus, int16_t *halves, const fl
     return amax / 127.0f;
 }
 
-void act_int8__neon(const struct act *a, int64_t row0, int64_t row1)
+void act_int8__neon(const struct act *a, const real *x, int64_t row, int64_t k0, int64_t k1)
 {
-    act_int8_rows(a, row0, row1, quantize_block);
+    act_int8_some(a, x, row, k0, k1, quantize_block);
 }

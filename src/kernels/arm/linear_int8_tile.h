@@ -106,7 +106,7 @@ INLINE void tile(const struct format f, const struct linear_job *job, const int 
     }
     v16 bias = job->bias ? v16_load_n(job->bias + n0, n_valid) : v16_zero();
     UNROLL for (int r = 0; r < R; r++)
-        v16_store_n(job->out + (row + r) * n_out + n0, job->bias ? v16_add(acc[r], bias) : acc[r], n_valid);
+        v16_store_n(job->out + (row + r) * job->stride + n0, job->bias ? v16_add(acc[r], bias) : acc[r], n_valid);
 }
 
 INLINE void linear_int8(const struct format f, const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0,

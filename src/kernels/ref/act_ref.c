@@ -1,17 +1,13 @@
 /* act_ref - how activations are rounded before they meet bf16 and quantized weights (docs/numerics.md section 1) */
 #include "kernels/act_rows.h"
 
-void act_bf16__ref(const struct act *a, int64_t row0, int64_t row1)
+void act_bf16__ref(const struct act *a, const real *x, int64_t row, int64_t k0, int64_t k1)
 {
-    size_t stride = act_row_bytes(a->n_in);
-    for (int64_t r = row0; r < row1; r++) {
-        uint16_t *out = (uint16_t *)((char *)a->storage + (size_t)r * stride);
-        const real *x = a->x + r * a->n_in;
-        for (int64_t k = 0; k < a->n_in; k++)
-            out[k] = f32_to_bf16((float)x[k]);
-        if (a->n_in % 2)
-            out[a->n_in] = 0;
-    }
+    uint16_t *out = act_bf16_row(a, row);
+    for (int64_t k = k0; k < k1; k++)
+        out[k] = f32_to_bf16((float)x[k - k0]);
+    if (k1 % 2)
+        out[k1] = 0;
 }
 
 static uint32_t bits_of(float f)
@@ -47,7 +43,7 @@ static float quantize_block(int8_t *q, int32_t *minus, int16_t *halves, const re
     return amax / 127.0f;
 }
 
-void act_int8__ref(const struct act *a, int64_t row0, int64_t row1)
+void act_int8__ref(const struct act *a, const real *x, int64_t row, int64_t k0, int64_t k1)
 {
-    act_int8_rows(a, row0, row1, quantize_block);
+    act_int8_some(a, x, row, k0, k1, quantize_block);
 }

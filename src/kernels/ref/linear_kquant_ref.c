@@ -83,7 +83,7 @@ static void kquant_row(const struct linear_job *job, enum dtype t, int64_t row, 
             acc[at.lane] = kq_has_halves(t) ? halves_step(&at, acc[at.lane]) : whole_step(&at, acc[at.lane]);
     }
     for (int64_t n = n0; n < n0 + LANES && n < n_out; n++)
-        job->out[row * n_out + n] = job->bias ? acc[n - n0] + job->bias[n] : acc[n - n0];
+        job->out[row * job->stride + n] = job->bias ? acc[n - n0] + job->bias[n] : acc[n - n0];
 }
 
 static void kquant(const struct linear_job *job, enum dtype t, int64_t row0, int64_t row1, int64_t panel0,

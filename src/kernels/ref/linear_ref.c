@@ -6,7 +6,7 @@ static void store_lanes(const struct linear_job *job, int64_t row, int64_t panel
 {
     int64_t n0 = panel * LANES, n_out = job->w->n_out;
     for (int64_t n = n0; n < n0 + LANES && n < n_out; n++)
-        job->out[row * n_out + n] = job->bias ? acc[n - n0] + job->bias[n] : acc[n - n0];
+        job->out[row * job->stride + n] = job->bias ? acc[n - n0] + job->bias[n] : acc[n - n0];
 }
 
 void linear_f32__ref(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1)

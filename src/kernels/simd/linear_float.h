@@ -29,9 +29,9 @@ struct tile {
     size_t x_stride;
     int64_t k_count;
     float *out;
-    int64_t n_out, n_valid; /* outputs left from the first panel's first on */
-    const float *bias;      /* at the first panel, or NULL */
-    bool first, last;       /* span of k */
+    int64_t stride, n_valid; /* outputs left from the first panel's first on */
+    const float *bias;       /* at the first panel, or NULL */
+    bool first, last;        /* span of k */
 };
 
 INLINE v16 set_word(const char *p)
@@ -91,7 +91,7 @@ INLINE void tile_store(const struct tile *t, const int R, const int P, v16 acc[T
         v16 bias = t->bias && t->last ? v16_load_n(t->bias + p * LANES, n) : v16_zero();
         UNROLL for (int r = 0; r < R; r++)
         {
-            float *out = t->out + r * t->n_out + p * LANES;
+            float *out = t->out + r * t->stride + p * LANES;
             v16 sum = t->bias && t->last ? v16_add(acc[r][p], bias) : acc[r][p];
             if (n == LANES)
                 v16_store(out, sum);
@@ -107,7 +107,7 @@ INLINE void tile_run(const struct tile *t, const enum kind kind, const int R, co
     UNROLL for (int r = 0; r < R; r++) UNROLL for (int p = 0; p < P; p++)
     {
         int64_t n = t->n_valid - p * LANES;
-        const float *out = t->out + r * t->n_out + p * LANES;
+        const float *out = t->out + r * t->stride + p * LANES;
         acc[r][p] = t->first ? v16_zero() : n >= LANES ? v16_load(out) : v16_load_n(out, (int)n);
     }
     const int per_line = 64 / W_BYTES(kind);
@@ -189,8 +189,8 @@ static struct operands operands(const struct linear_job *job, enum kind kind)
 static struct tile tile_at(const struct linear_job *job, int64_t row, int64_t panel)
 {
     int64_t n0 = panel * LANES, n_out = job->w->n_out;
-    return (struct tile){.out = job->out + row * n_out + n0,
-                         .n_out = n_out,
+    return (struct tile){.out = job->out + row * job->stride + n0,
+                         .stride = job->stride,
                          .n_valid = n_out - n0,
                          .bias = job->bias ? job->bias + n0 : NULL};
 }

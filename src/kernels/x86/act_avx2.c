@@ -2,9 +2,9 @@
 #include "kernels/act_rows.h"
 #include "kernels/simd/lanes.h"
 
-void act_bf16__avx2(const struct act *a, int64_t row0, int64_t row1)
+void act_bf16__avx2(const struct act *a, const real *x, int64_t row, int64_t k0, int64_t k1)
 {
-    act_bf16_rows(a, row0, row1);
+    act_bf16_some(a, x, row, k0, k1);
 }
 
 INLINE uint32_t max_lane(__m256i v)
@@ -54,7 +54,7 @@ INLINE float quantize_block(int8_t *q, int32_t *minus, int16_t *halves, const fl
     return amax / 127.0f;
 }
 
-void act_int8__avx2(const struct act *a, int64_t row0, int64_t row1)
+void act_int8__avx2(const struct act *a, const real *x, int64_t row, int64_t k0, int64_t k1)
 {
-    act_int8_rows(a, row0, row1, quantize_block);
+    act_int8_some(a, x, row, k0, k1, quantize_block);
 }

@@ -31,8 +31,8 @@ static void tile_at(struct int8_tile *t, const struct linear_job *job, int64_t r
 {
     int64_t n0 = panel * LANES;
     t->a = act_int8_row(job->x, row);
-    t->out = job->out + row * t->n_out + n0;
-    t->n_valid = t->n_out - n0;
+    t->out = job->out + row * t->stride + n0;
+    t->n_valid = job->w->n_out - n0;
     t->bias = job->bias ? job->bias + n0 : NULL;
 }
 
@@ -157,7 +157,7 @@ static void many_rows(const struct linear_job *job, const struct way *way, struc
 static void linear_int8(const struct linear_job *job, const struct way *way, int64_t row0, int64_t row1, int64_t panel0,
                         int64_t panel1)
 {
-    struct int8_tile t = {.panel_bytes = job->w->panel_bytes, .n_out = job->w->n_out};
+    struct int8_tile t = {.panel_bytes = job->w->panel_bytes, .stride = job->stride};
     if (row1 - row0 <= FEW_ROWS)
         few_rows(job, way, t, row0, row1, panel0, panel1);
     else

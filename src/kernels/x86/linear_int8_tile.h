@@ -186,11 +186,11 @@ struct int8_tile {
     const union start *start;  /* at the first row, rows as in a */
     struct act_int8 a;         /* at the first row and block */
     int64_t n_block;
-    float *out;             /* the first row and output */
-    int64_t n_out, n_valid; /* outputs from there on */
-    const float *bias;      /* at the first output, or NULL */
-    bool first, last;       /* blocks */
-    float *sums;            /* many rows: [R][G_MANY][VEC], where they wait between chunks */
+    float *out;              /* the first row and output */
+    int64_t stride, n_valid; /* outputs from there on */
+    const float *bias;       /* at the first output, or NULL */
+    bool first, last;        /* blocks */
+    float *sums;             /* many rows: [R][G_MANY][VEC], where they wait between chunks */
     /* many rows: weights to prefetch, so many lines of each of a chunk's panels with every block */
     const char *next, *next_end;
     int next_lines;
@@ -199,13 +199,13 @@ struct int8_tile {
 /* One group's sums of R rows from `row` of the tile on, `stride` vectors apart. */
 INLINE void group_end(const struct int8_tile *t, int row, const int R, int g, const vf *acc, const int stride)
 {
-    float *out = t->out + row * t->n_out + g * VEC;
+    float *out = t->out + row * t->stride + g * VEC;
     int64_t n = t->n_valid - g * VEC;
     vf bias = t->bias ? vf_load_n(t->bias + g * VEC, n) : V(setzero_ps)();
     UNROLL for (int r = 0; r < R; r++)
     {
         const vf sum = acc[r * stride];
-        vf_store_n(out + r * t->n_out, t->bias ? V(add_ps)(sum, bias) : sum, n);
+        vf_store_n(out + r * t->stride, t->bias ? V(add_ps)(sum, bias) : sum, n);
     }
 }
 INLINE void tile_end(const struct int8_tile *t, int row, const int R, const int G, vf acc[R_FEW][G_MAX])
