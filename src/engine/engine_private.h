@@ -53,6 +53,8 @@ struct sample {
 MUST_USE enum status sampler_scratch_init(struct sampler_scratch *s, int n_vocab, struct error *err);
 void sampler_scratch_free(struct sampler_scratch *s);
 void sampler_pick(struct sample *out, const struct sampler_in *in, struct sampler_scratch *scratch);
+/* An id of a row that may have been adjusted; row: the same narrowed, scratch->maxima: its maxima (draw.c). */
+int32_t sampler_draw(const struct sampler_in *in, const real *logits, const float *row, struct sampler_scratch *s);
 
 /* ---- what runs the batch: a model, or a test's stand-in ---- */
 struct executor {

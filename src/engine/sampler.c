@@ -6,7 +6,6 @@
 #include "engine/engine_private.h"
 
 #include "base/mem.h"
-#include "base/rng.h"
 
 #include <math.h>
 
@@ -180,179 +179,6 @@ static const real *adjust(const struct sampler_in *in, struct sampler_scratch *s
     return s->work;
 }
 
-/* ---- drawing ---- */
-
-/* Ascending keys for descending logits. Adding zero makes -0 equal to 0. */
-static uint32_t sort_key(float x)
-{
-    uint32_t bits;
-    x = x + 0.0f;
-    memcpy(&bits, &x, sizeof bits);
-    return bits >> 31 ? bits : ~bits & 0x7FFFFFFFu;
-}
-
-/* s->sorted[0 .. n-1], in order of id, becomes descending by logit: radix sort, stable, so that ids stay in order among
- * equals. */
-static void sort_descending(struct sampler_scratch *s, int n)
-{
-    enum { BITS = 11, BUCKETS = 1 << BITS };
-    uint32_t starts[BUCKETS];
-    for (int shift = 0; shift < 32; shift += BITS) {
-        memset(starts, 0, sizeof starts);
-        for (int i = 0; i < n; i++)
-            starts[sort_key(s->sorted[i].logit) >> shift & (BUCKETS - 1)]++;
-        for (uint32_t b = 0, at = 0; b < BUCKETS; b++) {
-            uint32_t count = starts[b];
-            starts[b] = at;
-            at += count;
-        }
-        for (int i = 0; i < n; i++)
-            s->spare[starts[sort_key(s->sorted[i].logit) >> shift & (BUCKETS - 1)]++] = s->sorted[i];
-        struct candidate *swap = s->sorted;
-        s->sorted = s->spare;
-        s->spare = swap;
-    }
-}
-
-/* The kept tokens are a beginning of the row in descending order, which is sorted only as far as it is looked at: most
- * draws end within the first few. */
-struct ladder {
-    struct sampler_scratch *s;
-    const float *row;
-    int n, n_sorted;
-    real temperature, zero; /* probability of a logit x: e^(x / temperature - zero) */
-    double reach;           /* mass that will be looked at, of all that is 1 */
-};
-
-/* Sorts a longer beginning: to where a sample of the row says that `reach` ends, and at least about `want`. Any
- * threshold gives a beginning of the same order, so the sample decides nothing but the time. */
-static int sort_largest(struct ladder *l, int want)
-{
-    enum { SAMPLE = 1024, PART_MAX = SAMPLE / 4 };
-    struct candidate largest[PART_MAX];
-    float sample[SAMPLE], limit = -INFINITY;
-    int64_t wanted = (int64_t)want * SAMPLE / l->n + 8;
-    if (wanted < PART_MAX && l->n > 4 * SAMPLE) {
-        int64_t part = 0;
-        double mass = 0;
-        for (int i = 0; i < SAMPLE; i++)
-            sample[i] = l->row[(int64_t)i * l->n / SAMPLE];
-        top_k_select(largest, sample, SAMPLE, PART_MAX);
-        for (int i = 0; i < l->n_sorted; i++)
-            mass += (double)l->s->p[i];
-        for (; part < PART_MAX && mass < l->reach; part++) /* those already sorted are counted exactly */
-            if (largest[part].logit < l->s->sorted[l->n_sorted - 1].logit)
-                mass += (double)fn_exp((float)((real)largest[part].logit / l->temperature - l->zero)) * l->n / SAMPLE;
-        part += part / 4 + 8;
-        part = part > wanted ? part : wanted;
-        limit = part <= PART_MAX ? largest[part - 1].logit : limit;
-    }
-    int64_t count = row_collect(l->s->sorted, l->row, l->s->maxima, l->n, limit);
-    if (count <= l->n_sorted)
-        count = row_collect(l->s->sorted, l->row, l->s->maxima, l->n, -INFINITY);
-    sort_descending(l->s, (int)count);
-    return (int)count;
-}
-
-/* Probability of the i-th largest. */
-static double step_of(struct ladder *l, int i)
-{
-    enum { FIRST = 64, GROWTH = 4 };
-    if (i < l->n_sorted)
-        return (double)l->s->p[i];
-    int first = l->n < FIRST ? l->n : FIRST;
-    l->n_sorted = l->n_sorted == 0 && i < FIRST
-                      ? row_top_k(l->s->sorted, l->row, l->s->maxima, l->n, first)
-                      : sort_largest(l, l->n_sorted < l->n / GROWTH ? GROWTH * l->n_sorted : l->n);
-    for (int j = 0; j < l->n_sorted; j++)
-        l->s->p[j] = (real)l->s->sorted[j].logit / l->temperature - l->zero;
-    exp_forward(l->s->p, l->s->p, l->n_sorted);
-    return (double)l->s->p[i];
-}
-
-/* How many of the `n` largest top-p and min-p keep (at least one), and their mass. */
-static int keep(struct ladder *l, const struct sampling *how, int n, double mass_n, double *mass)
-{
-    double cut = (double)how->top_p * mass_n, least = (double)how->min_p * step_of(l, 0), before = 0;
-    for (int i = 0; i < n; i++) {
-        double p = step_of(l, i);
-        if (i > 0 && ((how->top_p < 1 && before >= cut) || p < least)) {
-            *mass = before;
-            return i;
-        }
-        before += p;
-    }
-    *mass = before;
-    return n;
-}
-
-/* Of the n largest, those whose log-probability is nearest to its mean over them, until they have the share typical_p
- * of the mass. They lie side by side in the order: returns the first and *end. */
-static int typical(struct ladder *l, const struct sampling *how, int n, int *end, double *mass)
-{
-    double t = (double)l->temperature, all = 0, mean = 0;
-    for (int i = 0; i < n; i++) {
-        double p = step_of(l, i);
-        all += p;
-        if (p > 0) /* a forbidden token's logit is -infinity */
-            mean += p * ((double)l->s->sorted[i].logit / t);
-    }
-    mean /= all;
-    int first = 0;
-    while (first < n && (double)l->s->sorted[first].logit / t > mean)
-        first++;
-    *end = first;
-    *mass = 0;
-    while (*mass < (double)how->typical_p * all && (first > 0 || *end < n)) {
-        bool larger = first > 0 && (*end == n || (double)l->s->sorted[first - 1].logit / t - mean <=
-                                                     mean - (double)l->s->sorted[*end].logit / t);
-        *mass += step_of(l, larger ? --first : (*end)++);
-    }
-    return first;
-}
-
-static float uniform(const struct sampler_in *in)
-{
-    uint64_t seed = in->how->seed;
-    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-    uint32_t counter[4] = {(uint32_t)in->n_ids, (uint32_t)in->choice, 0, 0}, words[4];
-    philox4x32(words, counter, key);
-    return rng_unit(words[0]);
-}
-
-static int32_t draw(const struct sampler_in *in, const real *logits, struct sampler_scratch *s)
-{
-    const struct sampling *how = in->how;
-    struct ladder l = {s, narrow(s, logits, in->n_vocab), in->n_vocab, 0, (real)how->temperature, 0, 0};
-    bool few = how->top_k > 0 && how->top_k < in->n_vocab; /* then only their ratios count */
-    l.zero = few ? (real)l.row[row_argmax(l.row, s->maxima, l.n)] / l.temperature
-                 : lse_divided(logits, l.temperature, in->n_vocab);
-    l.reach = few ? 0 : how->top_p < 1 ? (double)how->top_p : (double)uniform(in);
-    int n = in->n_vocab;
-    double mass = 1; /* of all tokens, by definition of lse */
-    if (few) {
-        n = how->top_k;
-        mass = 0;
-        for (int i = 0; i < n; i++)
-            mass += step_of(&l, i);
-    }
-    if (how->top_p < 1 || how->min_p > 0)
-        n = keep(&l, how, n, mass, &mass);
-    int first = how->typical_p < 1 ? typical(&l, how, n, &n, &mass) : 0;
-    double target = (double)uniform(in) * mass, sum = 0;
-    int last = first; /* rounding may leave the sum below the target: then the last token that has any probability */
-    for (int i = first; i < n; i++) {
-        double p = step_of(&l, i);
-        if (p == 0)
-            break; /* descending: nothing follows */
-        last = i;
-        sum += p;
-        if (sum > target)
-            break;
-    }
-    return s->sorted[last].id;
-}
-
 /* ---- log-probabilities, from the raw row ---- */
 
 static real raw_lse(const struct sampler_in *in)
@@ -387,8 +213,8 @@ void sampler_pick(struct sample *out, const struct sampler_in *in, struct sample
         if (logits != in->logits)
             row_maxima(scratch->maxima, row, in->n_vocab);
         /* Below 1e-4 a division could overflow, and the largest logit wins anyway. */
-        out->id =
-            in->how->temperature < 1e-4f ? row_argmax(row, scratch->maxima, in->n_vocab) : draw(in, logits, scratch);
+        out->id = in->how->temperature < 1e-4f ? row_argmax(row, scratch->maxima, in->n_vocab)
+                                               : sampler_draw(in, logits, row, scratch);
     }
     if (in->how->n_logprobs >= 0 || in->given >= 0)
         report(out, in, scratch, raw_lse(in));

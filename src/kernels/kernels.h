@@ -279,8 +279,19 @@ static inline int64_t row_blocks(int64_t n)
 bool row_maxima(float *maxima, const float *x, int64_t n); /* [row_blocks(n)]; false: NaN, or above 3e38 */
 int row_top_k(struct candidate *out, const float *x, const float *maxima, int64_t n, int k);
 int32_t row_argmax(const float *x, const float *maxima, int64_t n);
-/* All with x >= limit, in order of id; out has room for n. */
-int64_t row_collect(struct candidate *out, const float *x, const float *maxima, int64_t n, float limit);
+/* All with low <= x < high, in order of id; out has room for n. */
+int64_t row_collect(struct candidate *out, const float *x, const float *maxima, int64_t n, float low, float high);
+/* The sum of their probabilities e^(x / divisor - zero). Each counts as mass_of() says, a multiple of 2^-52, so that
+ * no sum below 2 is rounded and none depends on an order. */
+struct row_mass {
+    float low, high;
+    real divisor, zero;
+};
+double row_mass(const float *x, const float *maxima, int64_t n, const struct row_mass *m);
+static inline double mass_of(real p)
+{
+    return ((double)p + 1) - 1;
+}
 
 /* ---- functions: one definition for scalar and vector (docs/numerics.md section 4) ---- */
 void exp_forward(real *out, const real *x, int64_t count); /* in place allowed */

@@ -62,7 +62,8 @@ typedef range_fn map_function_fn;
 /* ---- attention ----
  *
  * A page holds, head by head, 64 keys and 64 values of one KV head; docs/numerics.md section 3 says what they mean.
- *   K   4 panels of 16 keys: [d_head][16 keys], so that a dot product's 16 sums are 16 registers with keys in lanes
+ *   K   4 panels of 16 keys: [d_head rounded up to 16][16 keys], so that a dot product's 16 sums are 16 registers with
+ *       keys in lanes; kv_key_index
  *   V   [64 keys][d_head rounded up to 16]
  *   int8 also has f32 scales, one for 32 dimensions of one key: K [n_block][64], V [n_block][64]
  */
@@ -82,8 +83,7 @@ static inline size_t kv_element_bytes(enum kv_type t)
 static inline size_t kv_head_bytes(const struct kv_layout *l)
 {
     size_t scales = l->type == KV_INT8 ? 2 * (size_t)kv_blocks(l->d_head) * KV_BLOCK * sizeof(float) : 0;
-    return (size_t)KV_BLOCK * ((size_t)l->d_head + (size_t)kv_value_stride(l->d_head)) * kv_element_bytes(l->type) +
-           scales;
+    return 2 * (size_t)KV_BLOCK * (size_t)kv_value_stride(l->d_head) * kv_element_bytes(l->type) + scales;
 }
 struct kv_head { /* one head of one page */
     void *k, *v;
@@ -93,15 +93,19 @@ static inline struct kv_head kv_head_at(const void *layer, const struct kv_layou
 {
     char *at = (char *)layer + ((size_t)page * (size_t)l->n_kv_head + (size_t)head) * kv_head_bytes(l);
     struct kv_head h = {.k = at};
-    h.v = at + (size_t)KV_BLOCK * (size_t)l->d_head * kv_element_bytes(l->type);
-    h.k_scale =
-        (float *)((char *)h.v + (size_t)KV_BLOCK * (size_t)kv_value_stride(l->d_head) * kv_element_bytes(l->type));
+    size_t half = (size_t)KV_BLOCK * (size_t)kv_value_stride(l->d_head) * kv_element_bytes(l->type);
+    h.v = at + half;
+    h.k_scale = (float *)(at + 2 * half);
     h.v_scale = h.k_scale + (size_t)kv_blocks(l->d_head) * KV_BLOCK;
     return h;
 }
-static inline size_t kv_key_index(int d_head, int token, int i) /* of K's element i of a token in its page */
+/* Of K's element i of a token in its page: panels of 16 keys, the dimensions of each in the order in which the 16
+ * partial sums of a score are taken and added up (simd/attend_steps.h), so that a page is read from front to back. */
+static inline size_t kv_key_index(int d_head, int token, int i)
 {
-    return ((size_t)(token / 16) * (size_t)d_head + (size_t)i) * 16 + (size_t)(token % 16);
+    static const uint8_t rank[4] = {0, 2, 1, 3};
+    int stride = kv_value_stride(d_head), at = rank[i % 4] * (stride / 4) + i / 16 * 4 + rank[i / 4 % 4];
+    return ((size_t)(token / 16) * (size_t)stride + (size_t)at) * 16 + (size_t)(token % 16);
 }
 
 struct kv_job {
@@ -199,7 +203,9 @@ typedef int64_t find_above_fn(const float *x, int64_t i0, int64_t n, float limit
 /* The maximum of every ROW_BLOCK of x[n], unless some are NaN; false when some |x| is above ROW_FINITE or NaN. */
 typedef bool row_maxima_fn(float *maxima, const float *x, int64_t n);
 #define ROW_FINITE 3.0e38f
-/* All of i0 .. i1-1 with x[i] >= limit, ascending; out has room for all. Returns how many. */
-typedef int64_t collect_from_fn(struct candidate *out, const float *x, int64_t i0, int64_t i1, float limit);
+/* All of i0 .. i1-1 with low <= x[i] < high, ascending; out has room for all. Returns how many. */
+typedef int64_t collect_from_fn(struct candidate *out, const float *x, int64_t i0, int64_t i1, float low, float high);
+/* The sum of e^(x / divisor - zero) over the same, each as a multiple of 2^-52: while it stays below 2, in any order. */
+typedef double mass_between_fn(const float *x, int64_t i0, int64_t i1, const struct row_mass *m);
 
 #endif

@@ -460,8 +460,11 @@ static inline void check_collect_from(struct sink *s, struct pool *pool)
             struct candidate *out = malloc((size_t)n * sizeof *out), want[500], got[500];
             row_maxima(maxima, x, n);
             for (int limit = -12; limit < 12; limit += 3) {
-                int64_t count = row_collect(out, x, maxima, n, (float)limit);
+                int64_t count = row_collect(out, x, maxima, n, (float)limit, INFINITY), within = 0;
                 sink_bytes(s, out, (size_t)count * sizeof *out);
+                for (int64_t j = 0; j < count; j++)
+                    within += out[j].logit < (float)limit + 2.5f;
+                assert_int_equal(row_collect(out, x, maxima, n, (float)limit, (float)limit + 2.5f), within);
             }
             int32_t best = row_argmax(x, maxima, n);
             assert_int_equal(best, argmax(x, n));
@@ -471,6 +474,31 @@ static inline void check_collect_from(struct sink *s, struct pool *pool)
                 assert_memory_equal(got, want, (size_t)count * sizeof *got);
             }
             free(out), free(x);
+        }
+}
+
+/* Whatever lies between two borders adds up to what lies between the outer ones: exactly. */
+static inline void check_mass_between(struct sink *s, struct pool *pool)
+{
+    (void)pool;
+    static const int64_t widths[] = {1, 5, 255, 257, 4099, 151936};
+    for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++)
+        for (int kind = 0; kind < 3; kind++) {
+            int64_t n = widths[i];
+            float maxima[600], *x = row_input(n, kind);
+            row_maxima(maxima, x, n);
+            double parts = 0;
+            struct row_mass m = {-INFINITY, INFINITY, (real)0.9, 25};
+            double all = row_mass(x, maxima, n, &m);
+            for (int border = -13; border < 13; border += 3) {
+                m.low = border == -13 ? -INFINITY : (float)border;
+                m.high = border == 11 ? INFINITY : (float)border + 3;
+                double part = row_mass(x, maxima, n, &m);
+                sink_bytes(s, &part, sizeof part);
+                parts += part;
+            }
+            assert_true(parts == all);
+            free(x);
         }
 }
 

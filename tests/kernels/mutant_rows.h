@@ -30,6 +30,7 @@
 #define find_above__ref     find_above__mutant
 #define row_maxima__ref     row_maxima__mutant
 #define collect_from__ref   collect_from__mutant
+#define mass_between__ref   mass_between__mutant
 #include "../../src/kernels/ref/norm_ref.c"
 #include "../../src/kernels/ref/map_ref.c"
 #include "../../src/kernels/ref/loss_ref.c"

@@ -232,6 +232,15 @@ INLINE v16d v16d_add_squares(v16d sum, const float *x)
     }
     return sum;
 }
+INLINE v16d v16d_add_masses(v16d sum, v16 x) /* each as a multiple of 2^-52 (mass_of) */
+{
+    const float64x2_t one = vdupq_n_f64(1);
+    float each[16];
+    v16_store(each, x);
+    UNROLL for (int i = 0; i < 8; i++) sum.q[i] =
+        vaddq_f64(sum.q[i], vsubq_f64(vaddq_f64(vcvt_f64_f32(vld1_f32(each + 2 * i)), one), one));
+    return sum;
+}
 INLINE double v16d_sum(v16d a)
 {
     float64x2_t lo = vaddq_f64(vaddq_f64(a.q[0], a.q[4]), vaddq_f64(a.q[2], a.q[6]));

@@ -4,7 +4,7 @@
 /* ---- writing pages ---- */
 
 /* One key or value of an int8 page: blocks of 32 dimensions, as activations are quantized (section 1). */
-static void store_int8(int8_t *q, int64_t step, float *scale, int64_t scale_step, const real *x, int d)
+static void store_int8(int8_t *q, float *scale, const real *x, int d)
 {
     for (int b = 0; b * KV_INT8_BLOCK < d; b++) {
         int i0 = b * KV_INT8_BLOCK, i1 = i0 + KV_INT8_BLOCK < d ? i0 + KV_INT8_BLOCK : d;
@@ -15,22 +15,23 @@ static void store_int8(int8_t *q, int64_t step, float *scale, int64_t scale_step
         }
         bool zero = sum != 0 || amax < ACT_AMAX_MIN; /* sum is 0 or NaN */
         float inverse = zero ? 0 : 127.0f / amax;
-        scale[b * scale_step] = sum != 0 ? NAN : zero ? 0 : amax / 127.0f;
+        scale[b * KV_BLOCK] = sum != 0 ? NAN : zero ? 0 : amax / 127.0f;
         for (int i = i0; i < i1; i++)
-            q[i * step] = zero ? 0 : (int8_t)rintf((float)x[i] * inverse);
+            q[i] = zero ? 0 : (int8_t)rintf((float)x[i] * inverse);
     }
 }
 
 static void store_key(const struct kv_head *h, const struct kv_layout *l, int t, const real *k)
 {
     int d = l->d_head;
-    size_t at = kv_key_index(d, t, 0);
-    if (l->type == KV_INT8) {
-        store_int8((int8_t *)h->k + at, 16, h->k_scale + t, KV_BLOCK, k, d);
-        return;
-    }
-    for (int i = 0; i < d; i++, at += 16) {
-        if (l->type == KV_F32)
+    int8_t q[ATTEND_D_MAX];
+    if (l->type == KV_INT8)
+        store_int8(q, h->k_scale + t, k, d);
+    for (int i = 0; i < d; i++) {
+        size_t at = kv_key_index(d, t, i);
+        if (l->type == KV_INT8)
+            ((int8_t *)h->k)[at] = q[i];
+        else if (l->type == KV_F32)
             ((real *)h->k)[at] = k[i];
         else
             ((uint16_t *)h->k)[at] = f32_to_f16((float)k[i]);
@@ -42,7 +43,7 @@ static void store_value(const struct kv_head *h, const struct kv_layout *l, int 
     int d = l->d_head;
     size_t at = (size_t)t * (size_t)kv_value_stride(d);
     if (l->type == KV_INT8) {
-        store_int8((int8_t *)h->v + at, 1, h->v_scale + t, KV_BLOCK, v, d);
+        store_int8((int8_t *)h->v + at, h->v_scale + t, v, d);
         return;
     }
     for (int i = 0; i < d; i++, at++) {

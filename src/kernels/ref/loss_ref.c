@@ -114,11 +114,20 @@ bool row_maxima__ref(float *maxima, const float *x, int64_t n)
     return finite;
 }
 
-int64_t collect_from__ref(struct candidate *out, const float *x, int64_t i0, int64_t i1, float limit)
+int64_t collect_from__ref(struct candidate *out, const float *x, int64_t i0, int64_t i1, float low, float high)
 {
     int64_t n = 0;
     for (int64_t i = i0; i < i1; i++)
-        if (x[i] >= limit)
+        if (x[i] >= low && x[i] < high)
             out[n++] = (struct candidate){(int32_t)i, x[i]};
     return n;
+}
+
+double mass_between__ref(const float *x, int64_t i0, int64_t i1, const struct row_mass *m)
+{
+    double sum = 0;
+    for (int64_t i = i0; i < i1; i++)
+        if (x[i] >= m->low && x[i] < m->high)
+            sum += mass_of(real_exp((real)x[i] / m->divisor - m->zero));
+    return sum;
 }

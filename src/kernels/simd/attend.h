@@ -2,20 +2,21 @@
 #include "kernels/simd/attend_steps.h"
 
 /* ---- writing pages ---- */
-/* A key's column of its panel: 16 elements apart. */
+/* A key's column of its panel: 16 elements apart, in kv_key_index's order. */
 INLINE void store_key(const struct kv_head *h, enum kv_type type, int d, int t, const float *k)
 {
-    size_t at = kv_key_index(d, t, 0);
-    if (type == KV_F32) {
-        for (int i = 0; i < d; i++)
-            ((float *)h->k)[at + 16 * (size_t)i] = k[i];
-        return;
-    }
     for (int i = 0; i < d; i += 16) {
         uint16_t half[16];
-        v16_store_half(half, load_until(k, i, d));
-        for (int j = 0; j < 16 && i + j < d; j++)
-            ((uint16_t *)h->k)[at + 16 * (size_t)(i + j)] = half[j];
+        if (type == KV_F16)
+            v16_store_half(half, load_until(k, i, d));
+        UNROLL for (int j = 0; j < 16; j++)
+        {
+            size_t at = kv_key_index(d, t, i + j);
+            if (i + j < d && type == KV_F16)
+                ((uint16_t *)h->k)[at] = half[j];
+            else if (i + j < d)
+                ((float *)h->k)[at] = k[i + j];
+        }
     }
 }
 INLINE void store_value(const struct kv_head *h, enum kv_type type, int d, int t, const float *v)
@@ -61,49 +62,53 @@ struct wide {
 };
 
 /* Keys t0 .. t1-1, whole panels of keys. */
-INLINE void widen_half(struct wide *w, const struct kv_head *h, int d, int t0, int t1)
+INLINE void widen(struct wide *w, enum kv_type type, struct kv_rows k, struct kv_rows v, int d, int t0, int t1)
 {
     int stride = kv_value_stride(d);
-    for (int i = t0 / 16 * 16 * d, end = (t1 + 15) / 16 * 16 * d; i < end; i += 16)
-        v16_store(w->k + i, kv_load(KV_F16, h->k, (size_t)i));
-    for (int i = t0 * stride; i < t1 * stride; i += 16)
-        v16_store(w->v + i, kv_load(KV_F16, h->v, (size_t)i));
-}
-INLINE void widen_int8(struct wide *w, const struct kv_head *h, int d, int t0, int t1)
-{
-    int stride = kv_value_stride(d);
-    for (int p = t0 / 16; p * 16 < t1; p++)
+    for (int p = t0 / 16; p * 16 < t1; p++) {
+        struct kv_rows panel = {NULL, type == KV_INT8 ? k.scale + p * 16 : NULL};
         for (int i = 0; i < d; i++) {
-            int at = (p * d + i) * 16;
-            vf scale = v16_load(h->k_scale + i / KV_INT8_BLOCK * KV_BLOCK + p * 16);
-            v16_store(w->k + at, vf_mul(v16_load_int8((const int8_t *)h->k + at), scale));
+            size_t at = kv_key_index(d, p * 16, i);
+            v16_store(w->k + at, kv_load(type, k.at, at, panel_scale(type, panel, i)));
         }
+    }
     for (int t = t0; t < t1; t++)
         for (int i = 0; i < stride; i += 16) {
-            vf scale = vf_set(h->v_scale[i / KV_INT8_BLOCK * KV_BLOCK + t]);
-            v16_store(w->v + t * stride + i, vf_mul(v16_load_int8((const int8_t *)h->v + t * stride + i), scale));
+            size_t at = (size_t)(t * stride + i);
+            v16_store(w->v + at, kv_load(type, v.at, at, value_scale(type, v, t, i)));
         }
 }
 
 /* ---- attention ---- */
 
-/* f16 pages are read as they are by up to this many queries, widened into `wide` for more. */
+/* Pages are read as they are by up to this many queries, widened into `wide` for more. */
 enum { DIRECT_QUERIES = 8 };
+
+INLINE void page_of(struct batch *b, struct wide *wide, const struct kv_head *h, enum kv_type type, int key,
+                    struct ahead ahead)
+{
+    struct kv_rows k = {h->k, h->k_scale}, v = {h->v, h->v_scale};
+    if (type == KV_F32 || b->n <= DIRECT_QUERIES) {
+        batch_page(b, type, k, v, key, ahead);
+        return;
+    }
+    widen(wide, type, k, v, b->d, range_first(b, 0, key), range_end(b, b->n - 1, key));
+    batch_page(b, KV_F32, plain(wide->k), plain(wide->v), key, ahead);
+}
 
 static void page(struct batch *b, struct wide *wide, const struct kv_head *h, enum kv_type type, int key,
                  struct ahead ahead)
 {
-    if (type == KV_F32)
-        batch_page(b, KV_F32, h->k, h->v, key, ahead);
-    else if (type == KV_F16 && b->n <= DIRECT_QUERIES)
-        batch_page(b, KV_F16, h->k, h->v, key, ahead);
-    else {
-        int t0 = range_first(b, 0, key), t1 = range_end(b, b->n - 1, key);
-        if (type == KV_F16)
-            widen_half(wide, h, b->d, t0, t1);
-        else
-            widen_int8(wide, h, b->d, t0, t1);
-        batch_page(b, KV_F32, wide->k, wide->v, key, ahead);
+    switch (type) {
+    case KV_F32:
+        page_of(b, wide, h, KV_F32, key, ahead);
+        break;
+    case KV_F16:
+        page_of(b, wide, h, KV_F16, key, ahead);
+        break;
+    case KV_INT8:
+        page_of(b, wide, h, KV_INT8, key, ahead);
+        break;
     }
 }
 

@@ -60,7 +60,7 @@ static void forward(struct back *x, const struct head_rows *rows)
         int end = smaller((segment + 1) * KV_SEGMENT, last + 1);
         for (int key = larger(segment * KV_SEGMENT, first / KV_BLOCK * KV_BLOCK); key < end; key += KV_BLOCK) {
             read_page(&x->page, rows, key, b->d, b->stride);
-            batch_page(b, KV_F32, x->page.k_panel, x->page.v, key, nothing_ahead);
+            batch_page(b, KV_F32, plain(x->page.k_panel), plain(x->page.v), key, nothing_ahead);
         }
         batch_merge(b);
     }
@@ -116,9 +116,10 @@ static void weave_keys(struct back *x, int key, int t0, int t1)
             if (v0 != u0 || v1 != u1)
                 break;
         }
-        struct weave dk = {x->page.dk + t * b->stride, NULL, x->q, x->dp + t, 1, KV_BLOCK, b->stride, nothing_ahead};
+        struct weave dk = {
+            x->page.dk + t * b->stride, NULL, plain(x->q), x->dp + t, 1, KV_BLOCK, b->stride, nothing_ahead};
         struct weave dv = {
-            x->page.dv + t * b->stride, NULL, x->dout, b->score + t, 1, KV_BLOCK, b->stride, nothing_ahead};
+            x->page.dv + t * b->stride, NULL, plain(x->dout), b->score + t, 1, KV_BLOCK, b->stride, nothing_ahead};
         weave(n, KV_F32, &dk, u0, u1);
         weave(n, KV_F32, &dv, u0, u1);
     }
@@ -136,14 +137,14 @@ static void backward_page(struct back *x, const struct head_rows *rows, int key)
         copy_row(p->dv + t * b->stride, rows->dv + (key + t) * rows->stride, b->d, b->stride);
     }
     struct ahead ahead = nothing_ahead;
-    dot_page(KV_F32, b->score, p->k_panel, b->q, b->n, b->d, t0, t1, &ahead);
-    dot_page(KV_F32, x->dp, p->v_panel, x->dout_at, b->n, b->d, t0, t1, &ahead);
+    dot_page(KV_F32, b->score, plain(p->k_panel), b->q, b->n, b->d, t0, t1, &ahead);
+    dot_page(KV_F32, x->dp, plain(p->v_panel), x->dout_at, b->n, b->d, t0, t1, &ahead);
     for (int u = 0; u < b->n; u++) {
         int from = range_first(b, u, key), to = range_end(b, u, key);
         if (from >= to)
             continue;
         slope_query(x, u, from, to);
-        struct weave dq = {x->dq + u * b->stride, NULL, p->k, x->dp + u * KV_BLOCK, KV_BLOCK, 1, b->stride,
+        struct weave dq = {x->dq + u * b->stride, NULL, plain(p->k), x->dp + u * KV_BLOCK, KV_BLOCK, 1, b->stride,
                            nothing_ahead};
         weave(1, KV_F32, &dq, from, to);
     }

@@ -52,9 +52,25 @@ INLINE int range_end(const struct batch *b, int u, int key)
     return smaller(b->pos[u] + 1 - key, KV_BLOCK);
 }
 
-INLINE vf kv_load(enum kv_type type, const void *p, size_t at)
+/* The keys or the values of a page; scale of int8: [block of 32 dimensions][key]. */
+struct kv_rows {
+    const void *at;
+    const float *scale;
+};
+INLINE struct kv_rows plain(const float *at)
 {
+    return (struct kv_rows){at, NULL};
+}
+/* Sixteen elements, of int8 with their scales. */
+INLINE vf kv_load(enum kv_type type, const void *p, size_t at, vf scale)
+{
+    if (type == KV_INT8)
+        return vf_mul(v16_load_int8((const int8_t *)p + at), scale);
     return type == KV_F16 ? v16_load_half((const uint16_t *)p + at) : v16_load((const float *)p + at);
+}
+INLINE size_t kv_size(enum kv_type type) /* kv_element_bytes, known when compiled */
+{
+    return type == KV_INT8 ? 1 : type == KV_F16 ? 2 : 4;
 }
 
 /* ---- scores: n queries with one panel of 16 keys ---- */
@@ -73,30 +89,44 @@ INLINE void ahead_step(struct ahead *a, int lines)
         __builtin_prefetch(a->at, 0, 2);
 }
 
-/* Partial sums r, r+8, r+4, r+12 of each query's tree, added up as the tree does. */
-INLINE void dot_quarter(int n, enum kv_type type, vf out[], const void *panel, const float *const q[], int d, int r)
+/* Of the 16 keys of a panel in dimension i; of value t in dimensions i .. i+15. */
+INLINE vf panel_scale(enum kv_type type, struct kv_rows panel, int i)
+{
+    return type == KV_INT8 ? v16_load(panel.scale + i / KV_INT8_BLOCK * KV_BLOCK) : v16_zero();
+}
+
+INLINE vf value_scale(enum kv_type type, struct kv_rows v, int t, int i)
+{
+    return type == KV_INT8 ? vf_set(v.scale[i / KV_INT8_BLOCK * KV_BLOCK + t]) : v16_zero();
+}
+
+/* Partial sums r, r+8, r+4, r+12 of each query's tree, added up as the tree does; panel: from dimension r on. */
+INLINE void dot_quarter(int n, enum kv_type type, vf out[], struct kv_rows panel, const float *const q[], int d, int r)
 {
     vf sum[DOT_QUERIES][4];
     UNROLL for (int u = 0; u < n; u++) UNROLL for (int j = 0; j < 4; j++) sum[u][j] = v16_zero();
+    const char *from = (const char *)panel.at + kv_key_index(d, 0, r) * kv_size(type);
     int i = r;
-    for (; i + 12 < d; i += 16)
+    for (; i + 12 < d; i += 16, from += 64 * kv_size(type)) {
+        const vf scale = panel_scale(type, panel, i);
         UNROLL for (int j = 0; j < 4; j++)
         {
             int at = i + (j & 1) * 8 + (j >> 1) * 4; /* +0, +8, +4, +12 */
-            vf k = kv_load(type, panel, (size_t)at * 16);
+            vf k = kv_load(type, from, (size_t)j * 16, scale);
             UNROLL for (int u = 0; u < n; u++) sum[u][j] = vf_fma(vf_set(q[u][at]), k, sum[u][j]);
         }
+    }
     for (int j = 0; j < 4; j++) {
         int at = i + (j & 1) * 8 + (j >> 1) * 4;
         if (at < d) {
-            vf k = kv_load(type, panel, (size_t)at * 16);
+            vf k = kv_load(type, from, (size_t)j * 16, panel_scale(type, panel, at));
             UNROLL for (int u = 0; u < n; u++) sum[u][j] = vf_fma(vf_set(q[u][at]), k, sum[u][j]);
         }
     }
     UNROLL for (int u = 0; u < n; u++) out[u] = vf_add(vf_add(sum[u][0], sum[u][1]), vf_add(sum[u][2], sum[u][3]));
 }
 
-INLINE void dot_panel(int n, enum kv_type type, float *score, const void *panel, const float *const q[], int d,
+INLINE void dot_panel(int n, enum kv_type type, float *score, struct kv_rows panel, const float *const q[], int d,
                       struct ahead *ahead)
 {
     vf s0[DOT_QUERIES], s1[DOT_QUERIES], s2[DOT_QUERIES], s3[DOT_QUERIES];
@@ -112,11 +142,12 @@ INLINE void dot_panel(int n, enum kv_type type, float *score, const void *panel,
         v16_store(score + u * KV_BLOCK, vf_add(vf_add(s0[u], s2[u]), vf_add(s1[u], s3[u])));
 }
 
-INLINE void dot_queries(int n, enum kv_type type, float *score, const void *k, const float *const q[], int d, int t0,
+INLINE void dot_queries(int n, enum kv_type type, float *score, struct kv_rows k, const float *const q[], int d, int t0,
                         int t1, struct ahead *ahead)
 {
     for (int p = t0 / 16; p * 16 < t1; p++) {
-        const char *panel = (const char *)k + (size_t)p * 16 * (size_t)d * (type == KV_F16 ? 2 : 4);
+        struct kv_rows panel = {(const char *)k.at + kv_key_index(d, p * 16, 0) * kv_size(type),
+                                type == KV_INT8 ? k.scale + p * 16 : NULL};
         dot_panel(n, type, score + 16 * p, panel, q, d, ahead);
     }
 }
@@ -127,7 +158,7 @@ INLINE void dot_queries(int n, enum kv_type type, float *score, const void *k, c
         break;
 
 /* score[u][t] for every query and the page's keys t0 .. t1-1 (whole panels of 16 are computed). */
-INLINE void dot_page(enum kv_type type, float *score, const void *k, const float *const q[], int n, int d, int t0,
+INLINE void dot_page(enum kv_type type, float *score, struct kv_rows k, const float *const q[], int n, int d, int t0,
                      int t1, struct ahead *ahead)
 {
     for (int u = 0, now; u < n; u += now, score += now * KV_BLOCK, ahead->dot_lines = 0) {
@@ -165,7 +196,7 @@ INLINE vf only_keys(vf s, int p, int t0, int t1, vf other)
 struct weave {
     float *acc;
     const float *keep; /* or NULL: 1 */
-    const void *rows;
+    struct kv_rows rows;
     const float *w;
     ptrdiff_t wa, wb;
     int stride; /* of acc and rows */
@@ -184,8 +215,12 @@ INLINE void weave_block(int n, int vectors, enum kv_type type, const struct weav
     for (int b = b0; b < b1; b++) {
         vf row[WEAVE_VECTORS];
         ahead_step(&ahead, at == 0 ? ahead.weave_lines : 0);
-        UNROLL for (int j = 0; j < vectors; j++) row[j] =
-            kv_load(type, x->rows, (size_t)b * (size_t)x->stride + (size_t)(at + 16 * j));
+        UNROLL for (int j = 0; j < vectors; j++)
+        {
+            const int i = at + 16 * j;
+            row[j] =
+                kv_load(type, x->rows.at, (size_t)b * (size_t)x->stride + (size_t)i, value_scale(type, x->rows, b, i));
+        }
         UNROLL for (int a = 0; a < n; a++)
         {
             vf w = vf_set(x->w[a * x->wa + b * x->wb]);
@@ -293,7 +328,8 @@ INLINE void softmax_page(struct batch *b, int key)
 }
 
 /* k: panels of the page at position `key`; v: rows of `stride`. Both of `type`. */
-INLINE void batch_page(struct batch *b, enum kv_type type, const void *k, const void *v, int key, struct ahead ahead)
+INLINE void batch_page(struct batch *b, enum kv_type type, struct kv_rows k, struct kv_rows v, int key,
+                       struct ahead ahead)
 {
     int t0 = range_first(b, 0, key), t1 = range_end(b, b->n - 1, key);
     dot_page(type, b->score, k, b->q, b->n, b->d, t0, t1, &ahead);

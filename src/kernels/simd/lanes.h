@@ -283,6 +283,16 @@ INLINE v16d v16d_add_squares(v16d sum, const float *x)
     }
     return sum;
 }
+/* Each as a multiple of 2^-52 (mass_of). */
+INLINE v16d v16d_add_masses(v16d sum, v16 x)
+{
+    const __m256d one = _mm256_set1_pd(1);
+    const __m128 q[4] = {_mm256_castps256_ps128(v16_low(x)), _mm256_extractf128_ps(v16_low(x), 1),
+                         _mm256_castps256_ps128(v16_high(x)), _mm256_extractf128_ps(v16_high(x), 1)};
+    UNROLL for (int i = 0; i < 4; i++) sum.q[i] =
+        _mm256_add_pd(sum.q[i], _mm256_sub_pd(_mm256_add_pd(_mm256_cvtps_pd(q[i]), one), one));
+    return sum;
+}
 INLINE double v16d_sum(v16d a)
 {
     __m256d four = _mm256_add_pd(_mm256_add_pd(a.q[0], a.q[2]), _mm256_add_pd(a.q[1], a.q[3]));

@@ -156,17 +156,36 @@ bool ISA(row_maxima)(float *maxima, const float *x, int64_t n)
     return finite == 0xffff;
 }
 
-int64_t ISA(collect_from)(struct candidate *out, const float *x, int64_t i0, int64_t i1, float limit)
+INLINE unsigned between(vf v, float low, float high)
 {
-    const vf bound = vf_set(limit);
+    return vm_bits(vf_ge(v, vf_set(low))) & vm_bits(vf_lt(v, vf_set(high)));
+}
+
+int64_t ISA(collect_from)(struct candidate *out, const float *x, int64_t i0, int64_t i1, float low, float high)
+{
     int64_t n = 0, i = i0;
     for (; i + 16 <= i1; i += 16)
-        for (unsigned m = vm_bits(vf_ge(v16_load(x + i), bound)); m; m &= m - 1) {
+        for (unsigned m = between(v16_load(x + i), low, high); m; m &= m - 1) {
             int64_t at = i + __builtin_ctz(m);
             out[n++] = (struct candidate){(int32_t)at, x[at]};
         }
     for (; i < i1; i++)
-        if (x[i] >= limit)
+        if (x[i] >= low && x[i] < high)
             out[n++] = (struct candidate){(int32_t)i, x[i]};
     return n;
+}
+
+double ISA(mass_between)(const float *x, int64_t i0, int64_t i1, const struct row_mass *m)
+{
+    const vf low = vf_set(m->low), high = vf_set(m->high), divisor = vf_set(m->divisor), zero = vf_set(m->zero);
+    v16d sum = v16d_zero();
+    for (int64_t i = i0; i < i1; i += 16) {
+        vf v = load_until(x, i, i1);
+        if (!between(v, m->low, m->high))
+            continue;
+        vf e = keep_until(i, i1, vf_exp(vf_sub(vf_div(v, divisor), zero)), v16_zero());
+        e = vf_pick(vf_ge(v, low), vf_pick(vf_lt(v, high), e, v16_zero()), v16_zero());
+        sum = v16d_add_masses(sum, e);
+    }
+    return v16d_sum(sum);
 }
