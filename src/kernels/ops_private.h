@@ -205,7 +205,8 @@ typedef bool row_maxima_fn(float *maxima, const float *x, int64_t n);
 #define ROW_FINITE 3.0e38f
 /* All of i0 .. i1-1 with low <= x[i] < high, ascending; out has room for all. Returns how many. */
 typedef int64_t collect_from_fn(struct candidate *out, const float *x, int64_t i0, int64_t i1, float low, float high);
-/* The sum of e^(x / divisor - zero) over the same, each as a multiple of 2^-52: while it stays below 2, in any order. */
+/* The sum of e^(x / divisor - zero) over the same, each as a multiple of 2^-52: while it stays below 2, in any order.
+ */
 typedef double mass_between_fn(const float *x, int64_t i0, int64_t i1, const struct row_mass *m);
 
 #endif
