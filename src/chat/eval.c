@@ -344,7 +344,7 @@ static enum status call_loop(struct run *r, struct value *out, const struct loop
     return text_take(&t, out);
 }
 
-enum status call_value(struct run *r, struct value *out, const struct value *callee, const struct args *args)
+static enum status call_value(struct run *r, struct value *out, const struct value *callee, const struct args *args)
 {
     switch (callee->type) {
     case V_MACRO:

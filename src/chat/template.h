@@ -258,7 +258,6 @@ static inline void run_leave(struct run *r)
 {
     r->nest--;
 }
-MUST_USE enum status call_value(struct run *r, struct value *out, const struct value *callee, const struct args *args);
 
 /* value.c */
 static inline struct value value_of(enum value_type type)

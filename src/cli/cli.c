@@ -26,7 +26,7 @@ static void print_option(const struct cli_option *o)
     printf("%-30s %s\n", left, o->help);
 }
 
-void cli_help(const struct cli_spec *spec)
+static void cli_help(const struct cli_spec *spec)
 {
     printf("usage: %s\n\n%s\n", spec->usage, spec->about);
     if (spec->n_option)

@@ -48,7 +48,6 @@ struct cli_args {
 /* argv[0] is the command's word. Unknown options are ST_INVALID with the nearest known one. */
 MUST_USE enum status cli_parse(struct cli_args *out, const struct cli_spec *spec, int argc, char **argv,
                                struct error *err);
-void cli_help(const struct cli_spec *spec); /* to stdout */
 
 /* ---- options of every command that runs a model ---- */
 struct cli_model {

@@ -87,8 +87,8 @@ void core_free(struct core *c)
 
 /* ---- the end of a sequence ---- */
 
-void core_end(struct core *c, struct seq *s, enum finish finish, struct str stop_text, enum status status,
-              const char *message)
+static void core_end(struct core *c, struct seq *s, enum finish finish, struct str stop_text, enum status status,
+                     const char *message)
 {
     uint64_t now = executor_now(&c->x);
     sched_remove(&c->sched, s);

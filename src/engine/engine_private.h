@@ -228,8 +228,6 @@ void core_free(struct core *c);
 MUST_USE enum status core_keep_on_disk(struct core *c, const struct engine_options *o, void (*on_room)(void *ctx),
                                        void *ctx, struct error *err);
 bool core_step(struct core *c); /* false: nothing to do */
-void core_end(struct core *c, struct seq *s, enum finish finish, struct str stop_text, enum status status,
-              const char *message);
 
 /* Memory that is zero, 64-byte aligned and not touched yet: the KV pool must not cost start-up time. Free *base. */
 void *alloc_untouched(size_t size, void **base);

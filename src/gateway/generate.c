@@ -4,7 +4,7 @@
  * 1. The engine thread touches a choice only inside its callbacks and under g->mail_lock, wakes the loop under it too,
  *    and never touches it after `finished` is set: then the loop may free the job.
  * 2. Mail is written in order, by the loop alone. A stream is paused, its mail left where it is, while more than
- *    SSE_QUEUE_MAX bytes wait for the client; a mailbox over MAIL_MAX drops the client, who is far too slow.
+ *    STREAM_QUEUE_MAX bytes wait for the client; a mailbox over MAIL_MAX drops the client, who is far too slow.
  * 3. An exchange is answered once: whoever answers sets j->x to NULL and the phase to JOB_DONE.
  */
 #include "gateway/private.h"

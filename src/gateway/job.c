@@ -45,6 +45,8 @@ void job_gone(struct job *j)
     } else if (j->phase == JOB_GENERATE) {
         j->phase = JOB_DONE;
         generate_cancel(j);
+    } else if (j->phase == JOB_CONTENT && model_forget(j)) {
+        j->phase = JOB_DONE;
     }
     if (j->phase == JOB_DONE && generate_over(j))
         job_free(j);
@@ -55,7 +57,8 @@ static void on_gone(void *user)
     job_gone(user);
 }
 
-void job_refuse(struct job *j, const struct refusal *why)
+/* Before anything was written; j->x is NULL after it. */
+static void job_refuse(struct job *j, const struct refusal *why)
 {
     struct http_exchange *x = j->x;
     j->x = NULL;
@@ -96,6 +99,8 @@ static void expire(struct job *j)
     } else { /* a worker may have it, or get it: it ends when it comes back */
         telemetry_http(j->g, j->protocol->path, why.http);
         job_refuse(j, &why);
+        if (j->phase == JOB_CONTENT && model_forget(j))
+            j->phase = JOB_DONE;
     }
 }
 

@@ -93,3 +93,8 @@ void model_leave(struct job *j)
     if (j->g->hosting)
         hosting_release(j->g->hosting, &j->lease);
 }
+
+bool model_forget(struct job *j)
+{
+    return j->g->hosting && hosting_forget(j->g->hosting, &j->wait);
+}

@@ -15,12 +15,12 @@
 #include "base/budget.h"
 #include "base/json.h"
 #include "hosting/hosting.h"
-#include "net/sse.h"
+#include "net/server.h"
 #include "observe/metrics.h"
 
 #include <pthread.h>
 
-enum { REQUEST_ID_MAX = 132, CLIENT_NAME_MAX = 128 };
+enum { REQUEST_ID_MAX = 132, CLIENT_NAME_MAX = 128, STREAM_QUEUE_MAX = 64 * 1024 };
 struct worker_queue;
 struct job;
 struct socket;
@@ -186,8 +186,7 @@ void job_start_on(struct gateway *g, struct http_exchange *x, const struct proto
                   struct socket *socket);
 void job_gone(struct job *j); /* the client has left */
 void job_writable(struct job *j);
-void job_attach(struct job *j, struct http_exchange *x);   /* what it writes goes there from now on */
-void job_refuse(struct job *j, const struct refusal *why); /* before anything was written; j->x is NULL after it */
+void job_attach(struct job *j, struct http_exchange *x); /* what it writes goes there from now on */
 /* socket.c */
 void socket_start(struct gateway *g, struct http_exchange *x);
 void socket_tick(struct gateway *g, uint64_t now_ns);
@@ -251,7 +250,9 @@ void openai_answer_rerank(struct job *j, struct buf *out);
 enum found { FOUND, PARKED, REFUSED };
 enum found model_find(struct job *j, struct arena *parsed);
 bool model_keep(struct job *j);  /* keep_alive; false: refused */
-void model_leave(struct job *j); /* gives the lease back; a job that waits stops waiting */
+void model_leave(struct job *j); /* gives the lease back */
+/* On the loop: true when it waited for its model, and does no more: no thread has it. */
+bool model_forget(struct job *j);
 /* admin.c: calls that change what is hosted, or take their time; each on a thread of its own */
 struct admin_call {
     enum status (*fn)(struct gateway *g, const struct json *body, struct buf *said, struct error *err);

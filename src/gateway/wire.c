@@ -62,7 +62,7 @@ void wire_begin(struct job *j)
 
 bool wire_full(const struct job *j)
 {
-    return j->x && http_stream_queued(j->x) + j->out.len > SSE_QUEUE_MAX;
+    return j->x && http_stream_queued(j->x) + j->out.len > STREAM_QUEUE_MAX;
 }
 
 void wire_flush(struct job *j)

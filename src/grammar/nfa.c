@@ -124,7 +124,7 @@ static bool add_range(struct nfa *n, uint32_t from, struct tails *t, uint32_t lo
     return true;
 }
 
-bool nfa_class(struct nfa *n, uint32_t from, uint32_t to, const struct range *r, size_t n_range)
+static bool nfa_class(struct nfa *n, uint32_t from, uint32_t to, const struct range *r, size_t n_range)
 {
     struct tails tails = {.to = to};
     for (size_t i = 0; i < n_range; i++)

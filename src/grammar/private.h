@@ -101,7 +101,6 @@ bool nfa_init(struct nfa *n, struct build *b);
 uint32_t nfa_node(struct nfa *n); /* 0 = failed */
 bool nfa_edge(struct nfa *n, uint32_t from, uint32_t to, enum edge_kind kind, unsigned lo, unsigned hi);
 bool nfa_call(struct nfa *n, uint32_t from, uint32_t to, uint32_t callee);
-bool nfa_class(struct nfa *n, uint32_t from, uint32_t to, const struct range *r, size_t n_range);
 bool nfa_emit(struct nfa *n, const struct ast *a, uint32_t from, uint32_t to);
 bool nfa_embed(struct nfa *n, const struct dfa *d, uint32_t from, uint32_t to); /* calls included */
 

@@ -119,7 +119,6 @@ struct products *type_products(struct schema *s, uint32_t type, enum kind kind);
 uint32_t type_of(struct schema *s, const struct json *v, bool negated); /* UINT32_MAX: failed */
 uint32_t type_of_literal(struct schema *s, const struct json *v, bool negated);
 uint32_t type_and(struct schema *s, uint32_t a, uint32_t b);
-bool type_surely_empty(struct schema *s, uint32_t type, int depth);
 /* schema_products.c. All return NULL once something failed. */
 struct products *products_none(struct schema *s);
 struct products *products_all(struct schema *s);
@@ -156,7 +155,6 @@ const struct dfa *pattern_dfa(struct schema *s, struct str pattern, const struct
 /* keys */
 uint32_t name_index(struct schema *s, struct str name);
 uint32_t matcher_add(struct schema *s, struct matcher m);
-bool matcher_matches(const struct schema *s, uint32_t matcher, struct str name);
 uint32_t key_type(struct schema *s, const struct product *p, struct str name); /* of the value of this very key */
 
 /* schema_make.c: products to what the machine runs */

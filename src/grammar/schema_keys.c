@@ -24,7 +24,7 @@ uint32_t matcher_add(struct schema *s, struct matcher m)
     return (uint32_t)s->matchers.n - 1;
 }
 
-bool matcher_matches(const struct schema *s, uint32_t matcher, struct str name)
+static bool matcher_matches(const struct schema *s, uint32_t matcher, struct str name)
 {
     const struct matcher *m = &s->matchers.at[matcher];
     switch (m->how) {

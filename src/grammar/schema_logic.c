@@ -98,6 +98,8 @@ struct products *type_products(struct schema *s, uint32_t type, enum kind kind)
 
 /* ---- overlap ---- */
 
+static bool type_surely_empty(struct schema *s, uint32_t type, int depth);
+
 static bool product_surely_empty(struct schema *s, const struct product *p, enum kind kind, int depth)
 {
     if (product_plainly_empty(p, kind))
@@ -116,7 +118,7 @@ static bool product_surely_empty(struct schema *s, const struct product *p, enum
     return false;
 }
 
-bool type_surely_empty(struct schema *s, uint32_t type, int depth)
+static bool type_surely_empty(struct schema *s, uint32_t type, int depth)
 {
     if (type == UINT32_MAX || type == TYPE_ANY || type == TYPE_NONE || depth > 3)
         return type == TYPE_NONE;

@@ -161,6 +161,5 @@ struct load_report {
 void load_report_text(const struct load_report *r, struct buf *out);
 void load_report_json(const struct load_report *r, struct buf *out);
 void load_chart(const struct load_report *r, struct buf *out); /* one SVG, nothing loaded from elsewhere */
-const char *load_outcome_name(int outcome, char text[32]);
 
 #endif

@@ -14,7 +14,6 @@ struct words { /* how many tokens each word is, with the blank before it */
 int words_count(void);
 const char *words_at(int i);
 /* Text of about `tokens` tokens; the same for the same seed. */
-void words_write(const struct words *w, struct buf *out, double tokens, uint64_t seed);
 void words_prompt(const struct words *w, struct buf *out, const struct load_item *item, uint64_t seed);
 
 /* ---- target.c ---- */

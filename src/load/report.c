@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-const char *load_outcome_name(int outcome, char text[32])
+static const char *load_outcome_name(int outcome, char text[32])
 {
     static const char *const names[LOAD_KINDS] = {"ok",      "no_connection", "cut",   "malformed",
                                                   "timeout", "error_event",   "empty", "unsent"};

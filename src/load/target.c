@@ -3,7 +3,6 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
-#include "load/ask.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,6 +11,13 @@
 enum { TIMEOUT_MS = 600000, PROBE_MS = 120000 };
 
 /* ---- one answer, waited for ---- */
+
+struct ask_answer {
+    int status;
+    struct buf body;
+    struct arena arena;
+    const struct json *doc; /* NULL: not JSON */
+};
 
 struct waiting {
     struct loop *loop;
@@ -66,8 +72,15 @@ static enum status wait_for(struct load *l, struct waiting *w, struct str reques
     return st == ST_OK && w->out->body.failed ? fail_nomem(err, "answer") : st;
 }
 
-enum status ask(struct load *l, const char *method, const char *path, struct str body, struct ask_answer *out,
-                struct error *err)
+static void ask_free(struct ask_answer *a)
+{
+    buf_free(&a->body);
+    arena_free(&a->arena);
+    *a = (struct ask_answer){0};
+}
+
+static enum status ask(struct load *l, const char *method, const char *path, struct str body, struct ask_answer *out,
+                       struct error *err)
 {
     struct buf request = {0};
     struct waiting w = {.out = out};
@@ -86,15 +99,8 @@ enum status ask(struct load *l, const char *method, const char *path, struct str
     return st;
 }
 
-void ask_free(struct ask_answer *a)
-{
-    buf_free(&a->body);
-    arena_free(&a->arena);
-    *a = (struct ask_answer){0};
-}
-
 /* What the server says is wrong, in its own words if it has some. */
-struct str ask_reason(const struct ask_answer *a)
+static struct str ask_reason(const struct ask_answer *a)
 {
     const struct json *error = json_get(a->doc, "error");
     struct str s = json_str(json_get(error, "message"));

@@ -37,7 +37,7 @@ const char *words_at(int i)
 }
 
 /* Draws words while they fit; near the end, one that still does. */
-void words_write(const struct words *w, struct buf *out, double tokens, uint64_t seed)
+static void words_write(const struct words *w, struct buf *out, double tokens, uint64_t seed)
 {
     struct rng r;
     rng_init(&r, seed);

@@ -206,7 +206,8 @@ static void select_rows(struct model_run *r, const struct model_batch *b)
         r->selected[i] = b->logit_rows ? b->logit_rows[i] : i;
 }
 
-void run_begin(struct model_run *r, const struct model_batch *b)
+/* Positions, angles, row counts. */
+static void run_begin(struct model_run *r, const struct model_batch *b)
 {
     const struct arch *a = &r->m->arch;
     assert(b->n_row <= r->max_rows);

@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-enum status model_alloc(struct model **out, const struct model_options *options, struct error *err)
+static enum status model_alloc(struct model **out, const struct model_options *options, struct error *err)
 {
     struct model *m = mem_alloc_zero(1, sizeof *m);
     *out = m;
@@ -77,7 +77,7 @@ void model_block_use(struct model *m, const void *block)
 
 /* In one block, in the order in which a step reads them: small matrices share huge pages with their neighbours. On
  * pages of 4 KB one thread of a Zen 4 EPYC reads a matrix of 0.8 MB at 12 GB/s instead of 30 (2026-11). */
-enum status model_alloc_params(struct model *m, struct error *err)
+static enum status model_alloc_params(struct model *m, struct error *err)
 {
     struct plan *plan = &m->plan;
     size_t total;

@@ -91,7 +91,6 @@ static inline real *route_probs(const struct model_run *r, int value)
 {
     return value_data(r, value) + value_rows(r, value) * r->m->arch.config.n_expert_used;
 }
-void run_begin(struct model_run *r, const struct model_batch *b); /* positions, angles, row counts */
 
 static inline const struct param *param_of(const struct model_run *r, int index)
 {
@@ -111,9 +110,6 @@ void step_fused(struct model_run *r, const struct step *s, const struct model_ba
 void profile_step(struct model_run *r, const struct step *s, uint64_t start_ns); /* s NULL: what precedes the steps */
 
 struct moe_attr model_moe_attr(const struct model *m);
-enum status model_alloc(struct model **out, const struct model_options *options, struct error *err);
-/* Panels, vectors and (training) gradients of every parameter: zeroed. */
-enum status model_alloc_params(struct model *m, struct error *err);
 /* The parameters' block: its size; and pointing every parameter into one. */
 bool model_block_bytes(size_t *out, const struct model *m);
 void model_block_use(struct model *m, const void *block);

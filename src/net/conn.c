@@ -36,7 +36,6 @@ struct conn {
     void *ctx;
     uint64_t progress_ns;
     bool open, direct; /* direct: no TLS between us and the socket */
-    char peer[INET6_ADDRSTRLEN];
 };
 
 struct listener {
@@ -112,7 +111,7 @@ static void watch(struct conn *c)
 }
 
 /* Takes over fd, also on failure. */
-static struct conn *conn_create(struct listener *li, int fd, const struct sockaddr_storage *from)
+static struct conn *conn_create(struct listener *li, int fd)
 {
     struct conn *c = mem_alloc_zero(1, sizeof *c);
     int one = 1;
@@ -124,10 +123,6 @@ static struct conn *conn_create(struct listener *li, int fd, const struct sockad
         mem_free(c);
         return NULL;
     }
-    const void *address = from->ss_family == AF_INET6 ? (const void *)&((const struct sockaddr_in6 *)from)->sin6_addr
-                                                      : (const void *)&((const struct sockaddr_in *)from)->sin_addr;
-    if (!inet_ntop(from->ss_family, address, c->peer, sizeof c->peer))
-        snprintf(c->peer, sizeof c->peer, "?");
     c->open = true;
     c->direct = !li->tls;
     watch(c);
@@ -215,11 +210,6 @@ void conn_close(struct conn *c)
     mem_free(c);
 }
 
-const char *conn_peer(const struct conn *c)
-{
-    return c->peer;
-}
-
 /* ---- connecting ---- */
 
 enum status peer_resolve(struct peer *out, const char *host, int port, struct error *err)
@@ -263,7 +253,6 @@ enum status conn_dial(struct conn **out, struct loop *loop, const struct peer *t
         mem_free(c);
         return fail_nomem(err, "connection");
     }
-    snprintf(c->peer, sizeof c->peer, "%.*s", (int)sizeof c->peer - 1, to->host);
     c->direct = !to->tls;
     watch(c);
     if (!begin_connect(c, to)) {
@@ -282,12 +271,11 @@ bool conn_is_open(const struct conn *c)
 
 /* ---- listening ---- */
 
-static int accept_seam(int fd, struct sockaddr_storage *from)
+static int accept_seam(int fd)
 {
-    socklen_t len = sizeof *from;
     if (fault_hit(FAULT_ACCEPT))
         return -1;
-    return accept4(fd, (struct sockaddr *)from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    return accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
 /* Out of file descriptors: without this, the waiting client would keep the loop awake for ever. */
@@ -295,10 +283,8 @@ static void refuse_one(struct listener *li)
 {
     static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
                                  "Connection: close\r\n\r\n";
-    struct sockaddr_storage from;
-    socklen_t len = sizeof from;
     close(li->reserve_fd);
-    int fd = accept4(li->fd, (struct sockaddr *)&from, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = accept4(li->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) {
         if (!li->tls)
             (void)!write(fd, answer, sizeof answer - 1);
@@ -310,13 +296,12 @@ static void refuse_one(struct listener *li)
 static void accept_waiting(struct listener *li)
 {
     for (int i = 0; i < 64; i++) { /* then the others' turn */
-        struct sockaddr_storage from = {0};
-        int fd = accept_seam(li->fd, &from);
+        int fd = accept_seam(li->fd);
         if (fd < 0 && (errno == EMFILE || errno == ENFILE))
             refuse_one(li);
         if (fd < 0 && errno != ECONNABORTED && errno != EINTR)
             return;
-        struct conn *c = fd >= 0 ? conn_create(li, fd, &from) : NULL;
+        struct conn *c = fd >= 0 ? conn_create(li, fd) : NULL;
         if (c)
             li->on_accept(li->ctx, c);
     }

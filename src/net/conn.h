@@ -38,9 +38,8 @@ void conn_consume(struct conn *c, size_t n);
 void conn_send(struct conn *c, struct str bytes); /* copies; a failure arrives as on_end */
 size_t conn_queued(const struct conn *c);
 uint64_t conn_progress_ns(const struct conn *c); /* clock_ns when bytes last left, or began to wait */
-void conn_finish_sending(struct conn *c);    /* nothing more will be sent: tells the peer (call with an empty queue) */
-void conn_close(struct conn *c);             /* at once; no callback after it */
-const char *conn_peer(const struct conn *c); /* "127.0.0.1" */
+void conn_finish_sending(struct conn *c); /* nothing more will be sent: tells the peer (call with an empty queue) */
+void conn_close(struct conn *c);          /* at once; no callback after it */
 
 struct peer { /* a server to connect to */
     const char *host;

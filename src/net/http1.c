@@ -474,7 +474,7 @@ void http1_end(struct http1 *p)
 
 /* ---- writing ---- */
 
-const char *http1_reason(int status)
+static const char *http1_reason(int status)
 {
     static const struct {
         int status;

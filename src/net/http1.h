@@ -76,7 +76,6 @@ struct str http1_header(const struct http1 *p, const char *name);
 bool str_eq_nocase(struct str a, struct str b);
 
 /* ---- writing ---- */
-const char *http1_reason(int status);
 void http1_write_status(struct buf *out, int status);
 /* CR, LF and NUL in a value become spaces: no header can be injected. */
 void http1_write_header(struct buf *out, const char *name, struct str value);

@@ -128,11 +128,6 @@ struct buf http_take_body(struct http_exchange *x)
     return body;
 }
 
-const char *http_peer(const struct http_exchange *x)
-{
-    return conn_peer(session_of(x)->conn);
-}
-
 static void send_buf(struct session *s, struct buf *b)
 {
     if (b->failed)
@@ -527,11 +522,6 @@ int http_server_busy(const struct http_server *s)
     for (const struct session *c = s->sessions; c; c = c->next)
         n += c->phase != PHASE_LINGER && c->phase != PHASE_IDLE;
     return n;
-}
-
-int http_server_connections(const struct http_server *s)
-{
-    return s->n_session;
 }
 
 void http_server_drain(struct http_server *s)

@@ -63,14 +63,12 @@ MUST_USE enum status http_server_open(struct http_server **out, struct loop *loo
                                       const struct http_server_options *options, const struct http_handler *handler,
                                       void *ctx, struct error *err);
 int http_server_port(const struct http_server *s);
-void http_server_drain(struct http_server *s); /* no new connections, idle ones closed; answers end with close */
-int http_server_connections(const struct http_server *s);
+void http_server_drain(struct http_server *s);     /* no new connections, idle ones closed; answers end with close */
 int http_server_busy(const struct http_server *s); /* connections with a request or an unsent answer */
 void http_server_close(struct http_server *s);     /* at once; on_gone for what was open */
 
 const struct http1 *http_request(const struct http_exchange *x);
 struct buf http_take_body(struct http_exchange *x); /* moves the body out, for work that may outlive the exchange */
-const char *http_peer(const struct http_exchange *x);
 void http_respond(struct http_exchange *x, int status, const char *content_type, struct str body);
 void http_stream_begin(struct http_exchange *x, int status, const char *content_type);
 void http_stream_write(struct http_exchange *x, struct str bytes);

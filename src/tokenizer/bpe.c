@@ -43,7 +43,7 @@ enum status bpe_pairs_init(struct tokenizer *tok, size_t n_merge, struct error *
     return ST_OK;
 }
 
-void bpe_pair_put(struct tokenizer *tok, uint32_t left, uint32_t right, uint32_t rank, uint32_t merged)
+static void bpe_pair_put(struct tokenizer *tok, uint32_t left, uint32_t right, uint32_t rank, uint32_t merged)
 {
     size_t i = pair_hash(tok, left, right);
     while (tok->pairs[i].left != UINT32_MAX && (tok->pairs[i].left != left || tok->pairs[i].right != right))

@@ -35,7 +35,7 @@ bool ids_push(struct ids *ids, int32_t id)
 }
 
 /* ---- scratch ---- */
-struct scratch *scratch_acquire(const struct tokenizer *tok)
+static struct scratch *scratch_acquire(const struct tokenizer *tok)
 {
     struct scratch **spare = ((struct tokenizer *)tok)->spare; /* the one part that is not constant: see tok.h */
     for (int i = 0; i < SCRATCH_SLOTS; i++) {
@@ -62,7 +62,7 @@ void scratch_destroy(struct scratch *s)
     mem_free(s);
 }
 
-void scratch_release(const struct tokenizer *tok, struct scratch *s)
+static void scratch_release(const struct tokenizer *tok, struct scratch *s)
 {
     enum { KEEP_BYTES = 1 << 20 }; /* one huge text must not pin its buffers for ever */
     struct scratch **spare = ((struct tokenizer *)tok)->spare;

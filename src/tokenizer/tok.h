@@ -79,7 +79,6 @@ MUST_USE enum status vocab_index(struct vocab *v, struct error *err); /* last; n
 int32_t vocab_find(const struct vocab *v, struct str bytes);
 void vocab_free(struct vocab *v);
 /* GPT-2's printable bytes: byte to code point and back (-1: no such). */
-uint32_t printable_of_byte(unsigned char byte);
 int byte_of_printable(uint32_t c);
 /* Appends the bytes that printable text stands for; false when a character is none of the 256. */
 bool printable_to_bytes(struct buf *out, struct str text);
@@ -247,8 +246,6 @@ struct scratch {
     void *work;   /* BPE of long pieces; paths of unigram */
     size_t work_size;
 };
-struct scratch *scratch_acquire(const struct tokenizer *tok);
-void scratch_release(const struct tokenizer *tok, struct scratch *s);
 void scratch_destroy(struct scratch *s);
 void *scratch_work(struct scratch *s, size_t count, size_t size); /* NULL when out of memory */
 
@@ -263,7 +260,6 @@ MUST_USE bool ids_reserve(struct ids *ids, size_t more);
 /* Merges: put pairs, the later of equal ones wins; every two tokens whose joined bytes are a token, ranked by rank_of.
  */
 MUST_USE enum status bpe_pairs_init(struct tokenizer *tok, size_t n_merge, struct error *err);
-void bpe_pair_put(struct tokenizer *tok, uint32_t left, uint32_t right, uint32_t rank, uint32_t merged);
 MUST_USE enum status bpe_pairs_from_tokens(struct tokenizer *tok, const uint32_t *rank_of, struct error *err);
 /* One merge as written in a file: "a b" split in two. Unknown tokens are ST_CORRUPT. */
 MUST_USE enum status bpe_pair_parse(struct tokenizer *tok, struct str left, struct str right, uint32_t rank,

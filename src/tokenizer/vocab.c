@@ -8,7 +8,7 @@ static bool byte_is_printable(unsigned b)
     return (b >= '!' && b <= '~') || (b >= 0xA1 && b != 0xAD);
 }
 
-uint32_t printable_of_byte(unsigned char byte)
+static uint32_t printable_of_byte(unsigned char byte)
 {
     uint32_t c = 0x100;
     if (byte_is_printable(byte))

@@ -507,6 +507,26 @@ static void test_engine_generate_waits(void **state)
     free(f);
 }
 
+/* What was computed with the weights of before is never found again. */
+static void test_engine_other_weights_find_nothing(void **state)
+{
+    (void)state;
+    struct fake *f = malloc(sizeof *f);
+    struct job *j = calloc(1, sizeof *j);
+    struct finish_event end;
+    struct engine *e = make(f, 2, 8, 20, NULL);
+    for (int round = 0; round < 4; round++) { /* new, known, other weights, known */
+        plain_job(j, 3 * KV_BLOCK, 2);
+        if (round == 2)
+            engine_weights_changed(e);
+        OK(engine_generate(e, &j->r, &end, &err));
+        assert_true(round % 2 ? end.n_cached >= 2 * KV_BLOCK : end.n_cached == 0);
+    }
+    engine_destroy(e);
+    free(j);
+    free(f);
+}
+
 static void test_engine_create_faults(void **state)
 {
     (void)state;
@@ -542,6 +562,7 @@ int main(void)
         cmocka_unit_test(test_engine_destroy_cancels),
         cmocka_unit_test(test_engine_callbacks_may_submit_and_cancel),
         cmocka_unit_test(test_engine_generate_waits),
+        cmocka_unit_test(test_engine_other_weights_find_nothing),
         cmocka_unit_test(test_engine_create_faults),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -3,6 +3,7 @@
 #include "test.h"
 
 #include "gateway/harness.h"
+#include "hosting/hosting.h"
 
 enum { LATE_MS = 150 };
 
@@ -117,6 +118,56 @@ static void test_late_in_the_queue(void **state)
     stop_late(&fake.stuck);
 }
 
+static enum status measure(void *ctx, uint64_t *bytes, const struct hosting_model *m, struct error *err)
+{
+    (void)ctx, (void)m, (void)err;
+    *bytes = 1;
+    return ST_OK;
+}
+
+static enum status open_slowly(void *ctx, struct hosted_parts *out, const struct hosting_model *m, struct error *err)
+{
+    (void)ctx, (void)out;
+    while (fake_get(&fake.stuck))
+        usleep(1000);
+    return fail(err, ST_IO, "%s: gone", m->path);
+}
+
+static double memory_of_requests(void)
+{
+    struct http1 a;
+    double bytes = -1;
+    ask(&a, "GET", "/metrics", "", NULL);
+    size_t at = str_find(buf_str(&a.body), STR("\ningot:request_memory_bytes"), 0);
+    struct str rest = at == SIZE_MAX ? STR("") : str_from(buf_str(&a.body), at + 1);
+    size_t blank = str_find(rest, STR(" "), 0), end = str_find(rest, STR("\n"), 0);
+    assert_true(blank != SIZE_MAX && end > blank && str_to_f64(&bytes, str_n(rest.ptr + blank + 1, end - blank - 1)));
+    http1_free(&a);
+    return bytes;
+}
+
+/* They wait for a model that does not come: they end, and nothing of them is kept until it does. */
+static void test_late_models(void **state)
+{
+    static const struct hosting_maker maker = {.measure = measure, .open = open_slowly};
+    struct late l[2];
+    struct hosting *hosting;
+    struct error err;
+    (void)state;
+    OK(hosting_create(&hosting, &(struct hosting_options){.maker = &maker}, &err));
+    OK(hosting_add(hosting, &(struct hosting_model){.name = "other", .path = "other"}, &err));
+    start_with(&(struct gateway_options){.host = "127.0.0.1", .answer_ms = LATE_MS, .n_worker = 1, .hosting = hosting});
+    double before = memory_of_requests();
+    __atomic_store_n(&fake.stuck, 1, __ATOMIC_SEQ_CST);
+    for (int i = 0; i < 2; i++)
+        begin(&l[i], i ? "/v1/completions" : "/v1/tokenize", "{\"model\":\"other\",\"prompt\":\"a\"}");
+    for (int i = 0; i < 2; i++)
+        expect_late(&l[i], 504);
+    assert_true(memory_of_requests() <= before);
+    stop_late(&fake.stuck);
+    hosting_destroy(hosting);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -124,6 +175,7 @@ int main(void)
         cmocka_unit_test(test_late_embeddings),
         cmocka_unit_test(test_late_rerank),
         cmocka_unit_test(test_late_in_the_queue),
+        cmocka_unit_test(test_late_models),
     };
     return RUN(tests);
 }
