@@ -24,6 +24,10 @@ struct mutant {
 
 static void mutants_are_noticed(const struct mutant *mutants, size_t n)
 {
+#ifdef __SANITIZE_THREAD__ /* one thread, whose sums are wrong on purpose: nothing for it, and minutes */
+    print_message("skipped: not under ThreadSanitizer\n");
+    skip();
+#endif
     struct error err;
     for (size_t i = 0; i < n; i++) {
         struct sink right = {0}, wrong = {0};
