@@ -21,7 +21,9 @@ typedef double real;
 typedef float real;
 #endif
 
-enum { NUMERICS_VERSION = 3 }; /* 2: K-quants meet int8; sampling orders by logits. 3: scales of 32 k are f32 */
+enum { NUMERICS_VERSION = 4 };
+/* 2: K-quants meet int8; sampling orders by logits. 3: scales of 32 k are f32. 4: probabilities count as multiples of
+ * 2^-52; pages of keys lie in the order in which scores add them (blocks kept on disk are not read by others). */
 
 /* ---- instruction set ---- */
 /* `name`: NULL reads INGOT_ISA or picks the best. ref | avx2 | avx512 | avx512-vnni (vnni) | avx512-vnni-bf16 |
