@@ -26,6 +26,19 @@ static struct str text_of(const struct json *block)
                                                                  : (struct str){NULL, 0};
 }
 
+/* A document's title and context are for the model to read, too. */
+static void put_text(struct buf *out, const struct json *block, struct str text)
+{
+    const struct str lines[] = {json_str(json_get(block, "title")), json_str(json_get(block, "context")), text};
+    for (size_t i = is_type(block, "document") ? 0 : 2; i < 3; i++) {
+        if (!lines[i].len && i < 2)
+            continue;
+        if (out->len)
+            buf_append_char(out, '\n');
+        buf_append_str(out, lines[i]);
+    }
+}
+
 /* A string, or blocks of text joined by newlines. */
 static bool join_text(struct parse *p, const char *name, const struct json *v, struct buf *out)
 {
@@ -39,9 +52,7 @@ static bool join_text(struct parse *p, const char *name, const struct json *v, s
         struct str text = text_of(block);
         if (!text.ptr)
             return bad_block(p, name, block, "text, or a document of plain text");
-        if (out->len)
-            buf_append_char(out, '\n');
-        buf_append_str(out, text);
+        put_text(out, block, text);
     }
     return true;
 }
@@ -89,9 +100,7 @@ static bool put_user(struct parse *p, const char *name, struct json_writer *w, c
         if (result) {
             good = put_result(p, name, w, block);
         } else if (words.ptr) {
-            if (any)
-                buf_append_char(&text, '\n');
-            buf_append_str(&text, words);
+            put_text(&text, block, words);
             any = true;
         } else {
             good = bad_block(p, name, block,

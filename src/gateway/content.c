@@ -270,7 +270,7 @@ static bool make_fingerprint(struct job *j)
 static bool make(struct job *j, struct arena *parsed)
 {
     struct gateway *g = j->g;
-    const struct parse_context with = {j->bundle, j->voice, g->store, client_id(j->client), j->socket != NULL};
+    const struct parse_context with = {j->bundle, j->voice, g->store, client_id(j->client), j->over_socket};
     if (!protocol_parse(&j->ask, j->protocol, buf_str(&j->body), &with, parsed, &j->why))
         return false;
     j->kind = j->ask.kind;

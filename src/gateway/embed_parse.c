@@ -89,7 +89,7 @@ static const struct field rows[] = {
     SWITCH("return_documents", RERANK, embed.return_documents),
     SWITCH("raw_scores", RERANK, embed.raw_scores),
 
-    NUMBER("priority", BOTH, READ_INT, priority, -1000000, 1000000),
+    REFUSED("priority", BOTH, "0"), /* they take turns as they come */
     IGNORED("user", BOTH),
     REFUSED("max_tokens_per_doc", RERANK, "4096"),
     REFUSED("rank_fields", RERANK, "[] [\"text\"]"),

@@ -219,7 +219,7 @@ void generate_start(struct job *j)
 }
 
 /* Moves new mail into the outbox when that is empty; true when nothing will come after what is there. */
-static bool take_mail(struct choice *c, bool *overflowed)
+static bool take_mail(struct choice *c, bool *overflowed, bool *piled)
 {
     pthread_mutex_lock(&c->job->g->mail_lock);
     if (c->at == c->outbox.len) {
@@ -231,6 +231,7 @@ static bool take_mail(struct choice *c, bool *overflowed)
     }
     bool last = c->finished && c->inbox.len == 0;
     *overflowed = c->overflowed;
+    *piled = c->inbox.len > MAIL_MAX / 2;
     c->n_inbox = c->inbox.capacity;
     pthread_mutex_unlock(&c->job->g->mail_lock);
     return last;
@@ -265,9 +266,9 @@ static void write_next(struct job *j, struct choice *c)
 /* Writes what choice c has; stops when the client must be waited for. */
 static void pump_choice(struct job *j, struct choice *c)
 {
-    bool last = false, overflowed = false;
+    bool last = false, overflowed = false, piled = false;
     for (;;) {
-        last = take_mail(c, &overflowed);
+        last = take_mail(c, &overflowed, &piled);
         if (overflowed) {
             if (j->ask.stream && j->x)
                 http_stream_break(j->x); /* on_gone cancels */
@@ -278,8 +279,11 @@ static void pump_choice(struct job *j, struct choice *c)
         if (c->at == c->outbox.len)
             break;
         while (c->at < c->outbox.len) {
-            if (j->ask.stream && wire_full(j))
+            if (j->ask.stream && wire_full(j)) {
+                if (piled && j->ask.background)
+                    http_stream_break(j->x); /* the answer goes on; who reads too slowly may come back for the rest */
                 return;
+            }
             write_next(j, c);
         }
     }

@@ -97,7 +97,7 @@ static void expire(struct job *j)
     if (j->phase == JOB_GENERATE) {
         job_fail(j, &why);
     } else { /* a worker may have it, or get it: it ends when it comes back */
-        telemetry_http(j->g, j->protocol->path, why.http);
+        telemetry_http(j->g, j->path, why.http);
         job_refuse(j, &why);
         if (j->phase == JOB_CONTENT && model_forget(j))
             j->phase = JOB_DONE;
@@ -210,7 +210,13 @@ void job_start_on(struct gateway *g, struct http_exchange *x, const struct proto
             answer_refusal(g, x, &why);
         return;
     }
-    *j = (struct job){.g = g, .x = x, .protocol = protocol, .wire = protocol->wire, .kind = protocol->kind};
+    *j = (struct job){.g = g,
+                      .x = x,
+                      .protocol = protocol,
+                      .wire = protocol->wire,
+                      .kind = protocol->kind,
+                      .path = protocol->path,
+                      .over_socket = socket != NULL};
     j->bundle = g->bundle;
     j->engine = g->engine;
     j->voice = &g->voice;

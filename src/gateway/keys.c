@@ -271,6 +271,16 @@ bool digest_equal(const uint8_t a[SHA256_BYTES], const uint8_t b[SHA256_BYTES])
     return differ == 0;
 }
 
+bool keys_hold(struct gateway_keys *k, const struct client *c)
+{
+    bool held = false;
+    pthread_mutex_lock(&k->lock);
+    for (size_t i = 0; i < k->list.count && !held; i++)
+        held = k->list.rows[i].client == c;
+    pthread_mutex_unlock(&k->lock);
+    return held;
+}
+
 const struct client *keys_find(struct gateway_keys *k, const uint8_t digest[SHA256_BYTES])
 {
     const struct client *found = NULL;

@@ -48,7 +48,7 @@ struct gateway {
     int64_t created; /* wall clock, seconds */
     uint64_t counted_refused;
     uint64_t id_key, id_next; /* ids are a counter under a random key */
-    bool draining, stop_asked;
+    bool draining;
     uint64_t drain_until_ns;
     struct loop_task drain_task;
     struct socket *sockets;
@@ -122,6 +122,8 @@ struct job {
     const struct protocol *protocol;
     const struct wire *wire;
     enum ask_kind kind;
+    const char *path; /* of the route, for metrics: a worker may be changing `protocol` */
+    bool over_socket;
     /* the model it is for, from the content's beginning to job_free: model.c */
     struct hosting_lease lease; /* empty: the gateway's own */
     const struct bundle *bundle;
@@ -395,6 +397,7 @@ struct client { /* of a name in the file of keys: a tenant */
 };
 MUST_USE enum status keys_reload(struct gateway_keys *k, size_t *n, struct error *err); /* else all is as before */
 const struct client *keys_find(struct gateway_keys *k, const uint8_t digest[SHA256_BYTES]);
+bool keys_hold(struct gateway_keys *k, const struct client *c);                  /* whether it has any key left */
 bool digest_equal(const uint8_t a[SHA256_BYTES], const uint8_t b[SHA256_BYTES]); /* in constant time */
 static inline uint64_t client_id(const struct client *c)
 {

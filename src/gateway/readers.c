@@ -130,6 +130,8 @@ static bool parse_duration(struct str s, double *seconds)
     double x;
     if (negative || str_starts(s, STR("+")))
         s = str_from(s, 1);
+    if (!s.len)
+        return false;
     if (str_to_f64(&x, s)) {
         *seconds = negative ? -x : x;
         return x >= 0;

@@ -169,6 +169,12 @@ static void take_message(struct socket *s)
         buf_free(&body);
         return;
     }
+    if (s->x->client && !keys_hold(s->g->options.keys, s->x->client)) { /* the file was read again since */
+        refuse(&why, 401, "invalid_api_key", NULL, "the API key is not valid any more");
+        refuse_message(s, &why);
+        buf_free(&body);
+        return;
+    }
     job_start_on(s->g, s->x, s->row->protocol, &body, s);
 }
 

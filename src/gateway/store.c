@@ -73,10 +73,24 @@ static void remove_entry(struct store *s, struct entry *e)
     mem_free(e);
 }
 
-static void make_room(struct store *s)
+/* The oldest; of a tenant who fills more than half of it, its own oldest. */
+static struct entry *victim(const struct store *s, uint64_t tenant)
+{
+    struct entry *own = NULL;
+    size_t bytes = 0, count = 0;
+    for (struct entry *e = s->newest; e; e = e->older)
+        if (e->tenant == tenant) {
+            own = e;
+            bytes += entry_bytes(e);
+            count++;
+        }
+    return own && (bytes > s->bytes_max / 2 || count > STORE_ENTRIES_MAX / 2) ? own : s->oldest;
+}
+
+static void make_room(struct store *s, uint64_t tenant)
 {
     while (s->oldest && (s->bytes > s->bytes_max || s->count > STORE_ENTRIES_MAX))
-        remove_entry(s, s->oldest);
+        remove_entry(s, victim(s, tenant));
 }
 
 void store_put(struct store *s, uint64_t tenant, struct str id, struct buf *body, struct buf *conversation)
@@ -99,7 +113,7 @@ void store_put(struct store *s, uint64_t tenant, struct str id, struct buf *body
     link_newest(s, e);
     s->bytes += entry_bytes(e);
     s->count++;
-    make_room(s);
+    make_room(s, tenant);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -113,7 +127,7 @@ void store_add_events(struct store *s, uint64_t tenant, struct str id, struct bu
         e->events = *events;
         *events = (struct buf){0};
         s->bytes += entry_bytes(e);
-        make_room(s);
+        make_room(s, tenant);
     }
     pthread_mutex_unlock(&s->lock);
     buf_free(events);

@@ -104,6 +104,8 @@ static enum status load_locked(struct hosting *h, const struct hosting_model *m,
         hosted_want(h, e);
     enum status st = hosted_acquire_wait(h, str_of(m->name), &l, err);
     if (st == ST_OK) {
+        if (l.lora)
+            h->options.maker->close_lora(h->options.maker->ctx, l.lora);
         hosted_release(h, &l);
     } else if (is_new && (n = hosted_name_find(h, str_of(m->name)))) { /* a name that never worked does not stay */
         n->hosted->n_name--;

@@ -141,7 +141,6 @@ static void load(struct hosting *h, struct hosted *e)
     struct error err;
     if (open_model(h, e, &err) == ST_OK) {
         e->state = HOSTED_READY;
-        e->loaded_once = true;
     } else {
         e->state = HOSTED_FAILED;
         e->why = err;

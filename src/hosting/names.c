@@ -124,11 +124,28 @@ enum status hosting_add_ready(struct hosting *h, const char *name, const struct 
         e->parts = *parts;
         e->bytes = parts->bytes;
         h->bytes_used += parts->bytes;
-        e->foreign = e->loaded_once = true;
+        e->foreign = true;
         e->state = HOSTED_READY;
         e->used_ns = clock_ns();
     }
     pthread_mutex_unlock(&h->lock);
+    return st;
+}
+
+/* An alias that leads back to itself, or over too many names, stays as it was. */
+static enum status lead_to(struct hosting *h, struct hosted_name *alias, const char *name, struct error *err)
+{
+    struct hosted_name *lora;
+    char before[HOSTED_NAME_MAX];
+    memcpy(before, alias->parent, sizeof before);
+    snprintf(alias->parent, sizeof alias->parent, "%s", name);
+    if (hosted_resolve(h, str_of(alias->text), &lora))
+        return ST_OK;
+    enum status st =
+        fail(err, ST_INVALID, "%s cannot mean %s: that leads back to it, or over too many names", alias->text, name);
+    memcpy(alias->parent, before, sizeof before);
+    if (!*before)
+        hosted_name_remove(h, alias);
     return st;
 }
 
@@ -144,7 +161,7 @@ enum status hosting_alias(struct hosting *h, const char *alias, const char *name
     else if (st == ST_OK && !n)
         st = hosted_name_add(h, &n, alias, err);
     if (st == ST_OK)
-        snprintf(n->parent, sizeof n->parent, "%s", name);
+        st = lead_to(h, n, name, err);
     pthread_cond_signal(&h->work); /* adapters may have another base now */
     pthread_mutex_unlock(&h->lock);
     return st;

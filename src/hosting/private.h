@@ -18,8 +18,8 @@ struct hosted {
     struct hosting_model how; /* name and path are ours */
     struct hosted_parts parts;
     enum hosted_state state;
-    bool foreign, unload, loaded_once; /* foreign: parts are not ours; unload: asked for */
-    int asked_s;                       /* hosting_keep; 0 = nothing was asked */
+    bool foreign, unload; /* foreign: parts are not ours; unload: asked for */
+    int asked_s;          /* hosting_keep; 0 = nothing was asked */
     int n_lease, n_name;
     uint64_t used_ns, failed_ns, bytes;
     struct hosting_wait *waits;

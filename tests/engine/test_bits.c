@@ -64,7 +64,12 @@ static void on_token(void *ctx, const struct token_event *e)
 
 static void on_finish(void *ctx, const struct finish_event *e)
 {
-    ((struct job *)ctx)->finish = e->finish;
+    struct job *j = ctx;
+    double sum = 0; /* of the answer's own */
+    for (int i = j->r.echo_logprobs ? j->r.n_prompt : 0; i < j->n; i++)
+        sum += (double)j->events[i].logprob;
+    assert_true(sum == e->logprob && e->n_output == j->r.sampling.max_tokens);
+    j->finish = e->finish;
     __atomic_sub_fetch(&crowd_now->left, 1, __ATOMIC_ACQ_REL);
 }
 

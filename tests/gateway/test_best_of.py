@@ -32,16 +32,6 @@ def test_the_likeliest_are_chosen():
         assert [c["logprobs"]["token_logprobs"] for c in asked] == [want[i]["logprobs"]["token_logprobs"] for i in (0, 2)]
 
 
-def test_an_end_counts_as_a_token():
-    """The engine's sum has the end's own log-probability: a short answer is not preferred for what it leaves out."""
-    with server.Server("--ctx", "256") as s:
-        ends = {"ignore_eos": False, "max_tokens": 200, "prompt": "The end", "temperature": 1}
-        every = complete(s, n=16, logprobs=0, **ends)["choices"]
-        best = complete(s, n=1, best_of=16, **ends)
-        assert best["choices"][0]["text"] in [c["text"] for c in every]
-        assert best["usage"]["completion_tokens"] > max(len(c["logprobs"]["tokens"]) for c in every)
-
-
 def test_it_cannot_be_streamed_and_shares_the_prompt():
     with server.Server("--ctx", "256") as s:
         status, answer = s.call("POST", "/v1/completions", {**ASK, "best_of": 3, "stream": True})
