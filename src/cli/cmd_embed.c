@@ -208,7 +208,8 @@ enum status cmd_embed(int argc, char **argv, struct error *err)
     j->json = json;
     enum status st = cli_bundle_open(&j->bundle, &pool, args.positional[0], &m, err);
     if (st == ST_OK && model_config(j->bundle->model)->task == TASK_GENERATE)
-        st = fail(err, ST_INVALID, "this model generates text; --pooling mean, cls or last embeds with it");
+        st = fail(err, ST_INVALID,
+                  "this model generates text; --pooling mean, cls, last, max, sqrt or weighted embeds with it");
     if (st == ST_OK)
         st = check(j, prompt, err);
     if (st == ST_OK)

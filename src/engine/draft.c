@@ -20,6 +20,7 @@ struct wish { /* one sequence that the draft model proposes for */
 
 struct drafter {
     int n_most;
+    int n_cut;                 /* steps in a row of whose proposals none was kept */
     float rate[DRAFT_SOURCES]; /* of all sequences: where a new one begins */
     /* the model; x.forward NULL = none */
     struct executor x;
@@ -340,7 +341,7 @@ static double pace(const struct seq_list *running, const struct cost_model *cost
 
 /* Each was worth the price of its rows. All together they may be as many as make steps jump: the number that each may
  * have at most is the one that gives most ids a second. */
-static void keep_best(const struct seq_list *running, const struct cost_model *cost)
+static void keep_best(struct drafter *d, const struct seq_list *running, const struct cost_model *cost)
 {
     int most = 0, best = 0;
     for (const struct seq *s = running->first; s; s = s->next)
@@ -352,6 +353,11 @@ static void keep_best(const struct seq_list *running, const struct cost_model *c
             best = n;
             best_pace = pace_n;
         }
+    }
+    d->n_cut = most && !best ? d->n_cut + 1 : 0;
+    if (d->n_cut == 2 * RETRY_MOST) { /* one is tried: no rate would be learned again otherwise */
+        best = 1;
+        d->n_cut = 0;
     }
     for (struct seq *s = running->first; s; s = s->next)
         if (s->n_draft > best && !s->draft.trial)
@@ -385,5 +391,5 @@ void drafter_propose(struct drafter *d, const struct seq_list *running, const st
     }
     if (d->n_wish)
         ask_model(d);
-    keep_best(running, cost);
+    keep_best(d, running, cost);
 }

@@ -9,8 +9,9 @@
  *
  * How many are worth it follows from measurements: how often proposals of this sequence were right, what a row adds to
  * a step (engine/cost.h), and what a draft model's step takes; of all proposals of a step, those are kept that give
- * most ids a second. A source that is never right is asked again now and then only, which costs less than 1 %. Owner
- * the engine thread
+ * most ids a second. A source that is never right is asked again now and then only, which costs less than 1 %.
+ *
+ * Owner: the engine thread
  */
 #ifndef ENGINE_DRAFT_H
 #define ENGINE_DRAFT_H

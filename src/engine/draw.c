@@ -9,6 +9,7 @@
 
 #include "base/rng.h"
 
+#include <float.h>
 #include <math.h>
 
 enum { SAMPLE = 1024, FIRST = 64 };
@@ -178,7 +179,9 @@ static bool step_nearer(struct border *b, struct order *o, struct edge *e)
             to++;
     int span = up ? from - to : to - from, margin = span > FAR ? 0 : span / 4 + MARGIN;
     to = up ? to - margin : to + margin;
-    float other = to <= 0 ? INFINITY : to >= SAMPLE ? -INFINITY : o->at[to - 1], low = up ? e->at : other;
+    /* a forbidden token, -infinity, has no mass */
+    float other = to <= 0 ? INFINITY : to >= SAMPLE || o->at[to - 1] < -FLT_MAX ? -FLT_MAX : o->at[to - 1];
+    float low = up ? e->at : other;
     float high = up ? other : e->at;
     if (span > FAR) {
         struct row_mass m = {low, high, o->temperature, o->zero};
@@ -219,7 +222,7 @@ static void find_border(struct border *b, struct order *o)
             if (step_nearer(b, o, &e))
                 return;
     }
-    n = (int)row_collect(o->s->sorted, o->row, o->s->maxima, o->n, -INFINITY, INFINITY);
+    n = (int)row_collect(o->s->sorted, o->row, o->s->maxima, o->n, -FLT_MAX, INFINITY);
     fill_probabilities(o, n);
     walk_unsorted(b, o, n, 0);
 }

@@ -472,7 +472,8 @@ enum status engine_embed(struct engine *e, struct embed_request *r, struct error
 {
     if (!e->embedder)
         return fail(err, ST_UNSUPPORTED,
-                    "this model generates text: it embeds when it is loaded with --pooling mean, cls or last");
+                    "this model generates text: it embeds when it is loaded with --pooling mean, cls, last, max, sqrt "
+                    "or weighted");
     return embedder_submit(e->embedder, r, err);
 }
 

@@ -1,7 +1,7 @@
 /* sampler - docs/numerics.md section 6
  *
  * Everything is computed from the row, the ids and the seed: a sequence that was preempted, or shares its batch with
- * others, draws the same ids. Probabilities are exp(x - lse) in f32, added up in f64 in descending order.
+ * others, draws the same ids. Here the row is adjusted and log-probabilities are told; draw.c draws.
  */
 #include "engine/engine_private.h"
 

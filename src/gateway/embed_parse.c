@@ -112,7 +112,8 @@ bool embed_check(struct parse *p)
         return refuse(p->why, 400, "missing_required_parameter", missing, "%s is missing", missing);
     if (c->task == TASK_GENERATE)
         return refuse(p->why, 400, "unsupported_value", "model",
-                      "this model generates text and gives no %s; started with --pooling mean, cls or last it embeds",
+                      "this model generates text and gives no %s; started with --pooling mean, cls, last, max, sqrt or "
+                      "weighted it embeds",
                       embed ? "embeddings" : "scores");
     if ((c->task == TASK_EMBED) != embed)
         return refuse(p->why, 400, "unsupported_value", "model",

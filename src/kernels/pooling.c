@@ -18,7 +18,7 @@ struct pooling_job {
 static void add_up(real *out, const real *x, int32_t n_row, int64_t n, enum pooling way)
 {
     double rows = n_row, weight = way == POOL_MEAN_SQRT ? sqrt(rows) : way == POOL_MEAN ? rows : rows * (rows + 1) / 2;
-    real scale = 1 / (real)weight;
+    real scale = (real)(1 / weight);
     memcpy(out, x, (size_t)n * sizeof *out);
     for (int32_t r = 1; r < n_row; r++) {
         const real *row = x + r * n;

@@ -104,7 +104,9 @@ static enum status shorten(struct str *text, const struct bundle *b, size_t n, s
     if (st == ST_OK && kept.failed)
         st = fail_nomem(err, "a pair");
     if (st == ST_OK) {
-        text->len = kept.len < text->len ? kept.len : text->len - 1;
+        /* a normal form may be longer than the text it is of: then by its tokens' share */
+        size_t share = (size_t)((double)text->len * (double)(ids.count - n) / (double)ids.count);
+        text->len = kept.len < text->len ? kept.len : share < text->len ? share : text->len - 1;
         while (text->len && ((unsigned char)text->ptr[text->len] & 0xc0) == 0x80)
             text->len--;
     }
@@ -134,7 +136,7 @@ enum status bundle_pair_ids(struct ids *out, size_t *first, const struct bundle 
 {
     TRY(need_tokenizer(b, err));
     *first = 0;
-    if (b->model->arch.sentence.words.found)
+    if (model_by_words(b->model))
         return chat_pair(out, b, query, text, max, err);
     return tokenizer_encode_pair(b->tokenizer, out, first, query, text, max, err);
 }

@@ -119,8 +119,11 @@ static bool key_make(struct cache *c, const struct model *m, const struct checkp
     for (size_t i = 0; i < ck->n_file; i++)
         add_file(c, &ck->files[i].map);
     add(c, (uint64_t)m->plan.n_param);
-    if (m->arch.sentence.words.found)
-        buf_append(&c->key, &m->arch.sentence.words, sizeof m->arch.sentence.words);
+    const struct words *words = &m->arch.sentence.words;
+    if (words->found) {
+        add(c, (uint64_t)words->yes);
+        add(c, (uint64_t)words->no);
+    }
     for (int i = 0; i < m->plan.n_param; i++) {
         const struct param *p = &m->plan.params[i];
         bool *known = &seen[p->src][p->weight.type];

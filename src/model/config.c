@@ -322,7 +322,7 @@ static enum status from_checkpoint(struct arch *a, const struct checkpoint *ck, 
 {
     switch (ck->kind) {
     case CHECKPOINT_GGUF:
-        if (options->pooling == POOLING_RANK)
+        if (options->pooling == POOLING_RANK && !checkpoint_find(ck, STR("cls.output.weight"))) /* no classifier */
             TRY(words_find(&a->sentence.words, ck, err));
         return config_from_gguf(a, ck, options, err);
     case CHECKPOINT_LLAMA2C:
@@ -332,7 +332,8 @@ static enum status from_checkpoint(struct arch *a, const struct checkpoint *ck, 
             return fail(err, ST_NOT_FOUND, "%s: there is no config.json beside the weights; give a folder that has one",
                         ck->path);
         TRY(sentence_read(&a->sentence, &a->arena, ck->folder, err));
-        if (options->pooling == POOLING_RANK && !a->sentence.words.found)
+        if (options->pooling == POOLING_RANK && !a->sentence.words.found &&
+            !str_ends(json_str(json_at(json_get(ck->config, "architectures"), 0)), STR("ForSequenceClassification")))
             TRY(words_find(&a->sentence.words, ck, err));
         return json_get(ck->config, "model_type") || json_get(ck->config, "architectures")
                    ? config_from_json(a, ck->config, options, err)

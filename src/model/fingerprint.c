@@ -311,6 +311,8 @@ static bool add_texts(struct fingerprint *f, const struct arch *a)
         const struct sentence_prompt *p = &s->prompts[i];
         buf_printf(&all, " %zu:%.*s %zu:%.*s", p->name.len, STR_ARG(p->name), p->text.len, STR_ARG(p->text));
     }
+    for (int i = 0; i < s->n_dense; i++)
+        buf_printf(&all, " dense %d %d %d", (int)s->dense[i].n_in, (int)s->dense[i].n_out, (int)s->dense[i].tanh);
     bool good = !all.failed && add_hashed(f, PART_TEXTS, buf_str(&all));
     buf_free(&all);
     return good;
@@ -336,7 +338,6 @@ static bool add_sum(struct fingerprint *f)
 
 static bool compose(struct fingerprint *f, const struct bundle *b, const char *adapter)
 {
-    static const char *const kv_names[] = {[KV_F32] = "f32", [KV_F16] = "f16", [KV_INT8] = "int8"};
     const struct model *m = b->model;
     char number[16];
     *f = (struct fingerprint){0};
@@ -345,7 +346,7 @@ static bool compose(struct fingerprint *f, const struct bundle *b, const char *a
     snprintf(number, sizeof number, "%d", NUMERICS_VERSION);
     add_part(f, PART_NUMERICS, number);
     add_part(f, PART_DEVICE, "cpu");
-    add_part(f, PART_KV, kv_names[m->kv.type]);
+    add_part(f, PART_KV, model_kv_names[m->kv.type]);
     add_part(f, PART_EXACT, m->options.exact ? "yes" : "no");
     return add_files(f, PART_WEIGHTS, b->digests, false) && add_part(f, PART_ADAPTER, adapter ? adapter : "none") &&
            add_files(f, PART_TOKENIZER, b->digests, true) && add_hashed(f, PART_TEMPLATE, b->template_source) &&

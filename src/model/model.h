@@ -73,6 +73,7 @@ const struct model_config *model_config(const struct model *m);
 /* TASK_EMBED: the words to put before a text, of prompt `name` (ptr NULL: of the default one, or none); ptr NULL when
  * the model has no such prompt. */
 struct str model_prompt(const struct model *m, struct str name);
+bool model_by_words(const struct model *m); /* scores a chat by the words yes and no */
 
 /* "mean", "cls", "last", "max", "sqrt" (the sum by the root of the length), "weighted" (by position), or several joined
  * by +; 0: unknown. And the name of one. */
@@ -188,7 +189,7 @@ MUST_USE enum status bundle_messages_ids(struct ids *out, const struct bundle *b
 MUST_USE enum status bundle_prompt_ids(struct ids *out, const struct bundle *b, struct str prompt, bool raw,
                                        struct error *err);
 
-/* Appended to *out, at most `max` ids (SIZE_MAX: all). A text to be embedded, behind the words of model_prompt: */
+/* To an empty *out, at most `max` ids (SIZE_MAX: all). A text to be embedded, behind the words of model_prompt: */
 MUST_USE enum status bundle_text_ids(struct ids *out, const struct bundle *b, struct str before, struct str text,
                                      size_t max, struct error *err);
 /* and a query and a text to be scored; ids from *first on have token type 1, 0 = all have type 0. */

@@ -219,6 +219,11 @@ unsigned pooling_parse(struct str names)
     return 0;
 }
 
+bool model_by_words(const struct model *m)
+{
+    return m->arch.sentence.words.found;
+}
+
 struct str model_prompt(const struct model *m, struct str name)
 {
     const struct sentence *s = &m->arch.sentence;

@@ -46,7 +46,7 @@ class Embed(Case):
 
     def test_what_cannot_be_is_said(self):
         pooled = ("embed", self.model, "--pooling", "mean")
-        self.bad("invalid", "--pooling mean, cls or last", "embed", self.model, "a")
+        self.bad("invalid", "--pooling mean, cls, last, max", "embed", self.model, "a")
         self.bad("invalid", "--pooling best", "embed", self.model, "--pooling", "best", "a")
         self.bad("invalid", "expected 1 to 32", *pooled, "a", "--dimensions", "33")
         self.bad("invalid", "no prompt of this name", *pooled, "a", "--prompt", "query")

@@ -24,7 +24,8 @@ struct fake {
     void (*during)(void *ctx); /* called in the middle of a step; may be NULL */
     void *during_ctx;
     uint64_t steps, now; /* now: the virtual clock; a step takes a millisecond, and for each row ... */
-    uint64_t row_ns;     /* ... this, or 10 us when it is 0 */
+    uint64_t row_ns;     /* ... this, or 10 us when it is 0, */
+    uint64_t jump_ns;    /* and once this when there are more than 8 */
     int spans_max;
 };
 
@@ -112,7 +113,7 @@ static inline void fake_forward(void *ctx, const struct model_batch *b, real *lo
     for (int i = 0; i < b->n_logit; i++)
         fake_logits(logits + i * FAKE_VOCAB, hashes[b->logit_rows[i]], f->nan_every);
     f->steps++;
-    f->now += 1000000 + (f->row_ns ? f->row_ns : 10000) * (uint64_t)b->n_row;
+    f->now += 1000000 + (f->row_ns ? f->row_ns : 10000) * (uint64_t)b->n_row + (b->n_row > 8 ? f->jump_ns : 0);
     f->spans_max = b->n_span > f->spans_max ? b->n_span : f->spans_max;
 }
 

@@ -279,7 +279,9 @@ static void test_pairs(void **state)
         "taken, %llu preemptions\n",
         (unsigned long long)w.compared, (unsigned long long)w.cancelled, (unsigned long long)w.hits,
         (unsigned long long)w.accepted, (unsigned long long)w.preempted);
-    assert_true(w.cancelled > n / 100 && w.hits > n && w.accepted > n / 20 && (n < 10000 || w.preempted > n / 1000));
+    assert_true(w.cancelled > n / 100 && w.hits > n);
+    if (n >= 10000) /* how many follows from what steps took */
+        assert_true(w.accepted > n / 20 && w.preempted > n / 1000);
     pool_destroy(w.pool);
     free(w.got);
     free(w.want);

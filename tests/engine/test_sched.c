@@ -529,6 +529,37 @@ static void test_sched_keeps_time_between_tokens(void **state)
     }
 }
 
+/* A step of nine rows takes much longer than one of eight: chunks learn to stay below. */
+static void test_sched_avoids_where_steps_jump(void **state)
+{
+    (void)state;
+    enum { STEPS = 100 };
+    struct bench *b = malloc(sizeof *b);
+    bench_init(b, 12, 256, FAKE_BLOCKS_MAX);
+    b->h.core.x.clock = fake_clock;
+    b->h.core.sched.itl_s = 5e-3;
+    b->h.fake.jump_ns = 30000000;
+    for (int i = 0; i < 4; i++)
+        bench_add(b, 10, 300, 0);
+    for (int i = 0; i < 20; i++)
+        core_step(&b->h.core);
+    for (int i = 0; i < 4; i++)
+        bench_add(b, 256, 2, 0);
+    int late = 0, read = 0;
+    for (int i = 0; i < STEPS && b->h.n_ended < 4; i++) {
+        core_step(&b->h.core);
+        int n_row = b->h.core.sched.batch.model.n_row;
+        late += n_row > 8;
+        read += n_row > 4;
+    }
+    print_message("%d steps of %d too long, %d read prompts\n", late, STEPS, read);
+    assert_true(late <= STEPS / 5 && read > STEPS / 2); /* some, while it learns */
+    while (core_step(&b->h.core)) {
+    }
+    core_free(&b->h.core);
+    free(b);
+}
+
 /* Many prompts come while two answers are written: a step may take 1.6 times what one will in which all who have room
  * are written, so that they are soon read; those who have none do not count. */
 static void test_sched_reads_for_all_who_have_room(void **state)
@@ -560,6 +591,8 @@ static void test_sched_reads_for_all_who_have_room(void **state)
         }
         print_message("%d blocks: chunks of up to %d rows beside 2 answers\n", cases[k].blocks, chunk);
         assert_in_range(chunk, cases[k].most - 4, cases[k].most);
+        while (core_step(&b->h.core)) {
+        }
         core_free(&b->h.core);
         free(b);
     }
@@ -793,6 +826,7 @@ int main(void)
         cmocka_unit_test(test_sched_order_of_admission),
         cmocka_unit_test(test_sched_nobody_overtakes),
         cmocka_unit_test(test_sched_keeps_time_between_tokens),
+        cmocka_unit_test(test_sched_avoids_where_steps_jump),
         cmocka_unit_test(test_sched_reads_for_all_who_have_room),
         cmocka_unit_test(test_sched_fair_share),
         cmocka_unit_test(test_sched_ages),

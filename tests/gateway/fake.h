@@ -326,6 +326,12 @@ void bundle_close(struct bundle *b)
     (void)b;
 }
 
+bool model_by_words(const struct model *m)
+{
+    (void)m;
+    return false;
+}
+
 struct str model_prompt(const struct model *m, struct str name)
 {
     (void)m;

@@ -1,7 +1,7 @@
 /* bert - encoders: BERT (MiniLM, bge, e5), RoBERTa, XLM-RoBERTa, CamemBERT, DistilBERT and Nomic BERT
  *
- * Every token sees every other one; norms come after the sums. The end is a mean, the first row, or a classifier over
- * the first row. RoBERTa's first position is row pad_token_id + 1; GGUF files have left out the rows before it, and
+ * Every token sees every other one; norms come after the sums. The end pools the rows, or is a classifier over
+ * the first. RoBERTa's first position is row pad_token_id + 1; GGUF files have left out the rows before it, and
  * call all of them "bert". Nomic BERT rotates instead of learning positions, and its feed-forward is gated.
  */
 #include "model/program.h"
