@@ -345,7 +345,7 @@ static enum status read_modules(struct loading *l, const char *folder, struct er
     enum { DENSE_FIRST = 2, DENSE_LAST = 3 };
     static const char *const files[] = {"model.safetensors", "pytorch_model.bin"};
     const struct json *modules;
-    char path[PATH_BYTES], name[256], prefix[16];
+    char path[PATH_BYTES], name[256], prefix[24];
     int n = DENSE_FIRST;
     TRY(read_json(&modules, l, folder, "modules.json", err));
     JSON_EACH (module, modules) {

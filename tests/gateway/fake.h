@@ -308,11 +308,12 @@ enum status engine_vocab_create(struct grammar_vocab **out, const struct engine 
 
 const struct model_config *model_config(const struct model *m)
 {
-    static struct model_config config = {.n_vocab = FAKE_VOCAB, .n_ctx = 64, .n_label = 1};
+    static const struct model_config by_task[] = {
+        [TASK_GENERATE] = {.task = TASK_GENERATE, .n_vocab = FAKE_VOCAB, .n_ctx = 64, .n_label = 1, .n_out = 1},
+        [TASK_EMBED] = {.task = TASK_EMBED, .n_vocab = FAKE_VOCAB, .n_ctx = 64, .n_label = 1, .n_out = 4},
+        [TASK_SCORE] = {.task = TASK_SCORE, .n_vocab = FAKE_VOCAB, .n_ctx = 64, .n_label = 1, .n_out = 1}};
     (void)m;
-    config.task = fake.task;
-    config.n_out = fake.task == TASK_EMBED ? 4 : 1;
-    return &config;
+    return &by_task[__atomic_load_n(&fake.task, __ATOMIC_SEQ_CST)];
 }
 
 enum status bundle_peek(struct bundle **out, struct model_config *config, const char *path, struct error *err)

@@ -144,7 +144,7 @@ static void test_gateway_embeds_and_ranks(void **state)
 {
     struct http1 a;
     (void)state;
-    fake.task = TASK_EMBED;
+    __atomic_store_n(&fake.task, TASK_EMBED, __ATOMIC_SEQ_CST);
     const struct json *doc =
         ask(&a, "POST", "/v1/embeddings", "{\"input\":[\"ab\",[257,99]],\"normalize\":false}", NULL);
     assert_int_equal(json_count(json_get(doc, "data")), 2);
@@ -155,7 +155,7 @@ static void test_gateway_embeds_and_ranks(void **state)
     doc = ask(&a, "POST", "/v1/embeddings", "{\"input\":\"ab\",\"dimensions\":3,\"encoding_format\":\"base64\"}", NULL);
     want_text(json_at(json_get(doc, "data"), 0), "embedding", "AACAPwAAgD8AAIA/"); /* 1, 1, 1 */
     http1_free(&a);
-    fake.task = TASK_SCORE;
+    __atomic_store_n(&fake.task, TASK_SCORE, __ATOMIC_SEQ_CST);
     doc = ask(&a, "POST", "/v1/rerank",
               "{\"query\":\"q\",\"documents\":[\"a\",\"abc\",\"ab\"],\"top_n\":2,"
               "\"return_documents\":true}",
@@ -169,7 +169,7 @@ static void test_gateway_embeds_and_ranks(void **state)
     ask(&a, "POST", "/v1/chat/completions", CHAT(""), NULL);
     assert_int_equal(a.status, 400);
     http1_free(&a);
-    fake.task = TASK_GENERATE;
+    __atomic_store_n(&fake.task, TASK_GENERATE, __ATOMIC_SEQ_CST);
 }
 
 static void test_gateway_refuses_by_name(void **state)

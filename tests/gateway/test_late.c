@@ -49,7 +49,7 @@ static void expect_late(struct late *l, int status)
 static void start_late(enum model_task task, int *held)
 {
     start_with(&(struct gateway_options){.host = "127.0.0.1", .answer_ms = LATE_MS, .n_worker = 1});
-    fake.task = task;
+    __atomic_store_n(&fake.task, task, __ATOMIC_SEQ_CST);
     __atomic_store_n(held, 1, __ATOMIC_SEQ_CST);
 }
 
@@ -63,7 +63,7 @@ static void stop_late(int *held)
         engine_stats(engine, &s);
     }
     assert_int_equal(s.running, 0);
-    fake.task = TASK_GENERATE;
+    __atomic_store_n(&fake.task, TASK_GENERATE, __ATOMIC_SEQ_CST);
     ask(&a, "POST", "/v1/chat/completions", CHAT(""), NULL);
     assert_int_equal(a.status, 200);
     http1_free(&a);

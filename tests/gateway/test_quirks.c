@@ -18,11 +18,11 @@ static void test_quirk_openai_python_retries(void **state)
 {
     struct http1 a;
     (void)state;
-    fake.queue_max = 0;
+    __atomic_store_n(&fake.queue_max, 0, __ATOMIC_SEQ_CST);
     post(&a, "/v1/chat/completions", CHAT(""), 503);
     assert_true(str_is(http1_header(&a, "retry-after"), "1"));
     http1_free(&a);
-    fake.queue_max = 1000;
+    __atomic_store_n(&fake.queue_max, 1000, __ATOMIC_SEQ_CST);
     post(&a, "/v1/chat/completions", CHAT(",\"n\":0"), 400);
     assert_null(http1_header(&a, "retry-after").ptr);
     assert_true(http1_header(&a, "x-request-id").len > 0);

@@ -409,7 +409,7 @@ static void test_responses_background_stream(void **state)
     struct buf seen = {0};
     char id[80];
     (void)state;
-    fake.delay_us = 20000;
+    __atomic_store_n(&fake.delay_us, 20000, __ATOMIC_SEQ_CST);
     FAILS(ST_CANCELED,
           http_call(&a,
                     &(struct http_call){
