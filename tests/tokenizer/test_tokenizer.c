@@ -214,7 +214,7 @@ static double encode_ms(const struct tokenizer *tok, struct str text)
 }
 
 #ifdef INGOT_SANITIZED /* slower by far; a time that grows with the square would be hours */
-enum { MEBIBYTE_MS_MAX = 120000 };
+enum { MEBIBYTE_MS_MAX = 300000 };
 #else
 enum { MEBIBYTE_MS_MAX = 1000 };
 #endif
