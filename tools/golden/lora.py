@@ -73,6 +73,7 @@ def main():
             for key, p in tuned.named_parameters():
                 if "lora_" in key:
                     p.data = p.data.to(kind)
+            tuned.peft_config["default"].base_model_name_or_path = os.path.basename(tuned.peft_config["default"].base_model_name_or_path or "")  # no paths
             tuned.save_pretrained(os.path.join(OUT, adapter), save_embedding_layers=adapter == "head")
             os.remove(os.path.join(OUT, adapter, "README.md"))
     with open(os.path.join(OUT, "logits.json"), "w") as f:
