@@ -156,7 +156,7 @@ async function answer() {
       if (data === '[DONE]') break;
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Error(chunk.error.message);
-      if (chunk.usage) tokens = Math.max(tokens, chunk.usage.completion_tokens - (chunk.usage.completion_tokens > tokens ? 1 : 0));
+      if (chunk.usage) tokens = chunk.usage.completion_tokens;
       const piece = chunk.choices[0]?.delta?.content;
       if (!piece) continue;
       last = performance.now();

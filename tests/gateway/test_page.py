@@ -40,7 +40,7 @@ def test_page_streams_an_answer():
     B.run("""(() => { window.seen = []; new MutationObserver(() => {
         const b = document.querySelector('.turn.assistant .bubble'); if (b) seen.push(b.innerText.length); })
         .observe(document.getElementById('log'), {childList: true, subtree: true, characterData: true});
-        document.getElementById('prompt').focus(); document.getElementById('max-tokens').value = 60; })()""")
+        document.getElementById('prompt').focus(); document.getElementById('max-tokens').value = 240; })()""")
     B.type("Tell me a story about a girl named Lily.")
     assert not B.run("document.getElementById('send').disabled")
     B.press("Enter", 13)
@@ -49,7 +49,7 @@ def test_page_streams_an_answer():
     grown = B.run("[...new Set(seen)].sort((a, b) => a - b)")
     assert len(grown) > 3, grown  # it came in pieces
     speed = B.run("document.querySelector('.turn.assistant .speed').textContent")
-    assert "60 tokens" in speed and "tokens/s" in speed and "first after" in speed, speed
+    assert "240 tokens" in speed and "tokens/s" in speed and "first after" in speed, speed
     assert B.run("document.getElementById('stop').hidden && !document.getElementById('send').hidden")
     assert B.run("document.getElementById('prompt').value") == ""
 
