@@ -13,7 +13,7 @@ void hosted_close_lora(struct hosting *h, struct hosted_name *n)
     if (n->lora)
         h->options.maker->close_lora(h->options.maker->ctx, n->lora);
     n->lora = NULL;
-    n->lora_of = n->tried = NULL;
+    n->tried = NULL;
 }
 
 struct hosted_name *hosted_next_lora(const struct hosting *h, const struct hosted *e)
@@ -44,7 +44,6 @@ void hosted_open_lora(struct hosting *h, struct hosted *e, struct hosted_name *n
     if (n && n->id == id) {
         n->why = why;
         n->lora = lora;
-        n->lora_of = st == ST_OK ? e : NULL;
         n->tried = e;
     } else if (lora) { /* its name went away meanwhile, or is another's */
         maker->close_lora(maker->ctx, lora);
@@ -84,11 +83,13 @@ static enum status add(struct hosting *h, const char *name, const char *base, co
             return fail(err, ST_NOT_FOUND, "the adapter %s went away meanwhile", name);
         struct hosted *e = hosted_resolve(h, str_of(name), &lora); /* its base may be another by now */
         bool hidden = lora != n; /* its base's name is an adapter's by now, which comes instead */
-        if (!e || hidden || e->state != HOSTED_READY || n->lora_of == e || h->stopping)
+        if (!e || hidden || e->state != HOSTED_READY || h->stopping)
             return ST_OK;
         if (n->tried == e)
             break;
     }
+    if (n->lora)
+        return ST_OK;
     enum status st = fail(err, n->why.status, "%s", n->why.text);
     hosted_name_remove(h, n);
     return st;

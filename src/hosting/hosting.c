@@ -147,6 +147,16 @@ enum status hosting_unload(struct hosting *h, const char *name, struct error *er
     return st;
 }
 
+/* What is true of a name: of its model, and of the adapter over it. */
+static enum hosted_state name_state(const struct hosted *e, const struct hosted_name *lora)
+{
+    if (!e)
+        return HOSTED_ABSENT;
+    if (e->state != HOSTED_READY || !lora)
+        return e->state;
+    return lora->tried != e ? HOSTED_LOADING : lora->lora ? HOSTED_READY : HOSTED_FAILED;
+}
+
 void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_row *row), void *ctx)
 {
     const struct hosting_maker *maker = h->options.maker;
@@ -154,9 +164,8 @@ void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_
     for (struct hosted_name *n = h->names; n; n = n->next) {
         struct hosted_name *lora;
         const struct hosted *e = hosted_resolve(h, str_of(n->text), &lora);
-        bool ready = e && e->state == HOSTED_READY && (!lora || lora->lora_of == e);
-        bool opens = e && e->state == HOSTED_READY && !ready && lora->tried != e;
-        bool failed = e && (e->state == HOSTED_FAILED || (e->state == HOSTED_READY && !ready && !opens));
+        enum hosted_state state = name_state(e, lora);
+        bool ready = state == HOSTED_READY;
         struct hosting_row row = {.name = n->text,
                                   .path = n->is_lora ? n->path
                                           : e        ? e->how.path
@@ -164,10 +173,7 @@ void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_
                                   .parent = *n->parent ? n->parent : NULL,
                                   .is_lora = n->is_lora,
                                   .pinned = e && e->how.pinned,
-                                  .state = failed  ? HOSTED_FAILED
-                                           : opens ? HOSTED_LOADING
-                                           : e     ? e->state
-                                                   : HOSTED_ABSENT,
+                                  .state = state,
                                   .bundle = ready ? e->parts.bundle : NULL,
                                   .engine = ready ? e->parts.engine : NULL,
                                   .lora = ready && lora ? lora->lora : NULL,
@@ -175,7 +181,7 @@ void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_
                                   .bytes = ready ? e->bytes : 0,
                                   .n_lease = e ? e->n_lease : 0,
                                   .expires_ns = e ? hosted_expires_ns(h, e) : 0,
-                                  .failure = !failed                     ? NULL
+                                  .failure = state != HOSTED_FAILED      ? NULL
                                              : e->state == HOSTED_FAILED ? e->why.text
                                                                          : lora->why.text};
         fn(ctx, &row);

@@ -13,7 +13,7 @@ static enum status lease(struct hosting *h, struct hosted *e, struct hosted_name
                          struct hosting_lease *out, struct error *err)
 {
     const struct hosting_maker *maker = h->options.maker;
-    if (lora && lora->lora_of != e)
+    if (lora && !lora->lora)
         return fail(err, lora->why.status, "%s", lora->why.text);
     *out = (struct hosting_lease){.hosted = e, .bundle = e->parts.bundle, .engine = e->parts.engine};
     if (lora) {

@@ -30,11 +30,11 @@ struct hosted_name {
     char text[HOSTED_NAME_MAX], parent[HOSTED_NAME_MAX]; /* parent: of an alias or an adapter */
     struct hosted *hosted;                               /* of a model */
     bool is_lora;
-    uint64_t id;                          /* no other name ever has it */
-    char *path;                           /* of an adapter */
-    struct lora *lora;                    /* opened for lora_of */
-    const struct hosted *lora_of, *tried; /* tried: opened for this one, with success or without */
-    struct error why;                     /* it could not be */
+    uint64_t id;                /* no other name ever has it */
+    char *path;                 /* of an adapter */
+    const struct hosted *tried; /* the adapter was opened for this one: lora, or why there is none */
+    struct lora *lora;
+    struct error why;
 };
 struct hosting {
     struct hosting_options options;
