@@ -91,8 +91,8 @@ struct hosting_wait { /* the caller's, like *out, until fn was called or hosting
     /* the hosting's */
     struct hosting_wait *next;
     struct hosting_lease *out;
-    bool by_name, done;
-    char name[HOSTED_NAME_MAX];
+    bool done;
+    char name[HOSTED_NAME_MAX]; /* empty: the default */
 };
 /* Never waits for a model. ST_OK: leased. ST_CANCELED: it is not loaded yet; wait->fn will be called with the lease, or
  * with why there is none (wait NULL: nobody is told). name ptr NULL: the default model. */

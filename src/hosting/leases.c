@@ -42,7 +42,6 @@ static void park(struct hosting *h, struct hosted *e, struct str name, struct ho
     wait->next = NULL;
     wait->out = out;
     wait->done = false;
-    wait->by_name = name.ptr != NULL;
     if (name.ptr != wait->name)
         snprintf(wait->name, sizeof wait->name, "%.*s", (int)name.len, name.ptr ? name.ptr : "");
     pthread_cond_signal(&h->work);
@@ -72,7 +71,7 @@ struct hosting_wait *hosted_settle(struct hosting *h, struct hosted *e)
     for (struct hosting_wait *w = list, *next; w; w = next) {
         next = w->next;
         w->next = NULL;
-        struct str name = {w->by_name ? w->name : NULL, w->by_name ? strlen(w->name) : 0};
+        struct str name = *w->name ? str_of(w->name) : (struct str){NULL, 0};
         enum status st = acquire(h, name, w->out, w, &w->why); /* of what the name means by now */
         if (st == ST_CANCELED)
             continue; /* it waits again, for another */
