@@ -25,21 +25,33 @@ static bool may_go(const struct hosted *e)
     return e->state == HOSTED_READY && !e->n_lease && !e->foreign;
 }
 
-/* Who waits for e gets a lease, or hears why not; the lock is given up while they are told. */
+/* Between these the lock is given up and others' functions are called: hosting_quiet and hosting_on_close wait for the
+ * end. */
+static void calls_begin(struct hosting *h)
+{
+    h->calling = true;
+    pthread_mutex_unlock(&h->lock);
+}
+
+static void calls_end(struct hosting *h)
+{
+    pthread_mutex_lock(&h->lock);
+    h->calling = false;
+    pthread_cond_broadcast(&h->changed);
+}
+
+/* Who waits for e gets a lease, or hears why not. */
 static void tell(struct hosting *h, struct hosted *e)
 {
     struct hosting_wait *w = hosted_settle(h, e);
-    h->calling = true;
     pthread_cond_broadcast(&h->changed);
-    pthread_mutex_unlock(&h->lock);
+    calls_begin(h);
     while (w) {
         struct hosting_wait *next = w->next; /* fn may end w's life */
         w->fn(w->ctx);
         w = next;
     }
-    pthread_mutex_lock(&h->lock);
-    h->calling = false;
-    pthread_cond_broadcast(&h->changed);
+    calls_end(h);
 }
 
 static void tell_close(struct hosting *h, const struct hosted *e)
@@ -49,12 +61,9 @@ static void tell_close(struct hosting *h, const struct hosted *e)
     void *ctx = h->on_close_ctx;
     if (!fn)
         return;
-    h->calling = true;
-    pthread_mutex_unlock(&h->lock);
+    calls_begin(h);
     fn(ctx, &row);
-    pthread_mutex_lock(&h->lock);
-    h->calling = false;
-    pthread_cond_broadcast(&h->changed);
+    calls_end(h);
 }
 
 static void close_model(struct hosting *h, struct hosted *e)
