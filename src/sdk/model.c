@@ -35,7 +35,8 @@ static enum status read_options(struct model_options *model, struct engine_optio
         return fail(err, ST_INVALID, "options: threads 0 to 1024, context and streams not below 0");
     if (o.kv < INGOT_KV_DEFAULT || o.kv > INGOT_KV_INT8)
         return fail(err, ST_INVALID, "options: kv %d, expected INGOT_KV_F32, INGOT_KV_F16 or INGOT_KV_INT8", o.kv);
-    if (o.pooling && !pooling_parse(str_of(o.pooling)))
+    unsigned pooling = o.pooling ? pooling_parse(str_of(o.pooling)) : 0;
+    if (o.pooling && !pooling)
         return fail(
             err, ST_INVALID,
             "options: pooling \"%.40s\", expected mean, cls, last, max, sqrt or weighted, or several joined by +",
@@ -47,7 +48,7 @@ static enum status read_options(struct model_options *model, struct engine_optio
                                           : o.exact ? KV_F32
                                                     : KV_F16,
                                     .any_task = true,
-                                    .pooling = o.pooling ? pooling_parse(str_of(o.pooling)) : 0,
+                                    .pooling = pooling,
                                     .cache = o.cache,
                                     .progress = o.progress,
                                     .ctx = o.ctx};

@@ -24,13 +24,13 @@ enum status adapter_hold(struct lora **out, const struct ingot_model *m, const c
 void adapters_drop(struct ingot_model *m);
 void model_hold(struct ingot_model *m);
 void model_drop(struct ingot_model *m); /* frees it with the last */
+int stream_start(ingot_stream **out, struct ingot_model *m, const ingot_request *request, struct lora *lora,
+                 ingot_error *error); /* lora: held by the caller during the call, instead of the request's; or NULL */
 
 /* Copies a caller's struct of whatever size over ours, which keeps its defaults beyond; false: it has fields that are
  * set and that we do not know, or no size. */
 bool sized_read(void *own, size_t own_size, const void *given);
 void sized_write(void *given, const void *own, size_t own_size); /* the caller's size decides; given may be NULL */
-int stream_start(ingot_stream **out, struct ingot_model *m, const ingot_request *request, struct lora *lora,
-                 ingot_error *error); /* lora: held by the caller during the call, instead of the request's; or NULL */
 #define SIZED_READ(own, given) sized_read(&(own), sizeof(own), given)
 
 /* Fills ours from the caller's; *err and *out are the same thing in two houses. */
