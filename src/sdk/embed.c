@@ -7,8 +7,8 @@ struct embedding {
     ingot_embedding given;
     const struct bundle *bundle;
     const struct model_config *config;
-    int n; /* numbers a text the caller gets */
-    struct ids *ids;
+    int n;           /* numbers a text the caller gets */
+    struct ids *ids; /* [n_text] made of the texts */
     struct embed_text *texts;
     real *rows; /* [n_text, n_out] */
 };
@@ -52,19 +52,15 @@ static enum status alloc(struct embedding *e, struct error *err)
 static enum status take_text(struct embedding *e, size_t i, struct str before, struct error *err)
 {
     const ingot_embedding *g = &e->given;
-    struct ids *ids = &e->ids[i];
+    struct ids *made = &e->ids[i];
     size_t first = 0, max = g->flags & INGOT_EMBED_CUT ? (size_t)e->config->n_ctx : SIZE_MAX;
-    if (g->ids) {
-        for (size_t k = 0; k < g->n_ids[i]; k++)
-            if (!ids_push(ids, g->ids[i][k]))
-                return fail_nomem(err, "embeddings");
-        ids->count = ids->count < max ? ids->count : max;
-    } else if (g->query) {
-        TRY(bundle_pair_ids(ids, &first, e->bundle, str_of(g->query), str_of(g->texts[i]), max, err));
-    } else {
-        TRY(bundle_text_ids(ids, e->bundle, before, str_of(g->texts[i]), max, err));
-    }
-    e->texts[i] = (struct embed_text){ids->ids, ids->count > INT32_MAX ? INT32_MAX : (int)ids->count, (int)first};
+    if (g->texts && g->query)
+        TRY(bundle_pair_ids(made, &first, e->bundle, str_of(g->query), str_of(g->texts[i]), max, err));
+    else if (g->texts)
+        TRY(bundle_text_ids(made, e->bundle, before, str_of(g->texts[i]), max, err));
+    const int32_t *ids = g->ids ? g->ids[i] : made->ids; /* the caller's outlive the request, which is waited for */
+    size_t n = !g->ids ? made->count : g->n_ids[i] < max ? g->n_ids[i] : max;
+    e->texts[i] = (struct embed_text){ids, n > INT32_MAX ? INT32_MAX : (int)n, (int)first};
     return ST_OK;
 }
 
