@@ -25,4 +25,19 @@ static ingot_error error;
             fail_msg("%s: %s", #call, error.text);                                                                     \
     } while (0)
 
+/* fn(0), fn(1) ... on threads of their own; each returns what went wrong, or NULL. */
+static void run_threads(int n, void *(*fn)(void *))
+{
+    pthread_t threads[8];
+    assert_in_range(n, 1, 8);
+    for (int i = 0; i < n; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, fn, (void *)(intptr_t)i), 0);
+    for (int i = 0; i < n; i++) {
+        void *why;
+        pthread_join(threads[i], &why);
+        if (why)
+            fail_msg("%s", (const char *)why);
+    }
+}
+
 #endif

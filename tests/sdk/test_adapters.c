@@ -188,14 +188,10 @@ static void *load_and_unload(void *arg)
 static void test_many_threads(void **state)
 {
     (void)state;
-    pthread_t threads[4];
     struct answer a;
     ingot_stream *stream;
-    for (int i = 0; i < 4; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, load_and_unload, (void *)(intptr_t)i), 0);
-    for (int i = 0; i < 4; i++)
-        pthread_join(threads[i], NULL);
-    for (const char *name = "0"; *name <= '2'; name = *name == '0' ? "1" : *name == '1' ? "2" : "3")
+    run_threads(4, load_and_unload);
+    for (char name[] = "0"; *name <= '2'; ++*name)
         BAD(INGOT_NOT_FOUND, name, start(&stream, name, &a));
 }
 

@@ -254,19 +254,11 @@ static void *many(void *arg)
 static void test_many_threads_get_the_bits_of_one(void **state)
 {
     (void)state;
-    pthread_t threads[4];
     for (int k = 0; k < 3; k++) {
         ingot_embedding e = embedding_of(&texts[k ? k + 1 : 0], 1, want[k]);
         GOOD(ingot_embed(model, &e, NULL, &error));
     }
-    for (int i = 0; i < 4; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, many, (void *)(intptr_t)i), 0);
-    for (int i = 0; i < 4; i++) {
-        void *why;
-        pthread_join(threads[i], &why);
-        if (why)
-            fail_msg("%s", (const char *)why);
-    }
+    run_threads(4, many);
 }
 
 static void test_lack_of_memory_is_told(void **state)

@@ -259,15 +259,7 @@ static void test_many_streams_of_many_threads_have_the_bits_of_one_alone(void **
         ingot_stream_close(t.stream);
         strcpy(alone[i], t.bytes);
     }
-    pthread_t threads[THREADS];
-    for (int i = 0; i < THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, many, (void *)(intptr_t)i), 0);
-    for (int i = 0; i < THREADS; i++) {
-        void *why;
-        pthread_join(threads[i], &why);
-        if (why)
-            fail_msg("%s", (const char *)why);
-    }
+    run_threads(THREADS, many);
 }
 
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
