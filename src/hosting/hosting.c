@@ -13,7 +13,6 @@ enum status hosting_create(struct hosting **out, const struct hosting_options *o
     if (!h)
         return fail_nomem(err, "hosting");
     h->options = *options;
-    h->like = options->like;
     h->names_end = &h->names;
     pthread_mutex_init(&h->lock, NULL);
     pthread_cond_init(&h->work, NULL);
@@ -56,7 +55,7 @@ bool hosting_moved(struct hosting *h)
 }
 
 /* Another model under a name that exists: loaded beside, and the name is its own once it is ready. */
-static enum status swap(struct hosting *h, struct hosted_name *n, const struct hosting_model *m, struct error *err)
+static enum status swap(struct hosting *h, const struct hosting_model *m, struct error *err)
 {
     struct hosted *e, *old;
     TRY(hosted_create(h, &e, m, err));
@@ -65,7 +64,7 @@ static enum status swap(struct hosting *h, struct hosted_name *n, const struct h
     while (e->state != HOSTED_READY && e->state != HOSTED_FAILED && !h->stopping)
         pthread_cond_wait(&h->changed, &h->lock);
     enum status st = e->state == HOSTED_READY ? ST_OK : fail(err, e->why.status, "%s", e->why.text);
-    n = st == ST_OK ? hosted_name_find(h, str_of(m->name)) : NULL;
+    struct hosted_name *n = hosted_name_find(h, str_of(m->name));
     if (st == ST_OK && (!n || !n->hosted))
         st = fail(err, ST_INVALID, "the name %s went away meanwhile", m->name);
     if (st == ST_OK) {
@@ -93,7 +92,7 @@ static enum status load_locked(struct hosting *h, const struct hosting_model *m,
     if (!n && !m->path)
         return fail(err, ST_NOT_FOUND, "there is no model %s, and no path to load it from", m->name);
     if (n && m->path && n->hosted)
-        return swap(h, n, m, err);
+        return swap(h, m, err);
     if (n && m->path)
         return fail(err, ST_INVALID, "%s is the name of an adapter or an alias", m->name);
     bool is_new = !n;
@@ -125,7 +124,7 @@ enum status hosting_load(struct hosting *h, const struct hosting_model *m, struc
 
 enum status hosting_load_like(struct hosting *h, const char *name, const char *path, struct error *err)
 {
-    struct hosting_model m = h->like;
+    struct hosting_model m = h->options.like;
     m.name = name;
     m.path = path;
     return hosting_load(h, &m, err);

@@ -46,7 +46,6 @@ struct hosting {
     struct hosted_name *names, **names_end;
     struct hosted *all;
     uint64_t bytes_used, n_id;
-    struct hosting_model like; /* options of models that are named while running */
     bool moved, quiet, calling;
     void (*on_close)(void *ctx, const struct hosting_row *row);
     void *on_close_ctx;
