@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -48,19 +47,11 @@ static void receive(const struct sockaddr_in *to, int n)
     }
 }
 
-static double cpu_seconds(void)
-{
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
-}
-
 /* Rounds of one send on each connection, `pause_ns` from one to the next; returns CPU time a send. */
 static double rounds(const int *fds, int n, size_t size, uint64_t pause_ns, int n_round)
 {
     static char bytes[BYTES_MAX];
-    double begin = cpu_seconds();
-    uint64_t next = clock_ns();
+    uint64_t begin = clock_process_cpu_ns_of(getpid()), next = clock_ns();
     for (int r = 0; r < n_round; r++) {
         for (int i = 0; i < n; i++)
             if (send(fds[i], bytes, size, MSG_NOSIGNAL) != (ssize_t)size)
@@ -71,7 +62,7 @@ static double rounds(const int *fds, int n, size_t size, uint64_t pause_ns, int 
         if (pause.tv_nsec)
             nanosleep(&pause, NULL);
     }
-    return (cpu_seconds() - begin) / (double)n / (double)n_round;
+    return (double)(clock_process_cpu_ns_of(getpid()) - begin) * 1e-9 / (double)n / (double)n_round;
 }
 
 int main(int argc, char **argv)
