@@ -173,9 +173,8 @@ static enum verdict do_help(struct chat_run *r, struct str rest)
         snprintf(left, sizeof left, "%s%s", commands[i].word, commands[i].value);
         fprintf(stderr, "  %-20s %s\n", left, commands[i].what);
     }
-    fputs("  Ctrl-C stops an answer. A line that ends in \\ goes on in the next one, and what begins with \"\"\" where "
-          "the "
-          "next \"\"\" stands.\n",
+    fputs("  Ctrl-C stops an answer. A line that ends in \\ goes on in the next one,"
+          " and what begins with \"\"\" where the next \"\"\" stands.\n",
           stderr);
     return GO_ON;
 }
