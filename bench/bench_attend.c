@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "kernels/kernels_private.h"
+#include "model/model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,11 +85,8 @@ static void measure(const struct shape *s, enum kv_type type, const struct machi
         keys += (double)s->streams * (s->context - r);
     double bytes = (double)kv_page_bytes(&l) / KV_BLOCK * s->streams * s->context;
     double ops = 4.0 * s->n_head * s->d_head * keys;
-    printf("%-18s %-5s %9.1f us  %6.1f GB/s %4.0f %%  %6.1f Gop/s %4.0f %%\n", s->name,
-           type == KV_F16    ? "f16"
-           : type == KV_INT8 ? "int8"
-                             : "f32",
-           ns / 1e3, bytes / ns, 100 * bytes / ns / limits->read_gb_s, ops / ns, 100 * ops / ns / limits->f32_gflop_s);
+    printf("%-18s %-5s %9.1f us  %6.1f GB/s %4.0f %%  %6.1f Gop/s %4.0f %%\n", s->name, model_kv_names[type], ns / 1e3,
+           bytes / ns, 100 * bytes / ns / limits->read_gb_s, ops / ns, 100 * ops / ns / limits->f32_gflop_s);
     mem_free(cache), mem_free(blocks), mem_free(fill), mem_free(spans);
     mem_free(kv), mem_free(q), mem_free(out), mem_free(scratch);
 }
