@@ -144,10 +144,5 @@ int ingot_model_describe(const ingot_model *model, ingot_model_info *info, ingot
 
 int ingot_model_fingerprint(const ingot_model *model, char text[65], ingot_error *error)
 {
-    struct fingerprint f;
-    struct error err;
-    if (bundle_fingerprint(&f, model->bundle, NULL, &err) != ST_OK)
-        return sdk_fail(error, &err);
-    memcpy(text, f.text, sizeof f.text);
-    return INGOT_OK;
+    return ingot_adapter_fingerprint(model, NULL, text, error); /* of none */
 }
