@@ -581,8 +581,8 @@ static void test_one_that_is_there_already_is_never_closed(void **state)
 
 /* ---- a storm ---- */
 enum { THREADS = 6, TURNS = 400, MODELS = 5 };
-static const char *const names[MODELS] = {"m0", "m1", "m2", "m3", "m4"}, *const adapters[MODELS] = {"l0", "l1", "l2",
-                                                                                                    "l3", "l4"};
+static const char *const names[MODELS] = {"m0", "m1", "m2", "m3", "m4"};
+static const char *const adapters[MODELS] = {"l0", "l1", "l2", "l3", "l4"};
 
 static void *storm(void *arg)
 {
