@@ -148,7 +148,7 @@ bool product_require(struct schema *s, struct product *p, uint32_t name);
 bool product_want(struct schema *s, struct product *p, uint32_t matcher, uint32_t type);
 struct dfa *schema_number_dfa(struct schema *s);                          /* all numbers */
 bool schema_count(struct schema *s, const struct json *v, uint32_t *out); /* a whole number, not negative */
-/* At least (low) or at most v of what a kind counts: characters, members. */
+/* At least (low) or at most v of what a kind counts: characters, items, members. */
 struct products *count_bound(struct schema *s, const struct json *v, bool low, bool negated);
 const struct dfa *pattern_dfa(struct schema *s, struct str pattern, const struct json *at);
 

@@ -3,21 +3,6 @@
 
 enum { CONTAINS_MAX = 1000 };
 
-static struct products *at_least(struct schema *s, uint32_t n)
-{
-    struct product *p = product_new(s);
-    if (p)
-        p->min = n;
-    return products_one(s, p);
-}
-static struct products *at_most(struct schema *s, uint32_t n)
-{
-    struct product *p = product_new(s);
-    if (p)
-        p->max = n;
-    return products_one(s, p);
-}
-
 static bool fill_any(struct schema *s, struct product *p, size_t n)
 {
     while (p->prefix.n < n) {
@@ -139,7 +124,6 @@ struct products *array_keyword(struct schema *s, const struct json *schema, cons
 {
     const struct json *items = json_get(schema, "items"), *first = json_get(schema, "prefixItems");
     bool tuple = json_is(items, JSON_ARRAY);
-    uint32_t n;
     if (!strcmp(name, "prefixItems") || (!strcmp(name, "items") && tuple)) {
         if (!json_is(v, JSON_ARRAY)) {
             schema_refuse(s, ST_INVALID, v, "\"%s\" is a list of schemas", name);
@@ -155,9 +139,5 @@ struct products *array_keyword(struct schema *s, const struct json *schema, cons
         return contains_keyword(s, schema, v, negated);
     if (!strcmp(name, "uniqueItems"))
         return unique_keyword(s, v, negated);
-    if (!schema_count(s, v, &n))
-        return NULL;
-    if (!strcmp(name, "minItems"))
-        return !negated ? at_least(s, n) : n ? at_most(s, n - 1) : products_none(s);
-    return negated ? at_least(s, n + 1) : at_most(s, n);
+    return count_bound(s, v, !strcmp(name, "minItems"), negated);
 }
