@@ -85,13 +85,11 @@ static double excess_of(const struct cost_model *m, int size)
     int n = 0;
     for (; n < COST_DEPTH && n < m->n_step[size]; n++) {
         const struct cost_step *s = &m->steps[size][n];
+        double ratio = s->seconds / cost(m->price, s->work);
         int at = n;
-        for (double ratio = s->seconds / cost(m->price, s->work); at >= 0; at--) {
-            bool here = at == 0 || ratios[at - 1] <= ratio;
-            ratios[at] = here ? ratio : ratios[at - 1];
-            if (here)
-                break;
-        }
+        for (; at > 0 && ratios[at - 1] > ratio; at--)
+            ratios[at] = ratios[at - 1];
+        ratios[at] = ratio;
     }
     double median = n ? ratios[(n - 1) / 2] : 1;
     return median > 1 ? median - 1 : 0;
