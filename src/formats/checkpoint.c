@@ -303,20 +303,22 @@ static enum status list_entry(void *ctx, const char *name, struct error *err)
     return x->read ? read_file(x->l, path_join(path, sizeof path, x->folder, name), false, err) : ST_OK;
 }
 
+static const struct {
+    const char *index, *single;
+} weight_files[] = {{"model.safetensors.index.json", "model.safetensors"},
+                    {"pytorch_model.bin.index.json", "pytorch_model.bin"}};
+enum { WEIGHT_FILES = sizeof weight_files / sizeof *weight_files };
+
 /* In this order: an index, the usual single name, any safetensors files, a lone GGUF file. */
 static enum status read_weights(struct loading *l, const char *folder, struct error *err)
 {
-    static const struct {
-        const char *index, *single;
-    } sets[] = {{"model.safetensors.index.json", "model.safetensors"},
-                {"pytorch_model.bin.index.json", "pytorch_model.bin"}};
     char path[PATH_BYTES];
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < WEIGHT_FILES; i++) {
         const struct json *index;
-        TRY(read_json(&index, l, folder, sets[i].index, err));
+        TRY(read_json(&index, l, folder, weight_files[i].index, err));
         if (index)
             return read_shards(l, folder, index, err);
-        if (file_kind(path_join(path, sizeof path, folder, sets[i].single)) == FILE_REGULAR)
+        if (file_kind(path_join(path, sizeof path, folder, weight_files[i].single)) == FILE_REGULAR)
             return read_file(l, path, false, err);
         struct listing any = {.l = l, .folder = folder, .suffix = ".safetensors", .read = true};
         if (i == 0) {
@@ -343,7 +345,6 @@ static enum status read_weights(struct loading *l, const char *folder, struct er
 static enum status read_modules(struct loading *l, const char *folder, struct error *err)
 {
     enum { DENSE_FIRST = 2, DENSE_LAST = 3 };
-    static const char *const files[] = {"model.safetensors", "pytorch_model.bin"};
     const struct json *modules;
     char path[PATH_BYTES], name[256], prefix[24];
     int n = DENSE_FIRST;
@@ -353,16 +354,16 @@ static enum status read_modules(struct loading *l, const char *folder, struct er
         if (!str_ends(json_str(json_get(module, "type")), STR(".Dense")) || !is_plain_name(where) || n > DENSE_LAST)
             continue;
         snprintf(prefix, sizeof prefix, "dense_%d.", n++);
-        bool found = false;
-        for (int i = 0; i < 2 && !found; i++) {
-            snprintf(name, sizeof name, "%.*s/%s", (int)(where.len < 200 ? where.len : 200), where.ptr, files[i]);
+        for (int i = 0; i < WEIGHT_FILES; i++) {
+            snprintf(name, sizeof name, "%.*s/%s", (int)(where.len < 200 ? where.len : 200), where.ptr,
+                     weight_files[i].single);
             if (file_kind(path_join(path, sizeof path, folder, name)) != FILE_REGULAR)
                 continue;
-            found = true;
             l->prefix = prefix;
             enum status st = read_file(l, path, false, err);
             l->prefix = NULL;
             TRY(st);
+            break;
         }
     }
     return ST_OK;
