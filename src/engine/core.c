@@ -176,7 +176,7 @@ static bool take_samples(struct core *c, struct seq *s, const struct sample *sam
             return false;
         }
         if (s->grammar && n >= s->n_mask) { /* after a proposed end there is none, but then nothing comes here */
-            core_end(c, s, FINISH_ERROR, no_stop, s->mask_status, s->mask_message);
+            core_end(c, s, FINISH_ERROR, no_stop, s->failure.status, s->failure.text);
             return false;
         }
         confirmed = samples[n].id == proposed;
@@ -186,10 +186,8 @@ static bool take_samples(struct core *c, struct seq *s, const struct sample *sam
         if (finish == FINISH_NONE)
             continue;
         sched_commit(&c->sched, s, n); /* before the end: others may want them */
-        if (finish == FINISH_ERROR && s->mask_status != ST_OK)
-            core_end(c, s, finish, no_stop, s->mask_status, s->mask_message);
-        else if (finish == FINISH_ERROR)
-            core_end(c, s, finish, no_stop, ST_NOMEM, "out of memory");
+        if (finish == FINISH_ERROR)
+            core_end(c, s, finish, no_stop, s->failure.status, s->failure.text);
         else
             core_end(c, s, finish, stop_text, ST_OK, NULL);
         return false;

@@ -52,12 +52,9 @@ static void on_end(void *ctx, struct seq *s, const struct finish_event *end)
     struct engine *e = ctx;
     struct request *r = s->r;
     struct finish_event told = *end;
-    char message[sizeof s->mask_message]; /* it may be the sequence's, which goes first: it needs the request's grammar
-                                           */
-    if (end->message == s->mask_message) {
-        memcpy(message, s->mask_message, sizeof message);
-        told.message = message;
-    }
+    struct error failure = s->failure; /* the sequence goes first: it needs the request's grammar */
+    if (end->message == s->failure.text)
+        told.message = failure.text;
     pthread_mutex_lock(&e->in.lock);
     live_remove(e, s);
     e->stats.finished[end->finish] += !s->search;

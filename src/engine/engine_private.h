@@ -117,8 +117,7 @@ struct seq {
     struct grammar_state *grammar; /* NULL: any text; behind the ids that were taken */
     uint64_t *masks;               /* [mask_rows][n_mask_word], the first n_mask of this step */
     int n_mask_word, mask_rows, n_mask;
-    enum status mask_status; /* why there are no more */
-    char mask_message[200];
+    struct error failure; /* why there are no more, or what FINISH_ERROR of seq_take means */
     uint64_t submit_ns, start_ns, first_ns;
 };
 MUST_USE enum status seq_create(struct seq **out, struct request *r, const struct executor *x, struct error *err);
@@ -131,7 +130,8 @@ static inline bool seq_wants_echo(const struct seq *s, int position) /* are this
 void seq_read_prompt(struct seq *s, const struct executor *x); /* the decoder catches up with n_done */
 /* Reports prompt ids: the first has no log-probability, the next is `sample`'s. */
 void seq_echo(struct seq *s, const struct sample *sample);
-/* Takes a sampled id: appends, emits text, decides the end. FINISH_NONE = go on. *stop_text as in finish_event. */
+/* Takes a sampled id: appends, emits text, decides the end. FINISH_NONE = go on; FINISH_ERROR: see failure.
+ * *stop_text as in finish_event. */
 enum finish seq_take(struct seq *s, const struct executor *x, const struct sample *sample, struct str *stop_text);
 
 /* ---- sched ---- */

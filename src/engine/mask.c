@@ -11,8 +11,6 @@
 #include "base/mem.h"
 #include "base/thread.h"
 
-#include <stdio.h>
-
 struct mask_job {
     struct seq *seq;
     int n_draft;
@@ -58,9 +56,8 @@ static void make_masks(struct seq *s, int n_draft)
         n_accepted++;
     }
     grammar_rollback(s->grammar, n_accepted);
-    s->mask_status = st;
     if (st != ST_OK)
-        snprintf(s->mask_message, sizeof s->mask_message, "%.190s", err.text);
+        s->failure = err;
 }
 
 /* Under the lock, which is given up while a job is done. */

@@ -11,7 +11,6 @@
 #include "base/unicode.h"
 
 #include <math.h>
-#include <stdio.h>
 
 static enum status check_prompt(const struct request *r, const struct executor *x, int context, struct error *err)
 {
@@ -184,16 +183,6 @@ static void decode(struct seq *s, int32_t id)
     s->decoder.flags = flags;
 }
 
-/* The mask let it through, so what fails now is memory, or a bound on the work. */
-static bool take_grammar(struct seq *s, int32_t id)
-{
-    struct error err;
-    s->mask_status = grammar_accept(s->grammar, id, &err);
-    if (s->mask_status != ST_OK)
-        snprintf(s->mask_message, sizeof s->mask_message, "%.190s", err.text);
-    return s->mask_status == ST_OK;
-}
-
 enum finish seq_take(struct seq *s, const struct executor *x, const struct sample *sample, struct str *stop_text)
 {
     struct str text = {"", 0};
@@ -204,8 +193,8 @@ enum finish seq_take(struct seq *s, const struct executor *x, const struct sampl
          full = s->n_ids == s->n_limit;
     bool check_stops = s->n_ids - s->n_prompt >= s->r->sampling.min_tokens;
     int hit = -1;
-    if (s->grammar && !eos && !take_grammar(s, sample->id))
-        return FINISH_ERROR;
+    if (s->grammar && !eos && grammar_accept(s->grammar, sample->id, &s->failure) != ST_OK)
+        return FINISH_ERROR; /* the mask let it through: of memory, or of a bound on the work */
     if (x->tokenizer) {
         buf_clear(&s->piece);
         if (!eos && sample->id < tokenizer_vocab_size(x->tokenizer))
@@ -214,8 +203,10 @@ enum finish seq_take(struct seq *s, const struct executor *x, const struct sampl
             decoder_end(&s->decoder, &s->piece);
         hit = pass_text(s, check_stops, eos || full, &text);
     }
-    if (s->piece.failed || s->stop.held.failed)
+    if (s->piece.failed || s->stop.held.failed) {
+        fail(&s->failure, ST_NOMEM, "out of memory");
         return FINISH_ERROR;
+    }
     if (!eos || text.len)
         emit(s, &(struct token_event){.id = eos ? -1 : sample->id,
                                       .text = text,

@@ -250,6 +250,38 @@ static void test_a_grammar_that_cannot_go_on_says_so(void **state)
     grammar_vocab_destroy(v);
 }
 
+/* A proposed id is right, and no mask stands behind it: the answer fails with that reason. */
+static void test_a_grammar_that_cannot_go_on_behind_a_proposal_says_so(void **state)
+{
+    (void)state;
+    static struct fake fake;
+    static struct all all = {.draft_kind = 1, .left = 1};
+    struct engine_options o = {.max_sequences = 2, .prefill_chunk = 16};
+    struct executor x = fake_executor(&fake, &o, 8, NULL);
+    struct grammar_vocab *v = make_vocab();
+    struct grammar *g;
+    struct seq *s;
+    struct told told = {.message = ""};
+    int32_t prompt = 1;
+    OK(grammar_compile(&g, v, &(struct grammar_part){.kind = GRAMMAR_TEXT, .text = STR("xxq")}, &err));
+    OK(core_init(&all.core, &x, &o, &err));
+    all.core.ctx = &all;
+    all.core.on_end = on_end;
+    all.core.draft = draft; /* behind the first x another */
+    struct request r = {.prompt = &prompt, .n_prompt = 1, .grammar = g, .ctx = &told, .on_finish = told_finish};
+    sampling_defaults(&r.sampling);
+    OK(seq_create(&s, &r, &all.core.x, &err));
+    sched_add(&all.core.sched, s);
+    while (all.left)
+        core_step(&all.core);
+    assert_int_equal(all.core.accepted, 1);
+    assert_int_equal(told.status, ST_INVALID);
+    assert_non_null(strstr(told.message, "the grammar cannot go on"));
+    core_free(&all.core);
+    grammar_release(g);
+    grammar_vocab_destroy(v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +289,7 @@ int main(void)
         cmocka_unit_test(test_sampler_draws_what_the_mask_allows),
         cmocka_unit_test(test_a_grammar_of_another_vocabulary_is_refused),
         cmocka_unit_test(test_a_grammar_that_cannot_go_on_says_so),
+        cmocka_unit_test(test_a_grammar_that_cannot_go_on_behind_a_proposal_says_so),
     };
     if (kernels_init(NULL, &err) != ST_OK)
         return 1;
