@@ -373,14 +373,27 @@ struct bench {
     struct engine_options o;
 };
 
-static void bench_init(struct bench *b, int sequences, int chunk, int blocks)
+static struct bench *bench_new(int sequences, int chunk, int blocks)
 {
-    memset(b, 0, sizeof *b);
+    struct bench *b = calloc(1, sizeof *b);
     b->o = (struct engine_options){.max_sequences = sequences, .prefill_chunk = chunk};
     struct executor x = fake_executor(&b->h.fake, &b->o, blocks, NULL);
     OK(core_init(&b->h.core, &x, &b->o, &err));
     b->h.core.ctx = &b->h;
     b->h.core.on_end = on_end;
+    return b;
+}
+
+static void bench_run_out(struct bench *b)
+{
+    while (core_step(&b->h.core)) {
+    }
+}
+
+static void bench_free(struct bench *b)
+{
+    core_free(&b->h.core);
+    free(b);
 }
 
 static struct seq *bench_add(struct bench *b, int n_prompt, int max_tokens, int priority)
@@ -406,11 +419,22 @@ static struct seq *bench_add(struct bench *b, int n_prompt, int max_tokens, int 
     return h->seqs[i];
 }
 
+/* So many answers are being written when so many prompts come. */
+static void bench_write_and_read(struct bench *b, int n_answer, int n_prompt, int tokens, int max_tokens)
+{
+    b->h.core.x.clock = fake_clock;
+    for (int i = 0; i < n_answer; i++)
+        bench_add(b, 10, 300, 0);
+    for (int i = 0; i < 20; i++)
+        core_step(&b->h.core);
+    for (int i = 0; i < n_prompt; i++)
+        bench_add(b, tokens, max_tokens, 0);
+}
+
 static void test_sched_mixes_decode_and_chunks(void **state)
 {
     (void)state;
-    struct bench *b = malloc(sizeof *b);
-    bench_init(b, 4, 16, 20);
+    struct bench *b = bench_new(4, 16, 20);
     bench_add(b, 3, 50, 0);
     core_step(&b->h.core);
     bench_add(b, 40, 5, 0);
@@ -422,19 +446,16 @@ static void test_sched_mixes_decode_and_chunks(void **state)
     }
     assert_int_equal(b->h.got[0].n, 4);
     assert_int_equal(b->h.got[1].n, 1);
-    while (core_step(&b->h.core)) {
-    }
+    bench_run_out(b);
     assert_int_equal(b->h.got[0].finish, FINISH_LENGTH);
     assert_int_equal(b->h.got[0].n, 50);
-    core_free(&b->h.core);
-    free(b);
+    bench_free(b);
 }
 
 static void test_sched_preempts_the_newest_of_lowest_priority(void **state)
 {
     (void)state;
-    struct bench *b = malloc(sizeof *b);
-    bench_init(b, 4, 300, 6);
+    struct bench *b = bench_new(4, 300, 6);
     struct seq *old = bench_add(b, 60, 100, 0), *young = bench_add(b, 60, 100, 0), *high = bench_add(b, 60, 100, 1);
     core_step(&b->h.core);
     assert_true(old->running && young->running && high->running);
@@ -447,15 +468,13 @@ static void test_sched_preempts_the_newest_of_lowest_priority(void **state)
         check_invariants(&b->h);
     for (int i = 0; i < 3; i++)
         assert_int_equal(b->h.got[i].n, 100);
-    core_free(&b->h.core);
-    free(b);
+    bench_free(b);
 }
 
 static void test_sched_order_of_admission(void **state)
 {
     (void)state;
-    struct bench *b = malloc(sizeof *b);
-    bench_init(b, 1, 100, 20);
+    struct bench *b = bench_new(1, 100, 20);
     struct seq *first = bench_add(b, 5, 3, 0);
     core_step(&b->h.core);
     bench_add(b, 5, 3, 0);
@@ -466,18 +485,15 @@ static void test_sched_order_of_admission(void **state)
     core_step(&b->h.core);
     assert_int_equal(b->h.got[1].n, 0);
     assert_int_equal(b->h.got[2].n, 1); /* larger priority first */
-    while (core_step(&b->h.core)) {
-    }
+    bench_run_out(b);
     assert_int_equal(b->h.got[1].n, 3);
-    core_free(&b->h.core);
-    free(b);
+    bench_free(b);
 }
 
 static void test_sched_nobody_overtakes(void **state)
 {
     (void)state;
-    struct bench *b = malloc(sizeof *b);
-    bench_init(b, 4, 300, 5);
+    struct bench *b = bench_new(4, 300, 5);
     bench_add(b, 100, 60, 0);
     core_step(&b->h.core);
     struct seq *longer = bench_add(b, 250, 3, 0), *shorter = bench_add(b, 5, 3, 0);
@@ -485,12 +501,10 @@ static void test_sched_nobody_overtakes(void **state)
         core_step(&b->h.core);
         assert_false(longer->running || shorter->running); /* 3 blocks are free, and the longer one, first, needs 4 */
     }
-    while (core_step(&b->h.core)) {
-    }
+    bench_run_out(b);
     assert_int_equal(b->h.got[1].n, 3);
     assert_int_equal(b->h.got[2].n, 3);
-    core_free(&b->h.core);
-    free(b);
+    bench_free(b);
 }
 
 /* Long prompts come while answers are written: every step stays within what was asked, and prompts still advance. */
@@ -499,16 +513,9 @@ static void test_sched_keeps_time_between_tokens(void **state)
     (void)state;
     static const double asked_ms[] = {1.6, 2.4, 0.5, 0};
     for (size_t k = 0; k < sizeof asked_ms / sizeof *asked_ms; k++) {
-        struct bench *b = malloc(sizeof *b);
-        bench_init(b, 12, 256, FAKE_BLOCKS_MAX);
-        b->h.core.x.clock = fake_clock;
+        struct bench *b = bench_new(12, 256, FAKE_BLOCKS_MAX);
         b->h.core.sched.itl_s = asked_ms[k] / 1000;
-        for (int i = 0; i < 4; i++)
-            bench_add(b, 10, 300, 0);
-        for (int i = 0; i < 20; i++)
-            core_step(&b->h.core);
-        for (int i = 0; i < 4; i++)
-            bench_add(b, 256, 2, 0);
+        bench_write_and_read(b, 4, 4, 256, 2);
         double most = 0;
         int steps = 0;
         for (; b->h.n_ended < 4; steps++) {
@@ -522,10 +529,8 @@ static void test_sched_keeps_time_between_tokens(void **state)
         /* the fake takes 1 ms and 10 us a row: 5 answers and 7 rows of a prompt are 1.12 ms */
         assert_true(most <= (asked_ms[k] == 0 ? 3.61 : asked_ms[k] > 1.12 ? 1.05 * asked_ms[k] : 1.13));
         assert_true(asked_ms[k] == 0 ? steps < 12 : asked_ms[k] > 1.12 ? steps < 80 : steps <= 1024 / 4 + 4);
-        while (core_step(&b->h.core)) {
-        }
-        core_free(&b->h.core);
-        free(b);
+        bench_run_out(b);
+        bench_free(b);
     }
 }
 
@@ -534,17 +539,10 @@ static void test_sched_avoids_where_steps_jump(void **state)
 {
     (void)state;
     enum { STEPS = 100 };
-    struct bench *b = malloc(sizeof *b);
-    bench_init(b, 12, 256, FAKE_BLOCKS_MAX);
-    b->h.core.x.clock = fake_clock;
+    struct bench *b = bench_new(12, 256, FAKE_BLOCKS_MAX);
     b->h.core.sched.itl_s = 5e-3;
     b->h.fake.jump_ns = 30000000;
-    for (int i = 0; i < 4; i++)
-        bench_add(b, 10, 300, 0);
-    for (int i = 0; i < 20; i++)
-        core_step(&b->h.core);
-    for (int i = 0; i < 4; i++)
-        bench_add(b, 256, 2, 0);
+    bench_write_and_read(b, 4, 4, 256, 2);
     int late = 0, read = 0;
     for (int i = 0; i < STEPS && b->h.n_ended < 4; i++) {
         core_step(&b->h.core);
@@ -554,10 +552,8 @@ static void test_sched_avoids_where_steps_jump(void **state)
     }
     print_message("%d steps of %d too long, %d read prompts\n", late, STEPS, read);
     assert_true(late <= STEPS / 5 && read > STEPS / 2); /* some, while it learns */
-    while (core_step(&b->h.core)) {
-    }
-    core_free(&b->h.core);
-    free(b);
+    bench_run_out(b);
+    bench_free(b);
 }
 
 /* Many prompts come while two answers are written: a step may take 1.6 times what one will in which all who have room
@@ -569,16 +565,9 @@ static void test_sched_reads_for_all_who_have_room(void **state)
         int blocks, all, most;
     } cases[] = {{FAKE_BLOCKS_MAX, 12, 18}, {11, 5, 8}}; /* 4 blocks a prompt; rows that the naive count gives */
     for (int k = 0; k < 2; k++) {
-        struct bench *b = malloc(sizeof *b);
-        bench_init(b, 12, 256, cases[k].blocks);
-        b->h.core.x.clock = fake_clock;
+        struct bench *b = bench_new(12, 256, cases[k].blocks);
         b->h.fake.row_ns = 10000000; /* a step is 1 ms and 10 ms a row */
-        for (int i = 0; i < 2; i++)
-            bench_add(b, 10, 300, 0);
-        for (int i = 0; i < 20; i++)
-            core_step(&b->h.core);
-        for (int i = 0; i < 10; i++)
-            bench_add(b, 255, 1, 0);
+        bench_write_and_read(b, 2, 10, 255, 1);
         int chunk = 0, n_live = 12;
         for (double ms; b->h.n_ended < 4; n_live = b->h.n_submitted - b->h.n_ended) {
             uint64_t begin = b->h.fake.now;
@@ -591,10 +580,8 @@ static void test_sched_reads_for_all_who_have_room(void **state)
         }
         print_message("%d blocks: chunks of up to %d rows beside 2 answers\n", cases[k].blocks, chunk);
         assert_in_range(chunk, cases[k].most - 4, cases[k].most);
-        while (core_step(&b->h.core)) {
-        }
-        core_free(&b->h.core);
-        free(b);
+        bench_run_out(b);
+        bench_free(b);
     }
 }
 
@@ -609,8 +596,7 @@ static double weight_by_id(void *ctx, uint64_t tenant)
 static void test_sched_fair_share(void **state)
 {
     (void)state;
-    struct bench *b = malloc(sizeof *b);
-    bench_init(b, 1, 256, FAKE_BLOCKS_MAX);
+    struct bench *b = bench_new(1, 256, FAKE_BLOCKS_MAX);
     b->h.core.sched.weight = weight_by_id;
     for (int i = 0; i < REQUESTS; i++) {
         b->h.requests[i].tenant = i < 8 ? 1 : 7;
@@ -626,20 +612,17 @@ static void test_sched_fair_share(void **state)
     }
     print_message("weight 1: %d ended, weight 3: %d ended\n", done[0], done[1]);
     assert_true(done[0] >= 1 && done[0] <= 2);
-    while (core_step(&b->h.core)) {
-    }
+    bench_run_out(b);
     for (int i = 0; i < b->h.core.sched.n_tenant; i++)
         assert_int_equal(b->h.core.sched.tenants[i].n_live, 0);
-    core_free(&b->h.core);
-    free(b);
+    bench_free(b);
 }
 
 /* A stream of urgent requests does not keep one from its turn for ever. */
 static void test_sched_ages(void **state)
 {
     (void)state;
-    struct bench *b = malloc(sizeof *b);
-    bench_init(b, 1, 256, FAKE_BLOCKS_MAX);
+    struct bench *b = bench_new(1, 256, FAKE_BLOCKS_MAX);
     b->h.core.x.clock = fake_clock;
     bench_add(b, 5, 3, 1);
     struct seq *patient = bench_add(b, 5, 3, 0);
@@ -653,18 +636,15 @@ static void test_sched_ages(void **state)
     }
     assert_int_equal(b->h.got[1].finished, 1);
     assert_true(b->h.n_submitted > 5 && b->h.n_submitted < 9); /* after ten seconds */
-    while (core_step(&b->h.core)) {
-    }
-    core_free(&b->h.core);
-    free(b);
+    bench_run_out(b);
+    bench_free(b);
 }
 
 /* The choices of one request: one computes the prompt, the others wait for all of it but a few tokens. */
 static void test_sched_choices_share_the_prompt(void **state)
 {
     (void)state;
-    struct bench *b = malloc(sizeof *b);
-    bench_init(b, 8, 64, 12);
+    struct bench *b = bench_new(8, 64, 12);
     for (int i = 0; i < 8; i++) {
         b->h.requests[i].choice = i;
         bench_add(b, 200, 20, 0);
@@ -681,8 +661,7 @@ static void test_sched_choices_share_the_prompt(void **state)
         assert_int_equal(b->h.got[i].n, 20);
         assert_in_range(b->h.got[i].n_cached, i ? 192 : 0, i ? 199 : 0);
     }
-    core_free(&b->h.core);
-    free(b);
+    bench_free(b);
 }
 
 static void test_cost_learns(void **state)
@@ -739,8 +718,7 @@ static void test_cost_learns_where_steps_jump(void **state)
 static void test_seq_refusals(void **state)
 {
     (void)state;
-    struct bench *b = malloc(sizeof *b);
-    bench_init(b, 1, 100, 3); /* 192 positions, fewer than the model's context */
+    struct bench *b = bench_new(1, 100, 3); /* 192 positions, fewer than the model's context */
     int32_t prompt[400] = {0};
     struct request r = {.prompt = prompt, .n_prompt = 192};
     struct seq *s;
@@ -784,8 +762,7 @@ static void test_seq_refusals(void **state)
     r.stops[0] = STR("x");
     FAILS(ST_INVALID, seq_create(&s, &r, x, &err)); /* no tokenizer, no text */
     assert_null(s);
-    core_free(&b->h.core);
-    free(b);
+    bench_free(b);
 }
 
 static void test_core_allocation_failures(void **state)
