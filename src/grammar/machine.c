@@ -19,8 +19,6 @@
  */
 #include "grammar/private.h"
 
-#include <assert.h>
-
 enum { CLAIM_BITS = 10, CLAIM_MASK = (1 << CLAIM_BITS) - 1, SPACES_MAX = 64, TABS_MAX = 16 };
 enum { OUT_MAX = 1 << 19 }; /* frames of all levels of a walk together */
 

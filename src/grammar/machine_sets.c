@@ -42,11 +42,10 @@ struct frame machine_start(struct machine *m)
     return (struct frame){.kind = FRAME_RULE, .a = m->g->root, .b = DFA_START, .parent = 1};
 }
 
-void *machine_failed(struct machine *m, enum status st)
+void machine_failed(struct machine *m, enum status st)
 {
     if (m->status == ST_OK)
         m->status = st;
-    return NULL;
 }
 
 bool machine_spend(struct machine *m, uint64_t steps)

@@ -341,7 +341,7 @@ uint32_t machine_set(struct machine *m, const struct frame *f, size_t n);
 uint32_t machine_add_name(struct machine *m, const struct object *o, uint32_t seen, uint32_t name);
 bool frames_reserve(struct frame **at, size_t *capacity, size_t n); /* false: out of memory */
 bool machine_spend(struct machine *m, uint64_t steps);              /* false: none are left, and the call fails */
-void *machine_failed(struct machine *m, enum status st);            /* the first counts; NULL */
+void machine_failed(struct machine *m, enum status st);             /* the first counts */
 /* For objects and strings of keys: what is still allowed. */
 struct key_room {
     const struct object *o;

@@ -154,7 +154,7 @@ static bool finish_object(struct schema *s, struct object *o)
     return o->any != NULL;
 }
 
-static bool finish_type(struct schema *s, struct type *t, const bool *arrays, const bool *objects)
+static void finish_type(struct schema *s, struct type *t, const bool *arrays, const bool *objects)
 {
     uint32_t n_array = 0, n_object = 0;
     for (uint32_t i = 0; i < t->n_array; i++)
@@ -174,7 +174,6 @@ static bool finish_type(struct schema *s, struct type *t, const bool *arrays, co
     for (unsigned b = 0; t->scalar != UINT32_MAX && b < 256; b++)
         if (dfa_next(s->scalars.at[t->scalar - s->scalar_base], DFA_START, (uint8_t)b))
             bit_set(t->first, b);
-    return true;
 }
 
 bool schema_finish(struct schema *s)
@@ -186,7 +185,6 @@ bool schema_finish(struct schema *s)
         if (!finish_object(s, &s->objects.at[i]))
             return false;
     for (size_t i = 0; i < s->out_types.n; i++)
-        if (!finish_type(s, &s->out_types.at[i], arrays, objects))
-            return false;
+        finish_type(s, &s->out_types.at[i], arrays, objects);
     return true;
 }

@@ -5,8 +5,6 @@
  */
 #include "grammar/schema.h"
 
-#include "base/unicode.h"
-
 /* ---- formats ---- */
 #define DIGIT "[0-9]"
 #define LEAP  "(" DIGIT DIGIT "(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)"
