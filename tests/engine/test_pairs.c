@@ -5,7 +5,6 @@
  * INGOT_PAIRS=100000 compares that many (minutes); the suite's number is small. INGOT_PAIRS_SEED: other ones. */
 #include "test.h"
 
-#include "base/mem.h"
 #include "base/rng.h"
 #include "engine/engine.h"
 

@@ -50,10 +50,8 @@ static void test_many_ways_in_cost_no_more_than_few(void **state)
     buf_printf(&text, "a%d ::= \"c\"\nb%d ::= \"c\" | \"d\"\n", RULES, RULES);
     buf_append_char(&text, 0);
     struct grammar_vocab *v = bytes_vocab();
-    struct grammar *g;
-    struct grammar_part part = {.kind = GRAMMAR_GBNF, .text = str_of(text.ptr)};
+    struct grammar *g = compile(v, GRAMMAR_GBNF, text.ptr);
     struct grammar_state *s;
-    OK(grammar_compile(&g, v, &part, &err));
     OK(grammar_state_create(&s, g, &err));
     FAILS(ST_LIMIT, grammar_mask(s, bits, &err));
     FAILS(ST_LIMIT, grammar_accept(s, 'c', &err));

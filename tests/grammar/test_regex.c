@@ -1,7 +1,6 @@
 /* Expressions and grammars, byte by byte: what they accept, what they refuse, what stops them. */
 #include "vocab.h"
 
-#include "base/fault.h"
 #include "base/rng.h"
 
 struct row {
