@@ -115,9 +115,9 @@ static void tell(struct beams *b, struct seq *s, const struct beam *beam, struct
     }
     if (end->finish == FINISH_NONE) /* the search ended before this beam did: nothing better could come */
         end->finish = FINISH_LENGTH;
-    if (end->finish == FINISH_ERROR && end->status == ST_OK) {
-        end->status = ST_NOMEM;
-        end->message = "out of memory";
+    if (end->finish == FINISH_ERROR) {
+        end->status = s->failure.status;
+        end->message = s->failure.text;
     }
     end->n_prompt = s->n_prompt;
     end->n_output = s->n_ids - s->n_prompt;
