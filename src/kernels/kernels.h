@@ -63,7 +63,6 @@ size_t weight_bytes(enum dtype packed, int64_t n_out, int64_t n_in);
 void weight_pack(struct weight *w, const void *rows, enum dtype src, const int32_t *row_of, struct pool *pool);
 /* Row r (0 .. n_out-1) widened to real: embeddings gather from panels. */
 void weight_get_row(real *out, const struct weight *w, int64_t r);
-void weight_set_row(struct weight *w, int64_t r, const real *in); /* F32 panels only */
 
 /* ---- linear ---- */
 enum act_type { ACT_REAL, ACT_BF16, ACT_INT8 }; /* what a weight type meets: docs/numerics.md section 1 */
@@ -147,8 +146,6 @@ void tanh_forward(real *out, const real *x, int64_t count, struct pool *pool); /
 
 /* ---- element by element ---- */
 void add_forward(real *out, const real *a, const real *b, int64_t count, struct pool *pool); /* in place allowed */
-void scale_forward(real *out, const real *x, real s, int64_t count, struct pool *pool);      /* in place allowed */
-void add_rows(real *out, const real *x, const real *vector, int64_t n_row, int64_t n, struct pool *pool); /* + vector */
 
 /* ---- attention over a paged KV cache: docs/numerics.md section 3 ---- */
 enum kv_type { KV_F32, KV_F16, KV_INT8 }; /* KV_F32 holds real */

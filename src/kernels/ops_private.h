@@ -46,15 +46,12 @@ struct map_job {
     real *out, *out2;
     const real *a, *b, *c;
     int fn; /* enum act_fn */
-    real scale;
-    int64_t n; /* add_rows: length of b */
 };
 typedef range_fn map_fn_fn;       /* out = fn(a) */
 typedef range_fn map_fn_back_fn;  /* out = a fn'(b) */
 typedef range_fn map_glu_fn;      /* out = fn(a) b */
 typedef range_fn map_glu_back_fn; /* a = dy, b = gate, c = up; out = dgate, out2 = dup */
 typedef range_fn map_add_fn;      /* out = a + b */
-typedef range_fn map_scale_fn;    /* out = a scale */
 /* The functions of fn_body.h themselves, fn a FUNCTION_: no door, but what tests compare over all arguments. */
 enum { FUNCTION_EXP, FUNCTION_LOG, FUNCTION_TANH, FUNCTION_ERF, FUNCTION_COUNT };
 typedef range_fn map_function_fn;

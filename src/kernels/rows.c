@@ -150,15 +150,10 @@ void exp_forward(real *out, const real *x, int64_t count)
     kernels.map_function(&job, 0, count);
 }
 
-static void tanh_range(const void *job, int64_t i0, int64_t i1)
-{
-    kernels.map_function(job, i0, i1);
-}
-
 void tanh_forward(real *out, const real *x, int64_t count, struct pool *pool)
 {
     struct map_job job = {.out = out, .a = x, .fn = FUNCTION_TANH};
-    range_run(pool, tanh_range, &job, count, ITEM_ELEMENTS);
+    range_run(pool, kernels.map_function, &job, count, ITEM_ELEMENTS);
 }
 
 void fn_backward(real *dx, const real *dy, const real *x, enum act_fn fn, int64_t count, struct pool *pool)
@@ -185,25 +180,4 @@ void add_forward(real *out, const real *a, const real *b, int64_t count, struct 
 {
     struct map_job job = {.out = out, .a = a, .b = b};
     range_run(pool, kernels.map_add, &job, count, ITEM_ELEMENTS);
-}
-
-void scale_forward(real *out, const real *x, real s, int64_t count, struct pool *pool)
-{
-    struct map_job job = {.out = out, .a = x, .scale = s};
-    range_run(pool, kernels.map_scale, &job, count, ITEM_ELEMENTS);
-}
-
-static void add_vector_rows(const void *ctx, int64_t row0, int64_t row1)
-{
-    const struct map_job *job = ctx;
-    for (int64_t r = row0; r < row1; r++) {
-        struct map_job row = {.out = job->out + r * job->n, .a = job->a + r * job->n, .b = job->b};
-        kernels.map_add(&row, 0, job->n);
-    }
-}
-
-void add_rows(real *out, const real *x, const real *vector, int64_t n_row, int64_t n, struct pool *pool)
-{
-    struct map_job job = {.out = out, .a = x, .b = vector, .n = n};
-    range_run(pool, add_vector_rows, &job, n_row, rows_per_item(n));
 }

@@ -98,11 +98,3 @@ void weight_get_row(real *out, const struct weight *w, int64_t r)
     assert(r >= 0 && r < w->n_out);
     panel_widen_lane(out, 1, w, r / LANES, (int)(r % LANES), 0, w->n_in);
 }
-
-void weight_set_row(struct weight *w, int64_t r, const real *in)
-{
-    assert(r >= 0 && r < w->n_out && w->type == DT_F32);
-    real *panel = (real *)w->panels + r / LANES * LANES * w->n_in;
-    for (int64_t k = 0; k < w->n_in; k++)
-        panel[k * LANES + r % LANES] = in[k];
-}

@@ -97,7 +97,7 @@ static inline void check_rope_turn(struct sink *s, struct pool *pool)
 }
 
 /* ---- element by element ---- */
-enum check_map { CHECK_FN, CHECK_FN_BACK, CHECK_GLU, CHECK_GLU_BACK, CHECK_ADD, CHECK_SCALE };
+enum check_map { CHECK_FN, CHECK_FN_BACK, CHECK_GLU, CHECK_GLU_BACK, CHECK_ADD };
 static inline void check_map(struct sink *s, struct pool *pool, enum check_map what)
 {
     for (enum act_fn fn = FN_SILU; fn <= FN_RELU; fn++)
@@ -120,10 +120,6 @@ static inline void check_map(struct sink *s, struct pool *pool, enum check_map w
                 break;
             case CHECK_ADD:
                 add_forward(out, a, b, n, pool);
-                add_rows(out2, a, b, 19, n / 19, pool);
-                break;
-            case CHECK_SCALE:
-                scale_forward(out, a, 0.3f, n, pool);
                 break;
             }
             sink_reals(s, out, n), sink_reals(s, out2, n);
@@ -149,10 +145,6 @@ static inline void check_map_glu_back(struct sink *s, struct pool *pool)
 static inline void check_map_add(struct sink *s, struct pool *pool)
 {
     check_map(s, pool, CHECK_ADD);
-}
-static inline void check_map_scale(struct sink *s, struct pool *pool)
-{
-    check_map(s, pool, CHECK_SCALE);
 }
 
 static inline void check_map_function(struct sink *s, struct pool *pool)

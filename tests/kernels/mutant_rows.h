@@ -16,7 +16,6 @@
 #define map_glu__ref        map_glu__mutant
 #define map_glu_back__ref   map_glu_back__mutant
 #define map_add__ref        map_add__mutant
-#define map_scale__ref      map_scale__mutant
 #define map_function__ref   map_function__mutant
 #define kv_store__ref       kv_store__mutant
 #define attend__ref         attend__mutant

@@ -179,11 +179,11 @@ static const struct {
     {                                                                                                                  \
 #op, check_##op                                                                                                \
     }
-    OPERATION(norm_rms),     OPERATION(norm_layer),     OPERATION(norm_rms_dx), OPERATION(norm_layer_dx),
-    OPERATION(rope_turn),    OPERATION(map_fn),         OPERATION(map_fn_back), OPERATION(map_glu),
-    OPERATION(map_glu_back), OPERATION(map_add),        OPERATION(map_scale),   OPERATION(kv_store),
-    OPERATION(attend),       OPERATION(attend_back),    OPERATION(lse_rows),    OPERATION(loss_rows),
-    OPERATION(adamw_range),  OPERATION(squares_chunks),
+    OPERATION(norm_rms),       OPERATION(norm_layer), OPERATION(norm_rms_dx), OPERATION(norm_layer_dx),
+    OPERATION(rope_turn),      OPERATION(map_fn),     OPERATION(map_fn_back), OPERATION(map_glu),
+    OPERATION(map_glu_back),   OPERATION(map_add),    OPERATION(kv_store),    OPERATION(attend),
+    OPERATION(attend_back),    OPERATION(lse_rows),   OPERATION(loss_rows),   OPERATION(adamw_range),
+    OPERATION(squares_chunks),
 };
 
 static void test_threads_have_equal_bits(void **state)

@@ -107,13 +107,6 @@ void map_add__ref(const void *ctx, int64_t i0, int64_t i1)
         job->out[i] = job->a[i] + job->b[i];
 }
 
-void map_scale__ref(const void *ctx, int64_t i0, int64_t i1)
-{
-    const struct map_job *job = ctx;
-    for (int64_t i = i0; i < i1; i++)
-        job->out[i] = job->a[i] * job->scale;
-}
-
 void map_function__ref(const void *ctx, int64_t i0, int64_t i1)
 {
     real (*const functions[FUNCTION_COUNT])(real) = {real_exp, real_log, real_tanh, real_erf};

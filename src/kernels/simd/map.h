@@ -162,13 +162,6 @@ void ISA(map_add)(const void *ctx, int64_t i0, int64_t i1)
         store_until(job->out, i, i1, vf_add(load_until(job->a, i, i1), load_until(job->b, i, i1)));
 }
 
-void ISA(map_scale)(const void *ctx, int64_t i0, int64_t i1)
-{
-    const struct map_job *job = ctx;
-    for (int64_t i = i0; i < i1; i += 16)
-        store_until(job->out, i, i1, vf_mul(load_until(job->a, i, i1), vf_set(job->scale)));
-}
-
 INLINE vf function(int fn, vf x)
 {
     return fn == FUNCTION_EXP    ? vf_exp(x)
