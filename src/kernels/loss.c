@@ -131,6 +131,11 @@ int32_t argmax(const float *x, int64_t n)
 }
 
 /* ---- the same, given the maxima of blocks ---- */
+static int64_t block_end(int64_t b, int64_t n)
+{
+    return (b + 1) * ROW_BLOCK < n ? (b + 1) * ROW_BLOCK : n;
+}
+
 bool row_maxima(float *maxima, const float *x, int64_t n)
 {
     return kernels.row_maxima(maxima, x, n);
@@ -139,22 +144,18 @@ bool row_maxima(float *maxima, const float *x, int64_t n)
 int64_t row_collect(struct candidate *out, const float *x, const float *maxima, int64_t n, float low, float high)
 {
     int64_t count = 0;
-    for (int64_t b = 0; b < row_blocks(n); b++) {
-        int64_t end = (b + 1) * ROW_BLOCK < n ? (b + 1) * ROW_BLOCK : n;
+    for (int64_t b = 0; b < row_blocks(n); b++)
         if (maxima[b] >= low)
-            count += kernels.collect_from(out + count, x, b * ROW_BLOCK, end, low, high);
-    }
+            count += kernels.collect_from(out + count, x, b * ROW_BLOCK, block_end(b, n), low, high);
     return count;
 }
 
 double row_mass(const float *x, const float *maxima, int64_t n, const struct row_mass *m)
 {
     double sum = 0;
-    for (int64_t b = 0; b < row_blocks(n); b++) {
-        int64_t end = (b + 1) * ROW_BLOCK < n ? (b + 1) * ROW_BLOCK : n;
+    for (int64_t b = 0; b < row_blocks(n); b++)
         if (maxima[b] >= m->low)
-            sum += kernels.mass_between(x, b * ROW_BLOCK, end, m);
-    }
+            sum += kernels.mass_between(x, b * ROW_BLOCK, block_end(b, n), m);
     return sum;
 }
 
@@ -162,8 +163,7 @@ int32_t row_argmax(const float *x, const float *maxima, int64_t n)
 {
     int32_t block = argmax(maxima, row_blocks(n)); /* the first of equals */
     struct candidate found[ROW_BLOCK];
-    int64_t i = (int64_t)block * ROW_BLOCK, end = i + ROW_BLOCK < n ? i + ROW_BLOCK : n;
-    kernels.collect_from(found, x, i, end, maxima[block], INFINITY);
+    kernels.collect_from(found, x, (int64_t)block * ROW_BLOCK, block_end(block, n), maxima[block], INFINITY);
     return found[0].id;
 }
 
@@ -178,9 +178,9 @@ int row_top_k(struct candidate *out, const float *x, const float *maxima, int64_
     int kept = 0;
     for (int64_t b = 0; b < n_block; b++) {
         struct candidate found[ROW_BLOCK];
-        int64_t end = (b + 1) * ROW_BLOCK < n ? (b + 1) * ROW_BLOCK : n, n_found = 0;
+        int64_t n_found = 0;
         if (maxima[b] >= limit)
-            n_found = kernels.collect_from(found, x, b * ROW_BLOCK, end, limit, INFINITY);
+            n_found = kernels.collect_from(found, x, b * ROW_BLOCK, block_end(b, n), limit, INFINITY);
         for (int64_t i = 0; i < n_found; i++) {
             if (kept < k) {
                 out[kept++] = found[i];
