@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stddef.h>
+#include <time.h>
 #include <unistd.h>
 
 int thread_start(pthread_t *out, void *(*fn)(void *), void *ctx)
@@ -22,6 +23,26 @@ int thread_start(pthread_t *out, void *(*fn)(void *), void *ctx)
     int e = pthread_create(out, NULL, fn, ctx);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return e;
+}
+
+void thread_cond_init(pthread_cond_t *c)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(c, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+void thread_wait_ms(pthread_cond_t *c, pthread_mutex_t *lock, int ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += ms / 1000;
+    until.tv_nsec += ms % 1000 * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(c, lock, &until);
 }
 
 /* A thread owns the slot that holds its number, from its first mark to its end. Fields are relaxed atomics: a reader

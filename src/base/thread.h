@@ -12,6 +12,10 @@
 /* 0, or an errno value (EAGAIN when a test injects a failure). */
 int thread_start(pthread_t *out, void *(*fn)(void *), void *ctx);
 
+/* A condition for thread_wait_ms, which waits so long at most, in real time also when a test has moved clock_ns. */
+void thread_cond_init(pthread_cond_t *c);
+void thread_wait_ms(pthread_cond_t *c, pthread_mutex_t *lock, int ms);
+
 /* What each thread is at, for whoever finds that nothing moves. A mark costs a look at the clock and two stores; both
  * texts are literals, the thread's first one becomes its name (`top -H`). Threads beyond THREAD_MARKS_MAX go unmarked.
  */

@@ -11,7 +11,6 @@
 #include "base/thread.h"
 
 #include <stdio.h>
-#include <time.h>
 
 enum { LOOK_MS = 200, LIVE_MAX = 64, JOBS_MAX = 64 };
 
@@ -124,12 +123,7 @@ static void *watch(void *arg)
     struct watchdog *w = arg;
     pthread_mutex_lock(&w->lock);
     while (!w->stop) {
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until); /* real time, also when a test has moved clock_ns */
-        until.tv_nsec += LOOK_MS * 1000000;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        pthread_cond_timedwait(&w->wake, &w->lock, &until);
+        thread_wait_ms(&w->wake, &w->lock, LOOK_MS);
         if (w->stop)
             break;
         pthread_mutex_unlock(&w->lock);
@@ -143,15 +137,11 @@ static void *watch(void *arg)
 enum status watchdog_create(struct gateway *g, struct error *err)
 {
     struct watchdog *w = mem_alloc_zero(1, sizeof *w);
-    pthread_condattr_t monotonic;
     if (!w)
         return fail_nomem(err, "watchdog");
     w->g = g;
     pthread_mutex_init(&w->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&w->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    thread_cond_init(&w->wake);
     g->watchdog = w;
     return ST_OK;
 }

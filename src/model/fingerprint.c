@@ -15,7 +15,6 @@
 
 #include <assert.h>
 #include <stdio.h>
-#include <time.h>
 
 enum { SLICE = 4 << 20, KEPT_MAX = 256, LOOK_MS = 10 }; /* closing a bundle waits for at most a slice */
 
@@ -178,16 +177,12 @@ enum status digests_add(struct digests *d, const char *path, const struct file_i
 enum status digests_create(struct digests **out, const char *cache, struct error *err)
 {
     char folder[4096];
-    pthread_condattr_t monotonic;
     struct digests *d = mem_alloc_zero(1, sizeof *d);
     *out = NULL;
     if (!d)
         return fail_nomem(err, "fingerprint");
     pthread_mutex_init(&d->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&d->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    thread_cond_init(&d->changed);
     if (cache && strlen(cache) + 64 < sizeof folder &&
         !(d->folder = mem_strdup(path_join(folder, sizeof folder, cache, "digests")))) {
         digests_destroy(d);
@@ -395,17 +390,6 @@ enum status bundle_fingerprint(struct fingerprint *out, const struct bundle *b, 
     return bundle_fingerprint_unless(out, b, adapter, NULL, err);
 }
 
-/* Nobody tells a waiter that *stop was set: it looks. */
-static void wait_a_moment(struct digests *d)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += LOOK_MS * 1000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&d->changed, &d->lock, &until);
-}
-
 enum status bundle_fingerprint_unless(struct fingerprint *out, const struct bundle *b, const char *adapter,
                                       const bool *stop, struct error *err)
 {
@@ -415,7 +399,8 @@ enum status bundle_fingerprint_unless(struct fingerprint *out, const struct bund
     bundle_fingerprint_begin(b);
     pthread_mutex_lock(&d->lock);
     while (d->state == DIGESTS_HASHING && !(stop && __atomic_load_n(stop, __ATOMIC_RELAXED)))
-        stop ? wait_a_moment(d) : (void)pthread_cond_wait(&d->changed, &d->lock);
+        stop ? thread_wait_ms(&d->changed, &d->lock, LOOK_MS) /* nobody tells that *stop was set */
+             : (void)pthread_cond_wait(&d->changed, &d->lock);
     enum status st = d->state == DIGESTS_KNOWN ? ST_OK
                      : d->state == DIGESTS_HASHING
                          ? fail(err, ST_CANCELED, "%s: its fingerprint was not waited for", b->id)
