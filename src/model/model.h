@@ -76,9 +76,8 @@ struct str model_prompt(const struct model *m, struct str name);
 bool model_by_words(const struct model *m); /* scores a chat by the words yes and no */
 
 /* "mean", "cls", "last", "max", "sqrt" (the sum by the root of the length), "weighted" (by position), or several joined
- * by +; 0: unknown. And the name of one. */
+ * by +; 0: unknown. */
 unsigned pooling_parse(struct str names);
-const char *pooling_name(enum pooling p);
 
 /* What it will take, before it is taken. */
 struct model_plan {

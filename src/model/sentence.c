@@ -193,11 +193,6 @@ enum status sentence_read(struct sentence *s, struct arena *arena, const char *f
 
 static const char *const pooling_names[POOL_COUNT] = {"none", "mean", "cls", "last", "max", "sqrt", "weighted"};
 
-const char *pooling_name(enum pooling p)
-{
-    return pooling_names[p];
-}
-
 unsigned pooling_parse(struct str names)
 {
     unsigned ways = 0;

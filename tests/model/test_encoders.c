@@ -109,8 +109,12 @@ static void check_model(const struct json *c, const char *path)
     check_kind(c, path, "score", 0);
     check_kind(c, path, "dense", 0);
     check_kind(c, path, "words", 0);
-    for (unsigned p = POOL_MEAN; p < POOL_COUNT; p++)
-        check_kind(c, path, pooling_name((enum pooling)p), p);
+    static const char *const ways[] = {"mean", "cls", "last", "max", "sqrt", "weighted"};
+    _Static_assert(sizeof ways / sizeof *ways == POOL_COUNT - POOL_MEAN, "every way of pooling");
+    for (unsigned p = POOL_MEAN; p < POOL_COUNT; p++) {
+        assert_int_equal(pooling_parse(str_of(ways[p - POOL_MEAN])), p);
+        check_kind(c, path, ways[p - POOL_MEAN], p);
+    }
 }
 
 /* The modules behind the model, in folders of their own: see write_modules. */
