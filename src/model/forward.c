@@ -193,15 +193,17 @@ void model_run_free(struct model_run *r)
 
 /* ---- a batch ---- */
 
-/* The rows whose logits are wanted; or one for each sequence. */
+/* The rows whose logits are wanted; or one for each sequence, the first of those that it is made of. */
 static void select_rows(struct model_run *r, const struct model_batch *b)
 {
     const struct model_config *c = &r->m->arch.config;
     bool pools = c->task != TASK_GENERATE;
     r->n[ROWS_LOGIT] = pools ? b->n_span : b->logit_rows ? b->n_logit : b->n_row;
     assert(r->n[ROWS_LOGIT] <= r->max_logits);
-    for (int i = 0; pools && i < b->n_span; i++)
+    for (int i = 0; pools && i < b->n_span; i++) {
         assert(b->spans[i].pos0 == 0 && b->spans[i].n_row > 0);
+        r->selected[i] = b->spans[i].row0;
+    }
     for (int i = 0; !pools && i < r->n[ROWS_LOGIT]; i++)
         r->selected[i] = b->logit_rows ? b->logit_rows[i] : i;
 }

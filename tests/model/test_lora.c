@@ -165,6 +165,49 @@ static void test_bits_alone_and_in_company(void **state)
     check_company("bf16");
 }
 
+/* A row that a sequence became meets the sequence's adapter. */
+static void test_a_classifier_takes_the_adapter_of_each_sequence(void **state)
+{
+    (void)state;
+    static const char config[] =
+        "{\"model_type\":\"bert\",\"architectures\":[\"BertForSequenceClassification\"],\"vocab_size\":64,"
+        "\"hidden_size\":32,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"intermediate_size\":48,"
+        "\"max_position_embeddings\":64,\"type_vocab_size\":2,\"num_labels\":2}";
+    enum { N_EMBD = 32, N_LABEL = 2 };
+    struct bench_model b = {0};
+    const struct json *doc;
+    float rows[N_EMBD], got[3 * N_LABEL], with[N_LABEL], without[N_LABEL];
+    OK(json_parse(&doc, &arena, str_of(config), 0, &err));
+    OK(model_random(&b.model, doc, DT_F32, 5, &(struct model_options){.any_task = true}, &err));
+    b.kv = mem_alloc_aligned(4 * model_kv_block_bytes(b.model));
+    OK(model_run_create(&b.run, b.model, 4 * N_MAX, 4, b.kv, 4, NULL, &err));
+    const struct plan *plan = &b.model->plan;
+    struct lora l = {.n_pair = plan->n_param, .pairs = calloc((size_t)plan->n_param, sizeof *l.pairs)};
+    int score = 0;
+    while (plan->params[score].role != W_SCORE)
+        score++;
+    struct weight *w[] = {&l.pairs[score].a, &l.pairs[score].b};
+    for (int i = 0; i < N_EMBD; i++)
+        rows[i] = (float)(i + 1);
+    for (int i = 0; i < 2; i++) {
+        int64_t n_out = i ? N_LABEL : 1, n_in = i ? 1 : N_EMBD;
+        *w[i] = (struct weight){.type = DT_F32, .n_out = n_out, .n_in = n_in};
+        w[i]->bytes = w[i]->panel_bytes = weight_bytes(DT_F32, n_out, n_in);
+        w[i]->panels = mem_alloc_aligned(w[i]->bytes);
+        weight_pack(w[i], rows, DT_F32, NULL, NULL);
+    }
+    forward(&b, without, NULL, 1);
+    forward(&b, with, (const struct lora *[]){&l}, 1);
+    assert_memory_not_equal(with, without, sizeof with);
+    forward(&b, got, (const struct lora *[]){NULL, &l, NULL}, 3);
+    for (int i = 0; i < 3; i++)
+        assert_memory_equal(got + (size_t)i * N_LABEL, i == 1 ? with : without, sizeof with);
+    mem_free(w[0]->panels);
+    mem_free(w[1]->panels);
+    free(l.pairs);
+    bench_close(&b);
+}
+
 static void test_digest_and_key(void **state)
 {
     (void)state;
@@ -369,9 +412,13 @@ static void test_lack_of_memory_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logits_are_those_of_peft), cmocka_unit_test(test_bits_alone_and_in_company),
-        cmocka_unit_test(test_digest_and_key),           cmocka_unit_test(test_what_is_not_offered_is_refused_by_name),
-        cmocka_unit_test(test_tables_take_no_adapter),   cmocka_unit_test(test_damage_is_refused_or_harmless),
+        cmocka_unit_test(test_logits_are_those_of_peft),
+        cmocka_unit_test(test_bits_alone_and_in_company),
+        cmocka_unit_test(test_a_classifier_takes_the_adapter_of_each_sequence),
+        cmocka_unit_test(test_digest_and_key),
+        cmocka_unit_test(test_what_is_not_offered_is_refused_by_name),
+        cmocka_unit_test(test_tables_take_no_adapter),
+        cmocka_unit_test(test_damage_is_refused_or_harmless),
         cmocka_unit_test(test_lack_of_memory_is_told),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
