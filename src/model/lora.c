@@ -190,7 +190,6 @@ static enum status pair_fill(struct lora_pair *out, struct reading *g, const str
     TRY(check_shape(b, p->n_out * (row->n_part ? row->n_part : 1), (int64_t)rank, "the layer's outputs and rank", err));
     place(&out->a, g, (int64_t)rank, p->n_in);
     place(&out->b, g, p->n_out, (int64_t)rank);
-    g->l->rank = (int)rank > g->l->rank ? (int)rank : g->l->rank;
     if (!g->l->block)
         return ST_OK;
     float scale = (float)(alpha / (g->rslora ? sqrt(rank) : rank));
@@ -309,9 +308,8 @@ static enum status read_all(struct reading *g, struct error *err)
         return fail_nomem(err, "adapter");
     TRY(check_config(g, err));
     TRY(read_pairs(g, err));
-    l->bytes = g->bytes;
-    if (!(l->block = mem_alloc_aligned(l->bytes + LINE)))
-        return fail(err, ST_NOMEM, "out of memory for %.1f MB", (double)l->bytes / (1 << 20));
+    if (!(l->block = mem_alloc_aligned(g->bytes + LINE)))
+        return fail(err, ST_NOMEM, "out of memory for %.1f MB", (double)g->bytes / (1 << 20));
     TRY(read_pairs(g, err));
     return checkpoint_check(g->ck, err);
 }
@@ -392,14 +390,4 @@ const char *lora_digest(const struct lora *l)
 uint64_t lora_key(const struct lora *l)
 {
     return l ? l->key : 0;
-}
-
-size_t lora_bytes(const struct lora *l)
-{
-    return l->bytes;
-}
-
-int lora_rank(const struct lora *l)
-{
-    return l->rank;
 }

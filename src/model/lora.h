@@ -24,7 +24,5 @@ struct lora *lora_hold(struct lora *l);        /* NULL stays NULL */
 void lora_drop(struct lora *l);                /* frees it with the last; NULL is nothing */
 const char *lora_digest(const struct lora *l); /* 64 digits over both files; NULL for NULL: part of a fingerprint */
 uint64_t lora_key(const struct lora *l);       /* the same as a number for the prefix cache; 0 for NULL */
-size_t lora_bytes(const struct lora *l);
-int lora_rank(const struct lora *l); /* the largest */
 
 #endif

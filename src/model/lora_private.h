@@ -10,9 +10,8 @@ struct lora_pair {      /* panels NULL: this matrix has none */
 struct lora {
     struct lora_pair *pairs; /* [n_pair], by parameter */
     struct lora_pair head;   /* of the output product, where the embedding's matrix serves for it */
-    int n_pair, rank;
+    int n_pair;
     void *block;
-    size_t bytes;
     char digest[SHA256_TEXT];
     uint64_t key;
     int users; /* atomic */
