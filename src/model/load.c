@@ -192,7 +192,7 @@ static enum status load_param(const struct model *m, struct param *p, const stru
     enum status st = ST_OK;
     size_t bytes = row->flags & NAME_STACKED ? t->bytes / (size_t)m->arch.config.n_expert : t->bytes;
     const char *data = (const char *)t->data + (row->flags & NAME_STACKED ? bytes * (size_t)p->expert : 0);
-    if (p->role == W_SCORE && m->arch.sentence.words.found)
+    if (arch_makes_score(&m->arch, p->role))
         st = load_words(p, t, &m->arch.sentence.words, m->options.pool, err);
     else if (param_is_vector(p))
         st = load_vector(p, t, row_of, err);

@@ -133,7 +133,7 @@ static const struct tensor *words_tensor(const struct name_row **row, const stru
 const struct tensor *param_tensor(const struct name_row **row, const struct arch *a, const struct checkpoint *ck,
                                   const struct param *p)
 {
-    if (p->role == W_SCORE && a->sentence.words.found)
+    if (arch_makes_score(a, p->role))
         return words_tensor(row, a, ck, p);
     const struct tensor *t = find(row, ck, arch_names(a, p->role, false), p->role, p);
     const struct name_row *head;

@@ -129,7 +129,7 @@ static void param_types(const struct builder *b, struct param *q)
 /* Whether the family's own naming demands or allows a bias here. */
 static unsigned bias_flags(const struct arch *a, enum role role)
 {
-    if (role == W_SCORE && a->sentence.words.found)
+    if (arch_makes_score(a, role))
         return 0;
     for (const struct name_row *n = arch_names(a, role, true); n->role; n++)
         if (n->role == role)
@@ -168,7 +168,7 @@ static enum status param_add(struct builder *b, struct param q, struct error *er
             return ST_OK;
         if (!t)
             return missing(b, row, &q, err);
-        bool words = q.role == W_SCORE && a->sentence.words.found; /* a row that load makes of two */
+        bool words = arch_makes_score(a, q.role);
         TRY(words ? check_words(b, t, &q, err) : check_shape(b, t, row, &q, err));
         q.src = words ? DT_F32 : t->type;
     } else {

@@ -191,7 +191,7 @@ bool arch_layer_has(const struct arch *a, enum role role, int layer)
 {
     if (role == W_HEAD && a->config.tied)
         return false;
-    bool named = role == W_SCORE && a->sentence.words.found;
+    bool named = arch_makes_score(a, role);
     for (const struct name_row *n = arch_names(a, role, true); n->role && !named; n++)
         named = n->role == role;
     if (!named)

@@ -249,6 +249,11 @@ const char *arch_dim_text(enum dim d);               /* the configuration keys t
 bool arch_has(const struct arch *a, enum role role); /* some row of the program names it */
 bool arch_layer_has(const struct arch *a, enum role role, int layer);
 const struct row *arch_rows(const struct arch *a, int layer, bool feed_forward); /* layer -1: begin; n_layer: end */
+/* A classifier's row that no tensor has: load.c makes it of two words'. */
+static inline bool arch_makes_score(const struct arch *a, enum role role)
+{
+    return role == W_SCORE && a->sentence.words.found;
+}
 
 /* ---- names.c ---- */
 /* Where the role's name is looked up: the container's names, or those of the family. */
