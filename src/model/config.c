@@ -177,12 +177,11 @@ static enum status count_params(struct arch *a, struct error *err)
     return ST_OK;
 }
 
-/* What the model is for, known from its architecture's name, its heads, the files beside it, or the caller's wish. */
 /* The last rows of an embedding model with dense modules: theirs behind the pooling, the last of them into the logits.
  */
 static enum status dense_end(struct arch *a, struct error *err)
 {
-    int n = 0, width = a->config.n_embd * pooling_count(a->config.pooling);
+    int n = 0, width = (int)arch_dim(a, DIM_POOLED);
     struct row *rows = arena_alloc_zero(&a->arena, 3 + 2 * DENSE_MAX, sizeof *rows);
     if (!rows)
         return fail_nomem(err, "config");
@@ -208,6 +207,7 @@ static enum status dense_end(struct arch *a, struct error *err)
     return ST_OK;
 }
 
+/* What the model is for, known from its architecture's name, its heads, the files beside it, or the caller's wish. */
 enum status config_set_task(struct arch *a, enum model_task task, unsigned pooling, struct error *err)
 {
     struct model_config *c = &a->config;
@@ -263,7 +263,7 @@ enum status config_finish(struct arch *a, struct error *err)
     c->n_out = c->task == TASK_SCORE   ? c->n_label
                : c->task != TASK_EMBED ? c->n_vocab
                : a->sentence.n_dense   ? a->sentence.dense[a->sentence.n_dense - 1].n_out
-                                       : c->n_embd * pooling_count(c->pooling);
+                                       : (int)arch_dim(a, DIM_POOLED);
     if (a->family->rope_theta > 0)
         TRY(rope_build(&a->rope[0], &a->arena, r, c, err));
     return count_params(a, err);

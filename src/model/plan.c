@@ -241,7 +241,7 @@ static int64_t out_width(const struct builder *b, const struct row *r, const str
     case OP_ROUTE:
         return c->n_expert_used + c->n_expert;
     case OP_POOL:
-        return (int64_t)c->n_embd * pooling_count(c->pooling);
+        return arch_dim(b->want->arch, DIM_POOLED);
     default:
         return b->p->values[s->in[0]].width;
     }
