@@ -57,13 +57,6 @@ static inline real lanes_sum(real lane[LANES])
             lane[j] += lane[j + step];
     return lane[0];
 }
-static inline real lanes_max(real lane[LANES])
-{
-    for (int step = LANES / 2; step > 0; step /= 2)
-        for (int j = 0; j < step; j++)
-            lane[j] = lane[j] > lane[j + step] ? lane[j] : lane[j + step];
-    return lane[0];
-}
 
 static inline int64_t panel_count(int64_t n_out)
 {

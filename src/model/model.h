@@ -148,8 +148,7 @@ void model_grads_zero(struct model *m, struct pool *pool);
 /* After model_forward of the same batch on the same run: adds to every parameter's grad. dlogits [n_logit, n_vocab]. */
 void model_backward(struct model_run *r, const struct model_batch *b, const real *dlogits);
 
-/* Any named intermediate of the last forward ("blk.0.attn_norm" ...), for tests and `logits --dump`; NULL when
- * recycled. */
+/* Any named intermediate of the last forward ("blk.0.attn_norm" ...), for tests; NULL when recycled. */
 const real *model_run_value(const struct model_run *r, const char *name, int64_t *n_row, int64_t *n);
 
 /* Writing: a Hugging Face folder (config.json, model.safetensors) in `type`, or one GGUF with the tokenizer inside:

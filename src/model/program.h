@@ -125,7 +125,6 @@ extern const struct role_row role_rows[W_COUNT];
 enum {
     NAME_BIAS = 1,       /* a bias must be there too */
     NAME_BIAS_MAYBE = 2, /* it is used when it is there */
-    NAME_MAYBE = 4,      /* the weight may be absent: its rows drop out */
     NAME_TRANSPOSED = 8, /* stored [n_in, n_out], as GPT-2's Conv1D */
     NAME_STACKED = 16,   /* all experts in one tensor, the expert outermost */
     NAME_HEADS = 32,     /* parts alternate by head ([n_head][part][d_head]), not one after the other */
