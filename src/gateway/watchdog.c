@@ -21,6 +21,8 @@ struct watchdog {
     pthread_cond_t wake;
     bool stop, started;
     uint64_t loop_since_ns; /* of a stall that was told; 0 = it moves */
+    uint64_t looked_ns;     /* the last time */
+    uint64_t resumed_ns;    /* the whole process had stood still until then: a stopped machine is no hanging thread */
 };
 
 static double age_s(uint64_t now, uint64_t then)
@@ -86,12 +88,17 @@ static void tell_state(struct gateway *g, const char *thread, uint64_t age_ns, c
     telemetry_stall(g, row->name, thread, 1);
 }
 
+static uint64_t patience_ns(const struct watchdog *w)
+{
+    return (uint64_t)w->g->options.health_ms * 1000000;
+}
+
 /* Begins, keeps or ends a stall of one thread. */
 static void judge(struct watchdog *w, const char *thread, bool stalled, uint64_t moved_ns, uint64_t *since,
                   const struct hosting_row *row)
 {
     uint64_t now = clock_ns();
-    if (stalled && !*since) {
+    if (stalled && !*since && now > w->resumed_ns + patience_ns(w)) {
         *since = moved_ns ? moved_ns : 1;
         tell_state(w->g, thread, now - moved_ns, row);
     } else if (!stalled && *since) {
@@ -112,9 +119,13 @@ static void look(struct watchdog *w)
 {
     struct gateway *g = w->g;
     struct hosting_row own = {.name = g->bundle->id, .engine = g->engine};
+    uint64_t now = clock_ns();
+    if (w->looked_ns && now > w->looked_ns + LOOK_MS * 1000000ull + patience_ns(w) / 2)
+        w->resumed_ns = now;
+    w->looked_ns = now;
     served_each(g, look_at_engine, w);
     uint64_t beat = __atomic_load_n(&g->beat_ns, __ATOMIC_RELAXED);
-    bool loop = beat && clock_ns() > beat + (uint64_t)g->options.health_ms * 1000000;
+    bool loop = beat && clock_ns() > beat + patience_ns(w);
     judge(w, "loop", loop, beat, &w->loop_since_ns, &own);
 }
 

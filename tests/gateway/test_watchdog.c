@@ -2,6 +2,7 @@
  * and gateway over an executor that the test holds. */
 #include "test.h"
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -89,7 +90,7 @@ static void start(void)
     OK(bundle_open(&bundle, MODEL, &m, &err));
     n_vocab = model_config(bundle->model)->n_vocab;
     OK(make_engine(&engine, &held, &err));
-    OK(gateway_create(&gateway, engine, &(struct gateway_options){.health_ms = 400, .hosting = hosting}, &err));
+    OK(gateway_create(&gateway, engine, &(struct gateway_options){.health_ms = 1000, .hosting = hosting}, &err));
     pthread_create(&runner, NULL, run, NULL);
     log_fd = memfd_create("log", MFD_CLOEXEC);
     log_set_fd(log_fd);
@@ -278,10 +279,34 @@ static void test_watchdog_is_silent_while_idle(void **state)
     struct buf log = {0};
     (void)state;
     start();
-    usleep(900000); /* more than twice health_ms without a step: nobody waits for one */
+    usleep(2100000); /* more than twice health_ms without a step: nobody waits for one */
     read_log(&log);
     assert_int_equal(log.len, 0);
     assert_int_equal(call("POST", "/v1/completions", "{\"prompt\":[7],\"max_tokens\":2}", NULL), 200);
+    stop();
+    buf_free(&log);
+}
+
+/* A machine that was stopped (here: by ten seconds of the clock) is no hanging thread: what hangs really is told when
+ * it has hung for health_ms since. */
+static void test_watchdog_forgives_a_stopped_machine(void **state)
+{
+    struct buf log = {0};
+    (void)state;
+    start();
+    usleep(700000); /* it has looked */
+    __atomic_store_n(&held, 1, __ATOMIC_SEQ_CST);
+    pthread_create(&client, NULL, ask, NULL);
+    for (struct engine_stats s = {0}; !s.running; usleep(1000))
+        engine_stats(engine, &s);
+    clock_jump(10000000000, 0);
+    assert_true(log_gets(&log, "watchdog.request"));
+    const char *age = strstr(log.ptr, "\"thread\":\"engine\",\"model\":\"storyteller\",\"age_s\":\"");
+    assert_non_null(age);
+    assert_true(atof(strstr(age, "age_s") + 8) >= 11);
+    __atomic_store_n(&held, 0, __ATOMIC_SEQ_CST);
+    pthread_join(client, NULL);
+    clock_jump(0, 0);
     stop();
     buf_free(&log);
 }
@@ -321,6 +346,7 @@ int main(void)
         cmocka_unit_test(test_watchdog_when_the_client_has_left),
         cmocka_unit_test(test_watchdog_names_the_model),
         cmocka_unit_test(test_watchdog_is_silent_while_idle),
+        cmocka_unit_test(test_watchdog_forgives_a_stopped_machine),
         cmocka_unit_test(test_marks_of_threads_that_come_and_go),
     };
     return RUN(tests);
