@@ -28,7 +28,7 @@ void call_enter(struct speech *s, size_t opened)
     s->part = PART_START;
     s->at = s->opened = opened;
     s->list = s->begun = s->named = false;
-    s->from = 0;
+    s->from = s->value_at = 0;
     s->tool = NULL;
 }
 
@@ -459,22 +459,27 @@ static enum step keys_end(struct speech *s)
     return said(s);
 }
 
-/* Where the value ends: a mark inside the strings of JSON is not its end, unless nothing else comes. */
-static size_t value_end(const struct speech *s, struct str key, struct str value, size_t from)
+/* Where the value ends: a mark inside the strings of JSON is not its end, unless nothing else comes. `scan` goes on
+ * where it was when more of the value comes. */
+static size_t value_end(struct speech *s, struct str key, struct str value, size_t from)
 {
-    struct json_scan scan;
-    size_t first = str_find(value, STR("</parameter>"), s->ended ? 0 : from), close = first, at = 0;
+    struct str mark = STR("</parameter>");
+    size_t begins = (size_t)(value.ptr - s->held.ptr), close = str_find(value, mark, from);
     if (key_is_text(s, key))
-        return first;
-    json_scan_init(&scan);
-    for (; close != SIZE_MAX; close = str_find(value, STR("</parameter>"), close + 1)) {
+        return close;
+    if (s->value_at != begins) {
+        json_scan_init(&s->scan);
+        s->value_at = begins;
+        s->scanned = 0;
+    }
+    for (; close != SIZE_MAX; close = str_find(value, mark, close + 1)) {
         bool json = true;
-        while (at < close && (json = json_scan_next(&scan, value.ptr[at])))
-            at++;
-        if (!json || !json_scan_in_string(&scan))
+        while (s->scanned < close && (json = json_scan_next(&s->scan, value.ptr[s->scanned])))
+            s->scanned++;
+        if (!json || !json_scan_in_string(&s->scan))
             return close;
     }
-    return s->ended ? first : SIZE_MAX;
+    return s->ended ? str_find(value, mark, 0) : SIZE_MAX;
 }
 
 static enum step keys_step(struct speech *s)
@@ -508,7 +513,7 @@ static enum step keys_step(struct speech *s)
     }
     put_key(s, str_n(text.ptr, n_name), str_n(value.ptr, close));
     s->at = (size_t)(value.ptr - s->held.ptr) + close + strlen("</parameter>");
-    s->from = 0;
+    s->from = s->value_at = 0;
     flush_args(s);
     return STEP_ON;
 }

@@ -107,6 +107,7 @@ struct speech {
     struct json_scan scan;
     int depth, quote; /* of Python's brackets; a quote's own character, negative after a backslash in it */
     size_t tried;     /* bytes that were no whole call yet */
+    size_t scanned;   /* bytes of a parameter's value that `scan` has seen */
     size_t from, key_at, key_len, name_at, name_len, args_at, args_len, value_at; /* of held */
     struct buf args; /* made of what is no JSON in the text */
 };

@@ -407,6 +407,8 @@ static void test_speech_time_is_linear(void **state)
         {"qwen-xml", false, "<tool_call><function=f>", " ", "</function></tool_call>"},
         {"qwen-xml", false, "<tool_call><function=f><parameter=", "k", ">1</parameter></function></tool_call>"},
         {"qwen-xml", false, "<tool_call><function=f><parameter=s>", " ", "</parameter></function></tool_call>"},
+        {"qwen-xml", false, "<tool_call><function=f><parameter=n>[\"", "</parameter>",
+         "\"]</parameter></function></tool_call>"},
         {"llama", false, "", " ", "{\"name\": \"f\", \"parameters\": {}}"},
         {"llama", false, "[", " ", "f()]"},
         {"llama", false, "[f(s='", "it)", "')]"},
