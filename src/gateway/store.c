@@ -73,24 +73,39 @@ static void remove_entry(struct store *s, struct entry *e)
     mem_free(e);
 }
 
-/* The oldest; of a tenant who fills more than half of it, its own oldest. */
-static struct entry *victim(const struct store *s, uint64_t tenant)
+static bool is_full(const struct store *s)
 {
-    struct entry *own = NULL;
-    size_t bytes = 0, count = 0;
-    for (struct entry *e = s->newest; e; e = e->older)
-        if (e->tenant == tenant) {
-            own = e;
-            bytes += entry_bytes(e);
-            count++;
-        }
-    return own && (bytes > s->bytes_max / 2 || count > STORE_ENTRIES_MAX / 2) ? own : s->oldest;
+    return s->bytes > s->bytes_max || s->count > STORE_ENTRIES_MAX;
 }
 
+static struct entry *of_tenant(struct entry *e, uint64_t tenant) /* e, or the next newer one that is its */
+{
+    while (e && e->tenant != tenant)
+        e = e->newer;
+    return e;
+}
+
+/* The oldest go; of a tenant who fills more than half of it, its own oldest. */
 static void make_room(struct store *s, uint64_t tenant)
 {
-    while (s->oldest && (s->bytes > s->bytes_max || s->count > STORE_ENTRIES_MAX))
-        remove_entry(s, victim(s, tenant));
+    size_t bytes = 0, count = 0;
+    if (!is_full(s))
+        return;
+    struct entry *own = of_tenant(s->oldest, tenant);
+    for (struct entry *e = own; e; e = of_tenant(e->newer, tenant)) {
+        bytes += entry_bytes(e);
+        count++;
+    }
+    while (s->oldest && is_full(s)) {
+        bool much = bytes > s->bytes_max / 2 || count > STORE_ENTRIES_MAX / 2;
+        struct entry *e = own && much ? own : s->oldest;
+        if (e == own) {
+            own = of_tenant(e->newer, tenant);
+            bytes -= entry_bytes(e);
+            count--;
+        }
+        remove_entry(s, e);
+    }
 }
 
 void store_put(struct store *s, uint64_t tenant, struct str id, struct buf *body, struct buf *conversation)

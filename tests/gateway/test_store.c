@@ -84,6 +84,27 @@ static void test_store_forgets_the_least_used(void **state)
     store_destroy(NULL);
 }
 
+/* Who fills it loses what is its own; others lose only what is older than all of that. */
+static void test_store_keeps_what_others_put(void **state)
+{
+    struct store *s;
+    struct error err;
+    (void)state;
+    OK(store_create(&s, 4 << 20, &err));
+    for (uint64_t tenant = 2; tenant < 4; tenant++) {
+        struct buf body = {0}, talk = {0};
+        buf_append_str(&talk, STR("kept"));
+        store_put(s, tenant, STR("resp_other"), &body, &talk);
+    }
+    for (int n = 0; n < 2 * STORE_ENTRIES_MAX; n++)
+        put(s, n, 0);
+    put(s, 9999, 3000000); /* at once in the place of many */
+    assert_true(store_has(s, 2, STR("resp_other")) && store_has(s, 3, STR("resp_other")));
+    assert_true(has(s, 9999) && has(s, 2 * STORE_ENTRIES_MAX - 1));
+    assert_false(has(s, STORE_ENTRIES_MAX));
+    store_destroy(s);
+}
+
 static void test_store_survives_failing_memory(void **state)
 {
     struct store *s;
@@ -110,6 +131,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_store_keeps_events),
         cmocka_unit_test(test_store_forgets_the_least_used),
+        cmocka_unit_test(test_store_keeps_what_others_put),
         cmocka_unit_test(test_store_survives_failing_memory),
     };
     return RUN(tests);
