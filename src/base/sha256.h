@@ -19,5 +19,6 @@ void sha256_add(struct sha256 *s, const void *data, size_t n);
 bool sha256_end(uint8_t digest[SHA256_BYTES], struct sha256 *s);
 bool sha256_of(uint8_t digest[SHA256_BYTES], struct str text);
 void sha256_text(char text[SHA256_TEXT], const uint8_t digest[SHA256_BYTES]); /* 64 hexadecimal digits */
+bool sha256_read(uint8_t digest[SHA256_BYTES], struct str text); /* the same back; false: these are not 64 of them */
 
 #endif

@@ -43,24 +43,6 @@ struct gateway_keys {
 
 /* ---- the file ---- */
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
-}
-
-static bool parse_digest(uint8_t out[SHA256_BYTES], struct str text)
-{
-    if (text.len != 2 * SHA256_BYTES)
-        return false;
-    for (size_t i = 0; i < SHA256_BYTES; i++) {
-        int high = hex_digit(text.ptr[2 * i]), low = hex_digit(text.ptr[2 * i + 1]);
-        if (high < 0 || low < 0)
-            return false;
-        out[i] = (uint8_t)(high << 4 | low);
-    }
-    return true;
-}
-
 static enum status check_member(struct str member, const struct json *v, struct error *err)
 {
     static const struct {
@@ -95,7 +77,7 @@ static enum status read_key(struct key *out, const struct json *v, struct error 
         return fail(err, ST_INVALID, "expected either key or sha256");
     if (key.len && !sha256_of(out->digest, key))
         return fail_nomem(err, "keys");
-    if (digest.len && !parse_digest(out->digest, digest))
+    if (digest.len && !sha256_read(out->digest, digest))
         return fail(err, ST_INVALID, "sha256: expected 64 hexadecimal digits");
     if (!(out->weight > 0 && out->weight <= weight_max))
         return fail(err, ST_INVALID, "weight: expected a number above 0, at most %g", weight_max);

@@ -53,22 +53,6 @@ static int kept_line(char *line, size_t size, const struct source *s, uint64_t s
                     (unsigned long long)sample, digest);
 }
 
-static int hex_value(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static bool read_digest(uint8_t digest[SHA256_BYTES], const char *text)
-{
-    for (int i = 0; i < SHA256_BYTES; i++) {
-        int high = hex_value(text[2 * i]), low = hex_value(text[2 * i + 1]);
-        if (high < 0 || low < 0)
-            return false;
-        digest[i] = (uint8_t)(high << 4 | low);
-    }
-    return true;
-}
-
 static bool find_kept(const struct digests *d, struct source *s, const struct mapping *map)
 {
     char path[4096], line[KEPT_MAX];
@@ -81,7 +65,7 @@ static bool find_kept(const struct digests *d, struct source *s, const struct ma
         return false;
     int n = kept_line(line, sizeof line, s, file_sample(map), "");
     bool good = n > 0 && kept.size == (size_t)n + 2 * SHA256_BYTES && !memcmp(kept.data, line, (size_t)n - 1) &&
-                read_digest(s->digest, (const char *)kept.data + n - 1);
+                sha256_read(s->digest, str_n((const char *)kept.data + n - 1, 2 * SHA256_BYTES));
     file_unmap(&kept);
     return good;
 }

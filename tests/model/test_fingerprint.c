@@ -72,6 +72,16 @@ static void test_sha256_is_the_standard_one(void **state)
     assert_true(sha256_of(digest, STR("abc"))); /* FIPS 180-4's example */
     sha256_text(text, digest);
     assert_string_equal(text, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    uint8_t again[SHA256_BYTES];
+    assert_true(sha256_read(again, str_of(text)));
+    assert_memory_equal(again, digest, sizeof digest);
+    assert_false(sha256_read(again, str_n(text, 63)));
+    for (int i = 0; i < 64; i++) {
+        char kept = text[i];
+        text[i] = 'g';
+        assert_false(sha256_read(again, str_of(text)));
+        text[i] = kept;
+    }
     fault_arm(FAULT_ALLOC, 1);
     assert_false(sha256_of(digest, STR("abc")));
     fault_disarm();
