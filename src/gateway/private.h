@@ -349,6 +349,7 @@ bool responses_conversation(struct gateway *g, const struct client *client, stru
 void responses_detach(struct job *j); /* answers the client; the job goes on */
 void responses_follow(struct gateway *g, struct http_exchange *x, struct str id, int64_t after);
 void responses_items(struct gateway *g, struct http_exchange *x, struct str id); /* responses_items.c */
+bool responses_not_kept(struct refusal *why, struct str id);                     /* always false */
 void responses_get(struct gateway *g, struct http_exchange *x);
 void responses_delete(struct gateway *g, struct http_exchange *x);
 void responses_cancel(struct gateway *g, struct http_exchange *x);

@@ -59,9 +59,10 @@ static void send_kept(struct http_exchange *x, struct str events)
 void responses_follow(struct gateway *g, struct http_exchange *x, struct str id, int64_t after)
 {
     struct job *j = responses_live(g, x->client, id);
+    bool streams = j && j->ask.background && j->ask.stream;
     struct buf log = {0};
     struct refusal why;
-    if (j && j->ask.background && j->ask.stream && !j->x) {
+    if (streams && !j->x) {
         job_attach(j, x);
         wire_begin(j);
         http_stream_write(x, events_after(buf_str(&j->log), after));
@@ -72,12 +73,12 @@ void responses_follow(struct gateway *g, struct http_exchange *x, struct str id,
         buf_free(&log);
         return;
     }
-    if (j && j->ask.background && j->ask.stream)
+    if (streams)
         refuse(&why, 409, "conflict", NULL, "the events of %.*s are being read by another connection", STR_ARG(id));
     else if (j || store_has(g->store, client_id(x->client), id))
         refuse(&why, 400, "invalid_value", "stream",
                "stream: %.*s was not made with \"background\": true and \"stream\": true", STR_ARG(id));
     else
-        refuse(&why, 404, "response_not_found", NULL, "no response %.*s is kept here", STR_ARG(id));
+        responses_not_kept(&why, id);
     answer_refusal(g, x, &why);
 }

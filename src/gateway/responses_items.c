@@ -188,7 +188,7 @@ void responses_items(struct gateway *g, struct http_exchange *x, struct str id)
     arena_init(&arena, PARSED_MAX);
     buf_append_char(&talk, '[');
     if (!responses_conversation(g, x->client, id, &talk, &answered))
-        refuse(&why, 404, "response_not_found", NULL, "no response %.*s is kept here", STR_ARG(id));
+        responses_not_kept(&why, id);
     else
         p.suffix = str_from(id, strlen(openai_responses.id_prefix));
     buf_append_char(&talk, ']');

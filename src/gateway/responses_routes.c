@@ -3,10 +3,15 @@
 
 static const char prefix[] = "/v1/responses/";
 
+bool responses_not_kept(struct refusal *why, struct str id)
+{
+    return refuse(why, 404, "response_not_found", NULL, "no response %.*s is kept here", STR_ARG(id));
+}
+
 static void not_kept(struct gateway *g, struct http_exchange *x, struct str id)
 {
     struct refusal why;
-    refuse(&why, 404, "response_not_found", NULL, "no response %.*s is kept here", STR_ARG(id));
+    responses_not_kept(&why, id);
     answer_refusal(g, x, &why);
 }
 
