@@ -21,15 +21,15 @@ enum { TICK_MS = 100, REQUEST_BYTES = 1 << 30, STORE_BYTES = 64 << 20 };
 /* ---- routes ---- */
 
 enum access { PUBLIC, KEY };
-enum where { LOOP, WORKER };
 typedef void route_fn(struct gateway *g, struct http_exchange *x);
 
 struct route {
     const char *method, *path;
     enum access access;
-    enum where where;
-    route_fn *handler;
-    const struct protocol *protocol; /* instead of a handler: a job */
+    /* one of these */
+    route_fn *handler; /* answers at once, on the loop */
+    const struct protocol *protocol;
+    const struct admin_call *call;
 };
 
 static void route_models(struct gateway *g, struct http_exchange *x)
@@ -107,59 +107,9 @@ static void route_ps(struct gateway *g, struct http_exchange *x)
     ollama_answer_ps(g, x);
 }
 
-static void route_show(struct gateway *g, struct http_exchange *x)
-{
-    admin_start(g, x, &ollama_show);
-}
-
-static void route_pull(struct gateway *g, struct http_exchange *x)
-{
-    admin_start(g, x, &ollama_pull);
-}
-
-static void route_push(struct gateway *g, struct http_exchange *x)
-{
-    admin_start(g, x, &ollama_push);
-}
-
-static void route_create(struct gateway *g, struct http_exchange *x)
-{
-    admin_start(g, x, &ollama_create);
-}
-
-static void route_copy(struct gateway *g, struct http_exchange *x)
-{
-    admin_start(g, x, &ollama_copy);
-}
-
-static void route_delete(struct gateway *g, struct http_exchange *x)
-{
-    admin_start(g, x, &ollama_delete);
-}
-
 static void route_version(struct gateway *g, struct http_exchange *x)
 {
     ollama_answer_version(g, x);
-}
-
-static void route_load_lora(struct gateway *g, struct http_exchange *x)
-{
-    admin_start(g, x, &admin_load_lora);
-}
-
-static void route_unload_lora(struct gateway *g, struct http_exchange *x)
-{
-    admin_start(g, x, &admin_unload_lora);
-}
-
-static void route_load_model(struct gateway *g, struct http_exchange *x)
-{
-    admin_start(g, x, &admin_load_model);
-}
-
-static void route_unload_model(struct gateway *g, struct http_exchange *x)
-{
-    admin_start(g, x, &admin_unload_model);
 }
 
 static void route_page(struct gateway *g, struct http_exchange *x)
@@ -168,8 +118,9 @@ static void route_page(struct gateway *g, struct http_exchange *x)
 }
 
 static const struct route routes[] = {
-#define ROUTE(method, path, access, where, handler) {method, path, access, where, route_##handler, NULL},
-#define ASK(path, protocol)                         {"POST", path, KEY, WORKER, NULL, &protocol},
+#define ROUTE(method, path, access, handler) {method, path, access, route_##handler, NULL, NULL},
+#define ASK(path, protocol)                  {"POST", path, KEY, NULL, &protocol, NULL},
+#define ADMIN(method, path, call)            {method, path, KEY, NULL, NULL, &call},
 #include "gateway/routes.def"
 };
 enum { N_ROUTE = sizeof routes / sizeof *routes };
@@ -264,12 +215,14 @@ static void on_request(void *ctx, struct http_exchange *x)
     struct gateway *g = ctx;
     const struct route *route = x->user;
     x->user = NULL;
-    if (route->where == LOOP)
-        telemetry_http(g, route->path, 200);
-    if (route->protocol)
+    if (route->protocol) {
         job_start(g, x, route->protocol);
-    else
+    } else if (route->call) {
+        admin_start(g, x, route->call);
+    } else {
+        telemetry_http(g, route->path, 200);
         route->handler(g, x);
+    }
 }
 
 static const char *on_fault(void *ctx, const struct http1_fault *fault, struct buf *out)
