@@ -16,27 +16,28 @@ static bool bad_block(struct parse *p, const char *name, const struct json *bloc
                   STR_ARG(type.ptr ? type : STR("?")), expected);
 }
 
-/* What of a block is text: its own, or that of a plain text document; ptr NULL: none. */
-static struct str text_of(const struct json *block)
+/* What of a block is text, on a line of its own: a text, or a plain text document, whose title and context are for the
+ * model to read, too. False: it is neither. */
+static bool put_text(struct buf *out, const struct json *block)
 {
     const struct json *source = json_get(block, "source");
-    if (is_type(block, "text"))
-        return json_str(json_get(block, "text"));
-    return is_type(block, "document") && is_type(source, "text") ? json_str(json_get(source, "data"))
-                                                                 : (struct str){NULL, 0};
-}
-
-/* A document's title and context are for the model to read, too. */
-static void put_text(struct buf *out, const struct json *block, struct str text)
-{
+    bool document = is_type(block, "document") && is_type(source, "text");
+    struct str text = {NULL, 0};
+    if (document)
+        text = json_str(json_get(source, "data"));
+    else if (is_type(block, "text"))
+        text = json_str(json_get(block, "text"));
     const struct str lines[] = {json_str(json_get(block, "title")), json_str(json_get(block, "context")), text};
-    for (size_t i = is_type(block, "document") ? 0 : 2; i < 3; i++) {
+    if (!text.ptr)
+        return false;
+    for (size_t i = document ? 0 : 2; i < 3; i++) {
         if (!lines[i].len && i < 2)
             continue;
         if (out->len)
             buf_append_char(out, '\n');
         buf_append_str(out, lines[i]);
     }
+    return true;
 }
 
 /* A string, or blocks of text joined by newlines. */
@@ -48,12 +49,9 @@ static bool join_text(struct parse *p, const char *name, const struct json *v, s
     }
     if (json_type(v) != JSON_NULL && !json_is(v, JSON_ARRAY))
         return field_wrong_type(p, name, "a string or an array of blocks");
-    JSON_EACH (block, v) {
-        struct str text = text_of(block);
-        if (!text.ptr)
+    JSON_EACH (block, v)
+        if (!put_text(out, block))
             return bad_block(p, name, block, "text, or a document of plain text");
-        put_text(out, block, text);
-    }
     return true;
 }
 
@@ -88,7 +86,6 @@ static bool put_user(struct parse *p, const char *name, struct json_writer *w, c
     struct buf text = {0};
     bool good = true, any = false;
     JSON_EACH (block, content) {
-        struct str words = text_of(block);
         bool result = is_type(block, "tool_result");
         if (result && any) {
             put_message(w, "user", buf_str(&text));
@@ -97,15 +94,13 @@ static bool put_user(struct parse *p, const char *name, struct json_writer *w, c
         }
         if (!good)
             break;
-        if (result) {
+        if (result)
             good = put_result(p, name, w, block);
-        } else if (words.ptr) {
-            put_text(&text, block, words);
+        else if (put_text(&text, block))
             any = true;
-        } else {
+        else
             good = bad_block(p, name, block,
                              "text, a document of plain text, or tool_result: this model takes no other parts");
-        }
     }
     if (any || json_count(content) == 0)
         put_message(w, "user", buf_str(&text));
