@@ -78,6 +78,7 @@ bool field_no_memory(struct parse *p);                                          
 read_fn read_stop, read_seed, read_template_kwargs, read_generation_prompt, read_keep_alive;
 struct ask_prompt *fields_prompts(struct parse *p, size_t n); /* room for n; NULL after a refusal */
 bool read_text_or_ids(struct parse *p, const char *name, const struct json *v, struct ask_prompt *out);
+bool read_top_count(struct parse *p, const char *name, const struct json *v, int *n); /* how many log-probabilities */
 read_fn read_logit_bias, read_logprobs, read_top_logprobs, read_prompt, read_tokens;
 bool read_check_model(struct parse *p);
 bool is_model_name(const struct bundle *b, struct str name);

@@ -62,6 +62,15 @@ bool read_logit_bias(struct parse *p, const char *name, const struct json *v)
     return true;
 }
 
+bool read_top_count(struct parse *p, const char *name, const struct json *v, int *n)
+{
+    if (!json_is(v, JSON_INT) || v->integer < 0 || v->integer > REQUEST_LOGPROBS_MAX)
+        return refuse(p->why, 400, "invalid_value", name, "%s: expected an integer 0 to %d", name,
+                      REQUEST_LOGPROBS_MAX);
+    *n = (int)v->integer;
+    return true;
+}
+
 /* Chat: a switch, with top_logprobs beside it. Completions: the number itself. */
 bool read_logprobs(struct parse *p, const char *name, const struct json *v)
 {
@@ -73,21 +82,17 @@ bool read_logprobs(struct parse *p, const char *name, const struct json *v)
             *n = 0;
         return true;
     }
-    if (!json_is(v, JSON_INT) || v->integer < 0 || v->integer > REQUEST_LOGPROBS_MAX)
-        return refuse(p->why, 400, "invalid_value", name, "%s: expected an integer 0 to %d", name,
-                      REQUEST_LOGPROBS_MAX);
-    *n = (int)v->integer;
-    return true;
+    return read_top_count(p, name, v, n);
 }
 
 bool read_top_logprobs(struct parse *p, const char *name, const struct json *v)
 {
-    if (!json_is(v, JSON_INT) || v->integer < 0 || v->integer > REQUEST_LOGPROBS_MAX)
-        return refuse(p->why, 400, "invalid_value", name, "%s: expected an integer 0 to %d", name,
-                      REQUEST_LOGPROBS_MAX);
+    int n = 0;
+    if (!read_top_count(p, name, v, &n))
+        return false;
     if (!json_bool(json_get(p->body, "logprobs"), false))
         return refuse(p->why, 400, "invalid_value", name, "%s: only with \"logprobs\": true", name);
-    p->out->sampling.n_logprobs = (int)v->integer;
+    p->out->sampling.n_logprobs = n;
     return true;
 }
 

@@ -286,11 +286,11 @@ static bool read_include(struct parse *p, const char *name, const struct json *v
 
 static bool read_top(struct parse *p, const char *name, const struct json *v)
 {
-    if (!json_is(v, JSON_INT) || v->integer < 0 || v->integer > REQUEST_LOGPROBS_MAX)
-        return refuse(p->why, 400, "invalid_value", name, "%s: expected an integer 0 to %d", name,
-                      REQUEST_LOGPROBS_MAX);
-    if (v->integer > p->out->sampling.n_logprobs)
-        p->out->sampling.n_logprobs = v->integer ? (int)v->integer : p->out->sampling.n_logprobs;
+    int n = 0;
+    if (!read_top_count(p, name, v, &n))
+        return false;
+    if (n > 0 && n > p->out->sampling.n_logprobs)
+        p->out->sampling.n_logprobs = n;
     return true;
 }
 
