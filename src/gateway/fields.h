@@ -81,6 +81,7 @@ bool read_text_or_ids(struct parse *p, const char *name, const struct json *v, s
 bool read_top_count(struct parse *p, const char *name, const struct json *v, int *n); /* how many log-probabilities */
 read_fn read_logit_bias, read_logprobs, read_top_logprobs, read_prompt, read_tokens;
 bool read_check_model(struct parse *p);
+struct str without_tag(struct str name); /* Ollama's ":latest" */
 bool is_model_name(const struct bundle *b, struct str name);
 /* structured.c */
 read_fn read_response_format, read_guided_json, read_guided_regex, read_guided_grammar, read_guided_choice;

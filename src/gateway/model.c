@@ -18,16 +18,14 @@ static struct str name_of(const struct job *j, struct arena *parsed)
 {
     const struct json *doc;
     struct error err;
-    struct str tag = STR(":latest"), name = {NULL, 0};
+    struct str name = {NULL, 0};
     if (json_parse(&doc, parsed, buf_str(&j->body), JSON_UNIQUE, &err) == ST_OK)
         name = json_str(json_get(doc, "model"));
     if ((!name.len || is_model_name(j->g->bundle, name)) && !hosting_moved(j->g->hosting))
         return (struct str){NULL, 0};
     if (!name.len)
         return str_of(hosting_default(j->g->hosting)); /* which is another model than the gateway's own by now */
-    if (!hosting_knows(j->g->hosting, name) && str_ends(name, tag))
-        name.len -= tag.len;
-    return name;
+    return hosting_knows(j->g->hosting, name) ? name : without_tag(name);
 }
 
 static enum found refuse_model(struct job *j, const struct error *err)

@@ -10,8 +10,8 @@ bool ollama_name(char *out, size_t size, const struct json *body, const char *ke
 {
     bool good = admin_text(out, size, body, key) ||
                 (!strcmp(key, "model") && admin_text(out, size, body, "name")); /* older clients */
-    if (good && str_ends(str_of(out), STR(":latest")))
-        out[strlen(out) - strlen(":latest")] = 0;
+    if (good)
+        out[without_tag(str_of(out)).len] = 0;
     return good;
 }
 

@@ -236,21 +236,22 @@ bool read_tokens(struct parse *p, const char *name, const struct json *v)
     return json_is(v, JSON_ARRAY) ? read_prompt(p, name, v) : field_wrong_type(p, name, "an array of token ids");
 }
 
+struct str without_tag(struct str name)
+{
+    struct str tag = STR(":latest");
+    return str_ends(name, tag) ? str_n(name.ptr, name.len - tag.len) : name;
+}
+
 /* Its id, also with the tag that Ollama's clients add. */
 bool is_model_name(const struct bundle *b, struct str name)
 {
-    struct str tag = STR(":latest");
-    if (str_ends(name, tag))
-        name.len -= tag.len;
-    return str_is(name, b->id);
+    return str_is(without_tag(name), b->id);
 }
 
 bool read_check_model(struct parse *p)
 {
     const struct ask *a = p->out;
-    struct str tag = STR(":latest"), name = a->model;
-    if (str_ends(name, tag))
-        name.len -= tag.len;
+    struct str name = without_tag(a->model);
     return !a->model.len || is_model_name(p->bundle, a->model) ||
            (p->voice && p->voice->name && (str_is(name, p->voice->name) || str_is(a->model, p->voice->name))) ||
            refuse(p->why, 404, "model_not_found", "model", "the model %.*s does not exist; this server has %s",
