@@ -165,10 +165,10 @@ static struct json_writer *begin_chunk(struct job *j)
     begin(w, j, chunk_object(j));
     json_key(w, "choices");
     json_begin_array(w);
-    char *kept = j->out.failed ? NULL : arena_alloc(&j->arena, j->out.len - at);
+    struct str head = str_from(buf_str(&j->out), at);
+    char *kept = j->out.failed ? NULL : arena_copy(&j->arena, head);
     if (kept) {
-        memcpy(kept, j->out.ptr + at, j->out.len - at);
-        j->chunk_head = str_n(kept, j->out.len - at);
+        j->chunk_head = str_n(kept, head.len);
         j->chunk_writer = *w;
     }
     return w;
