@@ -7,6 +7,11 @@
     ",\"tools\":[{\"type\":\"function\",\"name\":\"f\",\"parameters\":{\"type\":\"object\"},\"strict\":false}]"
 #define CALL "<think>hm</think>Ok.<tool_call>{\\\"name\\\": \\\"f\\\", \\\"arguments\\\": {\\\"n\\\": 1}}</tool_call>"
 
+static void set_hold(int hold)
+{
+    __atomic_store_n(&fake.hold, hold, __ATOMIC_SEQ_CST);
+}
+
 static void test_responses_whole(void **state)
 {
     struct http1 a;
@@ -177,12 +182,12 @@ static void test_responses_cancel_unknown_harms_nobody(void **state)
     struct buf body = {0};
     struct http1 a;
     (void)state;
-    __atomic_store_n(&fake.hold, 1, __ATOMIC_SEQ_CST);
+    set_hold(1);
     pthread_create(&client, NULL, ask_slowly, &body);
     ask(&a, "POST", "/v1/responses/resp_0/cancel", "", NULL);
     assert_int_equal(a.status, 404);
     http1_free(&a);
-    __atomic_store_n(&fake.hold, 0, __ATOMIC_SEQ_CST);
+    set_hold(0);
     pthread_join(client, NULL);
     assert_int_equal(count(buf_str(&body), "event: response.completed"), 1);
     buf_free(&body);
@@ -217,7 +222,7 @@ static void test_responses_cancel(void **state)
     struct http1 a;
     struct error err;
     (void)state;
-    __atomic_store_n(&fake.hold, 1, __ATOMIC_SEQ_CST);
+    set_hold(1);
     OK(http_call(&a,
                  &(struct http_call){.host = "127.0.0.1",
                                      .port = gateway_port(gateway),
@@ -228,7 +233,7 @@ static void test_responses_cancel(void **state)
                                      .on_body = on_body,
                                      .ctx = &c},
                  &err));
-    __atomic_store_n(&fake.hold, 0, __ATOMIC_SEQ_CST);
+    set_hold(0);
     assert_true(c.asked);
     assert_int_equal(count(buf_str(&c.seen), "event: response.failed"), 1);
     assert_true(count(buf_str(&c.seen), "\"status\":\"cancelled\"") >= 1);
@@ -341,9 +346,16 @@ static const struct json *get_response(struct http1 *a, const char *id, const ch
     return ask(a, "GET", path, "", NULL);
 }
 
-static void set_hold(int hold)
+/* The response once it has ended. */
+static const struct json *get_ended(struct http1 *a, const char *id)
 {
-    __atomic_store_n(&fake.hold, hold, __ATOMIC_SEQ_CST);
+    const struct json *doc = NULL;
+    for (int i = 0; i < 2000; i++, usleep(1000), http1_free(a)) {
+        doc = get_response(a, id, "");
+        if (!str_is(json_str(at(doc, "status")), "in_progress"))
+            break;
+    }
+    return doc;
 }
 
 static void test_responses_background(void **state)
@@ -367,11 +379,7 @@ static void test_responses_background(void **state)
     assert_int_equal(a.status, 400);
     http1_free(&a);
     set_hold(0);
-    for (int i = 0; i < 2000; i++, usleep(1000), http1_free(&a)) {
-        doc = get_response(&a, id, "");
-        if (!str_is(json_str(at(doc, "status")), "in_progress"))
-            break;
-    }
+    doc = get_ended(&a, id);
     want_text(doc, "status", "completed");
     want_text(doc, "output.0.content.0.text", "yes");
     http1_free(&a);
@@ -384,11 +392,7 @@ static void test_responses_background(void **state)
     want_text(doc, "status", "cancelled");
     http1_free(&a);
     set_hold(0);
-    for (int i = 0; i < 2000; i++, usleep(1000), http1_free(&a)) {
-        doc = get_response(&a, id, "");
-        if (!str_is(json_str(at(doc, "status")), "in_progress"))
-            break;
-    }
+    doc = get_ended(&a, id);
     want_text(doc, "status", "cancelled");
     assert_int_equal(json_type(at(doc, "error")), JSON_NULL);
     http1_free(&a);
