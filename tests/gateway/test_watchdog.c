@@ -62,10 +62,10 @@ static int call(const char *method, const char *path, const char *body, struct b
     return status;
 }
 
-static void *ask(void *arg)
+#define ASK(fields) "{" fields "\"prompt\":[7,8,9],\"max_tokens\":5,\"ignore_eos\":true}"
+static void *ask(void *body)
 {
-    (void)arg;
-    client_status = call("POST", "/v1/completions", "{\"prompt\":[7,8,9],\"max_tokens\":5,\"ignore_eos\":true}", NULL);
+    client_status = call("POST", "/v1/completions", body, NULL);
     return NULL;
 }
 
@@ -165,12 +165,13 @@ static void test_watchdog_when_the_client_has_left(void **state)
 
 static void test_watchdog_tells_where_it_hangs(void **state)
 {
+    static char body[] = ASK("");
     struct buf log = {0}, metrics = {0};
     (void)state;
     start();
     assert_int_equal(call("GET", "/health", "", NULL), 200);
     __atomic_store_n(&held, 1, __ATOMIC_SEQ_CST);
-    pthread_create(&client, NULL, ask, NULL);
+    pthread_create(&client, NULL, ask, body);
     assert_true(log_gets(&log, "watchdog.request")); /* the last thing it says */
     assert_int_equal(call("GET", "/health", "", NULL), 503);
     assert_int_equal(call("GET", "/livez", "", NULL), 200);
@@ -228,17 +229,10 @@ static void close_second(void *ctx, struct hosted_parts *p)
     engine_destroy(p->engine);
 }
 
-static void *ask_second(void *arg)
-{
-    (void)arg;
-    client_status = call("POST", "/v1/completions",
-                         "{\"model\":\"second\",\"prompt\":[7,8,9],\"max_tokens\":5,\"ignore_eos\":true}", NULL);
-    return NULL;
-}
-
 static void test_watchdog_names_the_model(void **state)
 {
     static const struct hosting_maker maker = {.measure = measure, .open = open_second, .close = close_second};
+    static char body[] = ASK("\"model\":\"second\",");
     struct buf log = {0}, health = {0}, metrics = {0};
     struct error err;
     (void)state;
@@ -247,7 +241,7 @@ static void test_watchdog_names_the_model(void **state)
     OK(hosting_add_ready(hosting, "storyteller", &(struct hosted_parts){.bundle = bundle, .engine = engine}, &err));
     OK(hosting_add(hosting, &(struct hosting_model){.name = "second"}, &err));
     __atomic_store_n(&held_second, 1, __ATOMIC_SEQ_CST);
-    pthread_create(&client, NULL, ask_second, NULL);
+    pthread_create(&client, NULL, ask, body);
     assert_true(log_gets(&log, "watchdog.request"));
     assert_int_equal(call("POST", "/v1/completions", "{\"prompt\":[7],\"max_tokens\":2}", NULL),
                      200); /* the first runs */
