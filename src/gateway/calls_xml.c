@@ -26,22 +26,15 @@ struct grammar_part part_repeat(struct maker *m, struct grammar_part one, int ma
     return list;
 }
 
-static struct str keep_text(struct maker *m, struct buf *text)
+static struct str check_kept(struct maker *m, struct str text)
 {
-    size_t n = text->len;
-    char *kept = text->failed ? NULL : arena_copy(m->p->arena, buf_str(text));
-    buf_free(text);
-    m->failed |= !kept;
-    return kept ? str_n(kept, n) : STR("");
+    m->failed |= !text.ptr;
+    return text.ptr ? text : STR("");
 }
 
 struct str part_source(struct maker *m, const struct json *v)
 {
-    struct json_writer w;
-    struct buf text = {0};
-    json_writer_init(&w, &text);
-    json_write_value(&w, v);
-    return keep_text(m, &text);
+    return check_kept(m, field_source(m->p, v));
 }
 
 static void refuse_tool(struct maker *m, const struct json *function, const char *what, struct str word)
@@ -122,7 +115,7 @@ static struct str property_source(struct maker *m, const struct json *root, cons
         json_write_value(&w, value);
     }
     json_end_object(&w);
-    return keep_text(m, &text);
+    return check_kept(m, field_keep(m->p, &text));
 }
 
 static struct grammar_part parameter(struct maker *m, const struct json *function, struct str key,

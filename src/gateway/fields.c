@@ -16,6 +16,30 @@ bool field_no_memory(struct parse *p)
                   "try again");
 }
 
+struct str field_keep(struct parse *p, struct buf *text)
+{
+    size_t n = text->len;
+    char *kept = text->failed ? NULL : arena_copy(p->arena, buf_str(text));
+    buf_free(text);
+    return (struct str){kept, kept ? n : 0};
+}
+
+struct str field_source(struct parse *p, const struct json *v)
+{
+    struct json_writer w;
+    struct buf text = {0};
+    json_writer_init(&w, &text);
+    json_write_value(&w, v);
+    return field_keep(p, &text);
+}
+
+bool field_parse(struct parse *p, struct buf *text, const struct json **out)
+{
+    struct error err;
+    struct str kept = field_keep(p, text);
+    return (kept.ptr && json_parse(out, p->arena, kept, 0, &err) == ST_OK) || field_no_memory(p);
+}
+
 static bool is_neutral(const struct json *v, const char *allowed)
 {
     if (json_count(v) > 1)

@@ -73,6 +73,10 @@ struct fields {
 bool fields_read(struct parse *p, struct fields fields, const struct json *object);
 bool field_wrong_type(struct parse *p, const char *name, const char *expected); /* always false */
 bool field_no_memory(struct parse *p);                                          /* always false */
+/* Written texts kept for the request; ptr NULL: no memory. Frees text. */
+struct str field_keep(struct parse *p, struct buf *text);
+struct str field_source(struct parse *p, const struct json *v);               /* v as JSON text, likewise */
+bool field_parse(struct parse *p, struct buf *text, const struct json **out); /* text is JSON; false after a refusal */
 
 /* readers.c: rows that several protocols have */
 read_fn read_stop, read_seed, read_template_kwargs, read_generation_prompt, read_keep_alive;

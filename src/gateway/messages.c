@@ -73,11 +73,7 @@ static bool write_message(struct parse *p, struct json_writer *w, size_t index, 
 /* Written anew in the one form templates read, then parsed again: a template never sees what it does not expect. */
 bool messages_take(struct parse *p, struct buf *text)
 {
-    struct error err;
-    size_t n = text->len;
-    char *kept = text->failed ? NULL : arena_copy(p->arena, buf_str(text));
-    buf_free(text);
-    return (kept && json_parse(&p->out->messages, p->arena, str_n(kept, n), 0, &err) == ST_OK) || field_no_memory(p);
+    return field_parse(p, text, &p->out->messages);
 }
 
 bool read_messages(struct parse *p, const char *name, const struct json *v)

@@ -27,20 +27,12 @@ static bool set_shape(struct parse *p, const char *name, struct grammar_part par
 /* A schema, as JSON or as the text of JSON. */
 static bool set_schema(struct parse *p, const char *name, const struct json *v, unsigned flags)
 {
-    struct buf text = {0};
-    struct json_writer w;
-    if (json_is(v, JSON_STRING))
-        return set_shape(p, name, (struct grammar_part){.kind = GRAMMAR_SCHEMA, .flags = flags, .text = json_str(v)});
-    if (!json_is(v, JSON_OBJECT) && !json_is(v, JSON_TRUE))
+    bool written = json_is(v, JSON_STRING);
+    if (!written && !json_is(v, JSON_OBJECT) && !json_is(v, JSON_TRUE))
         return field_wrong_type(p, name, "a JSON Schema");
-    json_writer_init(&w, &text);
-    json_write_value(&w, v);
-    size_t n = text.len;
-    char *kept = text.failed ? NULL : arena_copy(p->arena, buf_str(&text));
-    buf_free(&text);
-    return kept ? set_shape(p, name,
-                            (struct grammar_part){.kind = GRAMMAR_SCHEMA, .flags = flags, .text = str_n(kept, n)})
-                : field_no_memory(p);
+    struct str text = written ? json_str(v) : field_source(p, v);
+    return text.ptr ? set_shape(p, name, (struct grammar_part){.kind = GRAMMAR_SCHEMA, .flags = flags, .text = text})
+                    : field_no_memory(p);
 }
 
 static bool set_text(struct parse *p, const char *name, const struct json *v, enum grammar_kind kind)

@@ -27,7 +27,6 @@ bool thinking_apply(struct parse *p)
     const struct json *given = a->template_vars;
     struct json_writer w;
     struct buf text = {0};
-    struct error err;
     bool on = a->thinking == THINKING_ON;
     if (a->thinking == THINKING_FREE || !a->messages)
         return true;
@@ -42,8 +41,5 @@ bool thinking_apply(struct parse *p)
     if (p->voice->takes_effort && on && a->effort.ptr && !json_get(given, "reasoning_effort"))
         json_put_str(&w, "reasoning_effort", a->effort);
     json_end_object(&w);
-    size_t n = text.len;
-    char *kept = text.failed ? NULL : arena_copy(p->arena, buf_str(&text));
-    buf_free(&text);
-    return (kept && json_parse(&a->template_vars, p->arena, str_n(kept, n), 0, &err) == ST_OK) || field_no_memory(p);
+    return field_parse(p, &text, &a->template_vars);
 }

@@ -136,15 +136,10 @@ void tools_put(struct tools_writer *t, const struct json *tool, const char *sche
 bool tools_take(struct tools_writer *t, struct parse *p, const char *name)
 {
     const struct json *doc;
-    struct error err;
     json_end_array(&t->w);
-    size_t n = t->text.len;
-    char *kept = t->text.failed ? NULL : arena_copy(p->arena, buf_str(&t->text));
-    buf_free(&t->text);
+    bool good = field_parse(p, &t->text, &doc);
     if (t->bad_type.ptr)
         return refuse(p->why, 400, "unsupported_value", name, "%s: tools of type \"%.*s\" are not offered", name,
                       STR_ARG(t->bad_type));
-    if (!kept || json_parse(&doc, p->arena, str_n(kept, n), 0, &err) != ST_OK)
-        return field_no_memory(p);
-    return read_tools(p, name, doc);
+    return good && read_tools(p, name, doc);
 }
