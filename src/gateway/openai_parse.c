@@ -152,9 +152,9 @@ static bool check(struct parse *p)
         return refuse(p->why, 400, "missing_required_parameter", needed, "%s is missing", needed);
     if (a->messages && a->n_prompt > 0)
         return refuse(p->why, 400, "invalid_value", "messages", "messages and prompt exclude each other");
+    const char *many = ask_candidates(a) > a->n ? "best_of" : "n";
     if (ask_candidates(a) * a->n_prompt > ASK_SEQUENCES_MAX)
-        return refuse(p->why, 400, "invalid_value", ask_candidates(a) > a->n ? "best_of" : "n",
-                      "%s times the number of prompts is more than %d", ask_candidates(a) > a->n ? "best_of" : "n",
+        return refuse(p->why, 400, "invalid_value", many, "%s times the number of prompts is more than %d", many,
                       ASK_SEQUENCES_MAX);
     if (a->kind == ASK_COMPLETION && a->sampling.max_tokens == 0) {
         if (!a->echo)
