@@ -241,8 +241,7 @@ static enum status show(struct gateway *g, const struct json *body, struct buf *
 {
     char name[HOSTED_NAME_MAX + 8];
     struct shown s = {.g = g, .out = said};
-    if (!ollama_name(name, sizeof name, body, "model"))
-        return fail(err, ST_INVALID, "model: missing, or too long");
+    TRY(ollama_model(name, sizeof name, body, err));
     s.name = str_of(name);
     served_names(g, show_row, &s);
     if (!s.found)

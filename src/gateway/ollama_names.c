@@ -6,13 +6,18 @@
 
 #include <stdio.h>
 
-bool ollama_name(char *out, size_t size, const struct json *body, const char *key)
+static bool read_name(char *out, size_t size, const struct json *body, const char *key)
 {
     bool good = admin_text(out, size, body, key) ||
                 (!strcmp(key, "model") && admin_text(out, size, body, "name")); /* older clients */
     if (good)
         out[without_tag(str_of(out)).len] = 0;
     return good;
+}
+
+enum status ollama_model(char *out, size_t size, const struct json *body, struct error *err)
+{
+    return read_name(out, size, body, "model") ? ST_OK : fail(err, ST_INVALID, "model: missing, or too long");
 }
 
 static bool is_served(const struct gateway *g, const char *name)
@@ -35,8 +40,7 @@ static void say_status(struct buf *said, const char *status)
 static enum status pull(struct gateway *g, const struct json *body, struct buf *said, struct error *err)
 {
     char name[HOSTED_NAME_MAX];
-    if (!ollama_name(name, sizeof name, body, "model"))
-        return fail(err, ST_INVALID, "model: missing, or too long");
+    TRY(ollama_model(name, sizeof name, body, err));
     say_status(said, "pulling manifest");
     if (!is_served(g, name))
         return fail(err, ST_NOT_FOUND,
@@ -65,7 +69,7 @@ static enum status copy(struct gateway *g, const struct json *body, struct buf *
 {
     char from[HOSTED_NAME_MAX], to[HOSTED_NAME_MAX];
     (void)said;
-    if (!ollama_name(from, sizeof from, body, "source") || !ollama_name(to, sizeof to, body, "destination"))
+    if (!read_name(from, sizeof from, body, "source") || !read_name(to, sizeof to, body, "destination"))
         return fail(err, ST_INVALID, "source and destination: missing, or too long");
     return give_name(g, to, from, err);
 }
@@ -84,7 +88,7 @@ static enum status create(struct gateway *g, const struct json *body, struct buf
                         "with a model that has it",
                         key.len > 60 ? 60 : (int)key.len, key.ptr);
     }
-    if (!ollama_name(name, sizeof name, body, "model") || !ollama_name(from, sizeof from, body, "from"))
+    if (!read_name(name, sizeof name, body, "model") || !read_name(from, sizeof from, body, "from"))
         return fail(err, ST_INVALID, "model and from (the name of a served model): missing, or too long");
     TRY(give_name(g, name, from, err));
     say_status(said, "success");
@@ -95,8 +99,7 @@ static enum status delete_name(struct gateway *g, const struct json *body, struc
 {
     char name[HOSTED_NAME_MAX];
     (void)said;
-    if (!ollama_name(name, sizeof name, body, "model"))
-        return fail(err, ST_INVALID, "model: missing, or too long");
+    TRY(ollama_model(name, sizeof name, body, err));
     TRY(need_names(g, err));
     if (!is_served(g, name))
         return fail(err, ST_NOT_FOUND, "model '%.100s' not found", name);

@@ -266,7 +266,7 @@ void admin_start(struct gateway *g, struct http_exchange *x, const struct admin_
 extern const struct admin_call admin_load_lora, admin_unload_lora, admin_load_model, admin_unload_model;
 extern const struct admin_call ollama_show, ollama_pull, ollama_push, ollama_create, ollama_copy, ollama_delete;
 /* The body's name of a model, without its tag ":latest". */
-bool ollama_name(char *out, size_t size, const struct json *body, const char *key);
+MUST_USE enum status ollama_model(char *out, size_t size, const struct json *body, struct error *err);
 bool admin_text(char *out, size_t size, const struct json *body, const char *key); /* false: missing, or too long */
 void admin_end_all(struct gateway *g);                                             /* waits for those that run */
 /* worker.c */

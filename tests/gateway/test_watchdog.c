@@ -290,9 +290,11 @@ static void test_watchdog_forgives_a_stopped_machine(void **state)
     start();
     usleep(700000); /* it has looked */
     __atomic_store_n(&held, 1, __ATOMIC_SEQ_CST);
-    pthread_create(&client, NULL, ask, NULL);
-    for (struct engine_stats s = {0}; !s.running; usleep(1000))
+    pthread_create(&client, NULL, ask, (char[]){ASK("")});
+    struct engine_stats s = {0};
+    for (int i = 0; i < 10000 && !s.running; i++, usleep(1000))
         engine_stats(engine, &s);
+    assert_int_equal(s.running, 1);
     clock_jump(10000000000, 0);
     assert_true(log_gets(&log, "watchdog.request"));
     const char *age = strstr(log.ptr, "\"thread\":\"engine\",\"model\":\"storyteller\",\"age_s\":\"");
