@@ -20,7 +20,7 @@ struct order {
     int n;
     real temperature, zero; /* probability of a logit x: e^(x / temperature - zero) */
     /* a sample of the row in descending order, and the mass of the first i of it; up_to[0] < 0: not taken yet */
-    float at[SAMPLE];
+    struct candidate at[SAMPLE];
     double up_to[SAMPLE + 1];
 };
 
@@ -139,11 +139,10 @@ static void take_sample(struct order *o)
         o->s->sorted[i] = (struct candidate){i, o->row[(int64_t)i * o->n / SAMPLE]};
     sort_descending(o->s, SAMPLE);
     fill_probabilities(o, SAMPLE);
+    memcpy(o->at, o->s->sorted, sizeof o->at);
     o->up_to[0] = 0;
-    for (int i = 0; i < SAMPLE; i++) {
-        o->at[i] = o->s->sorted[i].logit;
+    for (int i = 0; i < SAMPLE; i++)
         o->up_to[i + 1] = o->up_to[i] + (double)o->s->p[i];
-    }
 }
 
 static int sampled_from(const struct order *o, float edge) /* how many of the sample are no smaller */
@@ -151,7 +150,7 @@ static int sampled_from(const struct order *o, float edge) /* how many of the sa
     int low = 0, high = SAMPLE;
     while (low < high) {
         int middle = (low + high) / 2;
-        if (o->at[middle] >= edge)
+        if (o->at[middle].logit >= edge)
             low = middle + 1;
         else
             high = middle;
@@ -180,7 +179,7 @@ static bool step_nearer(struct border *b, struct order *o, struct edge *e)
     int span = up ? from - to : to - from, margin = span > FAR ? 0 : span / 4 + MARGIN;
     to = up ? to - margin : to + margin;
     /* a forbidden token, -infinity, has no mass */
-    float other = to <= 0 ? INFINITY : to >= SAMPLE || o->at[to - 1] < -FLT_MAX ? -FLT_MAX : o->at[to - 1];
+    float other = to <= 0 ? INFINITY : to >= SAMPLE || o->at[to - 1].logit < -FLT_MAX ? -FLT_MAX : o->at[to - 1].logit;
     float low = up ? e->at : other;
     float high = up ? other : e->at;
     if (span > FAR) {

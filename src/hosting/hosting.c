@@ -156,6 +156,13 @@ static enum hosted_state name_state(const struct hosted *e, const struct hosted_
     return lora->tried != e ? HOSTED_LOADING : lora->lora ? HOSTED_READY : HOSTED_FAILED;
 }
 
+static const char *name_failure(const struct hosted *e, const struct hosted_name *lora)
+{
+    if (name_state(e, lora) != HOSTED_FAILED)
+        return NULL;
+    return lora && e->state != HOSTED_FAILED ? lora->why.text : e->why.text;
+}
+
 void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_row *row), void *ctx)
 {
     const struct hosting_maker *maker = h->options.maker;
@@ -164,7 +171,7 @@ void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_
         struct hosted_name *lora;
         const struct hosted *e = hosted_resolve(h, str_of(n->text), &lora);
         enum hosted_state state = name_state(e, lora);
-        bool ready = state == HOSTED_READY;
+        bool ready = e && state == HOSTED_READY;
         struct hosting_row row = {.name = n->text,
                                   .path = n->is_lora ? n->path
                                           : e        ? e->how.path
@@ -180,9 +187,7 @@ void hosting_each(struct hosting *h, void (*fn)(void *ctx, const struct hosting_
                                   .bytes = ready ? e->bytes : 0,
                                   .n_lease = e ? e->n_lease : 0,
                                   .expires_ns = e ? hosted_expires_ns(h, e) : 0,
-                                  .failure = state != HOSTED_FAILED      ? NULL
-                                             : e->state == HOSTED_FAILED ? e->why.text
-                                                                         : lora->why.text};
+                                  .failure = name_failure(e, lora)};
         fn(ctx, &row);
     }
     pthread_mutex_unlock(&h->lock);
