@@ -12,16 +12,14 @@
 #include <float.h>
 #include <math.h>
 
-enum { SAMPLE = 1024, FIRST = 64 };
+enum { FIRST = 64 };
 
 struct order {
     struct sampler_scratch *s;
     const float *row;
     int n;
     real temperature, zero; /* probability of a logit x: e^(x / temperature - zero) */
-    /* a sample of the row in descending order, and the mass of the first i of it; up_to[0] < 0: not taken yet */
-    struct candidate at[SAMPLE];
-    double up_to[SAMPLE + 1];
+    bool sampled;           /* s->sample is of this row */
 };
 
 /* Ascending keys for descending logits. Adding zero makes -0 equal to 0. */
@@ -135,22 +133,23 @@ static bool walk_unsorted(struct border *b, const struct order *o, int n, double
 
 static void take_sample(struct order *o)
 {
-    for (int i = 0; i < SAMPLE; i++)
-        o->s->sorted[i] = (struct candidate){i, o->row[(int64_t)i * o->n / SAMPLE]};
-    sort_descending(o->s, SAMPLE);
-    fill_probabilities(o, SAMPLE);
-    memcpy(o->at, o->s->sorted, sizeof o->at);
-    o->up_to[0] = 0;
-    for (int i = 0; i < SAMPLE; i++)
-        o->up_to[i + 1] = o->up_to[i] + (double)o->s->p[i];
+    for (int i = 0; i < SAMPLER_SAMPLE; i++)
+        o->s->sorted[i] = (struct candidate){i, o->row[(int64_t)i * o->n / SAMPLER_SAMPLE]};
+    sort_descending(o->s, SAMPLER_SAMPLE);
+    fill_probabilities(o, SAMPLER_SAMPLE);
+    memcpy(o->s->sample, o->s->sorted, sizeof o->s->sample);
+    o->s->up_to[0] = 0;
+    for (int i = 0; i < SAMPLER_SAMPLE; i++)
+        o->s->up_to[i + 1] = o->s->up_to[i] + (double)o->s->p[i];
+    o->sampled = true;
 }
 
 static int sampled_from(const struct order *o, float edge) /* how many of the sample are no smaller */
 {
-    int low = 0, high = SAMPLE;
+    int low = 0, high = SAMPLER_SAMPLE;
     while (low < high) {
         int middle = (low + high) / 2;
-        if (o->at[middle].logit >= edge)
+        if (o->s->sample[middle].logit >= edge)
             low = middle + 1;
         else
             high = middle;
@@ -168,18 +167,18 @@ static bool step_nearer(struct border *b, struct order *o, struct edge *e)
 {
     enum { FAR = 48, MARGIN = 12 };
     bool up = passes(b, e->mass);
-    double need = fabs(b->target - e->mass) * SAMPLE / o->n;
+    double need = fabs(b->target - e->mass) * SAMPLER_SAMPLE / o->n;
     int from = sampled_from(o, e->at), to = from;
     if (up)
-        while (to > 0 && o->up_to[from] - o->up_to[to] < need)
+        while (to > 0 && o->s->up_to[from] - o->s->up_to[to] < need)
             to--;
     else
-        while (to < SAMPLE && o->up_to[to] - o->up_to[from] < need)
+        while (to < SAMPLER_SAMPLE && o->s->up_to[to] - o->s->up_to[from] < need)
             to++;
     int span = up ? from - to : to - from, margin = span > FAR ? 0 : span / 4 + MARGIN;
     to = up ? to - margin : to + margin;
     /* a forbidden token, -infinity, has no mass */
-    float other = to <= 0 ? INFINITY : to >= SAMPLE || o->at[to - 1].logit < -FLT_MAX ? -FLT_MAX : o->at[to - 1].logit;
+    float other = to <= 0 ? INFINITY : to >= SAMPLER_SAMPLE ? -FLT_MAX : fmaxf(o->s->sample[to - 1].logit, -FLT_MAX);
     float low = up ? e->at : other;
     float high = up ? other : e->at;
     if (span > FAR) {
@@ -214,8 +213,8 @@ static void find_border(struct border *b, struct order *o)
         if (o->s->sorted[i].logit > o->s->sorted[i + 1].logit) /* all of its equals are among the first */
             e = (struct edge){o->s->sorted[i].logit, mass};
     }
-    if (o->n > 4 * SAMPLE) {
-        if (o->up_to[0] < 0)
+    if (o->n > 4 * SAMPLER_SAMPLE) {
+        if (!o->sampled)
             take_sample(o);
         for (int i = 0; i < STEPS_MAX; i++)
             if (step_nearer(b, o, &e))
@@ -332,8 +331,7 @@ static int32_t draw_of_few(const struct sampler_in *in, struct order *o)
 int32_t sampler_draw(const struct sampler_in *in, const real *logits, const float *row, struct sampler_scratch *s)
 {
     const struct sampling *how = in->how;
-    struct order o; /* the sample is not initialised: it is large, and seldom taken */
-    o.s = s, o.row = row, o.n = in->n_vocab, o.temperature = (real)how->temperature, o.up_to[0] = -1;
+    struct order o = {.s = s, .row = row, .n = in->n_vocab, .temperature = (real)how->temperature};
     if (how->top_k > 0 && how->top_k < o.n)
         return draw_of_few(in, &o);
     o.zero = lse_divided(logits, o.temperature, o.n);

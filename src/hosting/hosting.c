@@ -158,7 +158,7 @@ static enum hosted_state name_state(const struct hosted *e, const struct hosted_
 
 static const char *name_failure(const struct hosted *e, const struct hosted_name *lora)
 {
-    if (name_state(e, lora) != HOSTED_FAILED)
+    if (!e || name_state(e, lora) != HOSTED_FAILED)
         return NULL;
     return lora && e->state != HOSTED_FAILED ? lora->why.text : e->why.text;
 }
