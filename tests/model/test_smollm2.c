@@ -153,7 +153,9 @@ static void test_exact_logits_are_within_1e_4_of_a_deviation(void **state)
 }
 
 /* A sanitizer sees the same code in few answers and windows, and needs ten times as long for each. */
-#ifdef INGOT_SANITIZED
+#ifdef __SANITIZE_THREAD__
+enum { ANSWERS = 1, WINDOWS_EACH = 1 };
+#elif defined INGOT_SANITIZED
 enum { ANSWERS = 2, WINDOWS_EACH = 1 };
 #else
 enum { ANSWERS = 20, WINDOWS_EACH = 4 };
@@ -230,6 +232,9 @@ static void test_default_mode_keeps_perplexity_within_half_a_percent(void **stat
     static const char *const texts[] = {SHARED("data/text/botchan.txt"), SHARED("data/text/tinyshakespeare.txt"),
                                         SHARED("data/text/wikitext2-valid.txt"),
                                         SHARED("data/text/tinystories-sample.txt")};
+#ifdef __SANITIZE_THREAD__ /* looks for races, not for numbers */
+    skip();
+#endif
     NEED_FIRST_RUN_MODEL();
     NEED(texts[0]);
     struct error err = {0};
