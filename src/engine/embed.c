@@ -6,7 +6,8 @@
  * Invariants
  * 1. The list of jobs holds every one from submit until its on_finish is about to be called.
  * 2. A batch's texts are computed before the next is taken: a job whose texts are all taken has them all.
- * 3. The first job gives a text to every batch and then goes to the end, so every job is first again and again.
+ * 3. A batch takes one text after the other, each from the first job among the tenants that were served least, which
+ *    then goes to the end. The text that does not fit ends the batch and begins the next: nobody overtakes.
  */
 #include "engine/engine_private.h"
 #include "engine/intake.h"
@@ -26,6 +27,7 @@ enum {
 struct job {
     struct job *next, *prev;
     struct embed_request *r;
+    struct tenant *tenant; /* NULL: no fair share, or not seen by the embed thread yet */
     int n_taken, n_token;
     bool canceled;
     enum status status; /* of a text that failed */
@@ -50,6 +52,7 @@ struct embedder {
     struct attend_span spans[BATCH_TEXTS];
     struct batch_text texts[BATCH_TEXTS];
     int n_text, n_batch_row;
+    struct shares shares;
     struct intake in;
     /* under its lock */
     struct job *first, *last;
@@ -134,6 +137,7 @@ static void end_job(struct embedder *e, struct job *j)
                                .queue_s = (double)(start - j->submit_ns) * 1e-9,
                                .prefill_s = (double)(now - start) * 1e-9};
     unlink_job(e, j);
+    tenant_leave(j->tenant);
     e->stats.finished[end.finish]++;
     intake_leave(&e->in);
     pthread_mutex_unlock(&e->in.lock);
@@ -144,10 +148,15 @@ static void end_job(struct embedder *e, struct job *j)
     intake_left(&e->in);
 }
 
+static bool gives_more(const struct job *j)
+{
+    return j->n_taken < j->r->n_text && j->status == ST_OK;
+}
+
 static void end_jobs(struct embedder *e)
 {
     for (struct job *j = e->first; j;) {
-        if (j->n_taken == j->r->n_text || j->status || is_canceled(e, j)) {
+        if (!gives_more(j) || is_canceled(e, j)) {
             end_job(e, j);
             j = e->first; /* others may have come and gone */
         } else {
@@ -179,26 +188,37 @@ static bool take_text(struct embedder *e, struct job *j)
     e->texts[e->n_text++] = (struct batch_text){j, j->n_taken++};
     e->n_batch_row += t->n_id;
     j->n_token += t->n_id;
+    tenant_charge(j->tenant, t->n_id);
     j->start_ns = j->start_ns ? j->start_ns : clock_ns();
     return true;
 }
 
-/* One text of every job in turn, until nothing more fits. */
+static struct job *next_job(const struct embedder *e)
+{
+    struct job *best = NULL;
+    for (struct job *j = e->first; j; j = j->next) {
+        if (!gives_more(j))
+            continue;
+        if (!best || tenant_goes_first(j->tenant, best->tenant))
+            best = j;
+        if (!best->tenant)
+            break;
+    }
+    return best;
+}
+
 static void batch_take(struct embedder *e)
 {
-    struct job *head = e->first;
     e->n_text = e->n_batch_row = e->n_running = 0;
-    for (bool more = true; more && head;) {
-        more = false;
-        for (struct job *j = head; j && e->n_batch_row < BATCH_ROWS; j = j->next)
-            more |= j->status == ST_OK && j->n_taken < j->r->n_text && take_text(e, j);
+    for (struct job *j = e->first; j; j = j->next)
+        if (!j->tenant)
+            j->tenant = tenant_join(&e->shares, j->r->tenant);
+    for (struct job *j; (j = next_job(e)) && take_text(e, j);) {
+        unlink_job(e, j);
+        append_job(e, j);
     }
-    for (struct job *j = head; j; j = j->next)
+    for (struct job *j = e->first; j; j = j->next)
         e->n_running += j->start_ns != 0;
-    if (head) {
-        unlink_job(e, head);
-        append_job(e, head);
-    }
 }
 
 static void batch_give(struct embedder *e)
@@ -257,9 +277,11 @@ enum status embedder_create(struct embedder **out, struct bundle *bundle, const 
     e->bundle = bundle;
     e->config = model_config(bundle->model);
     e->stats.n_ctx = e->config->n_ctx;
-    intake_init(&e->in, sched_live_max(o));
+    intake_init(&e->in, engine_live_max(o));
     enum status st = o->pool ? ST_OK : pool_create(&e->own_pool, o->n_thread > 0 ? o->n_thread : cpu_count(), err);
     e->pool = o->pool ? o->pool : e->own_pool;
+    if (st == ST_OK)
+        st = shares_init(&e->shares, o, err);
     if (st == ST_OK && !(e->out = mem_alloc_zero((size_t)e->config->n_out, BATCH_TEXTS * sizeof *e->out)))
         st = fail_nomem(err, "engine");
     if (st == ST_OK)
@@ -285,6 +307,7 @@ void embedder_destroy(struct embedder *e)
     intake_stop(&e->in);
     intake_free(&e->in);
     room_free(e);
+    shares_free(&e->shares);
     mem_free(e->out);
     pool_destroy(e->own_pool);
     mem_free(e);

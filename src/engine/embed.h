@@ -5,8 +5,9 @@
  *   engine_cancel(e, request.id);                         // takes effect within one step
  *
  * Texts stand row after row in a batch, whole and without padding; requests take turns, one text each, so that a
- * request of thousands holds up none of one. What a text becomes does not depend on its company: same bits alone.
- * engine_submit on such an engine, and engine_embed on one that generates, are ST_UNSUPPORTED.
+ * request of thousands holds up none of one, and tenants go by their shares (engine_options.weight) before that, so
+ * that thousands of requests hold up no other tenant's one. What a text becomes does not depend on its company: same
+ * bits alone. engine_submit on such an engine, and engine_embed on one that generates, are ST_UNSUPPORTED.
  */
 #ifndef ENGINE_EMBED_H
 #define ENGINE_EMBED_H
@@ -24,6 +25,7 @@ struct embed_request { /* filled by the caller; texts, ids and out must live unt
     const struct embed_text *texts;
     int n_text;
     real *out;                     /* [n_text, n_out] as the model gives them: not normalized, labels as logits */
+    uint64_t tenant;               /* whose share it takes, when engine_options.weight is set */
     const volatile int *interrupt; /* NULL, or: not 0 = cancel, within one step */
     void *ctx;
     /* Exactly once. FINISH_STOP: out is whole. n_prompt: tokens in all; prefill_s: from the first batch to the last. */

@@ -220,7 +220,7 @@ enum status engine_create_on(struct engine **out, const struct executor *x, cons
     e->stats.blocks_total = x->n_block;
     e->stats.max_sequences = e->core.sched.max_sequences;
     e->stats.kv_type = x->bundle ? model_kv_names[model_kv_type(x->bundle->model)] : NULL;
-    intake_init(&e->in, sched_live_max(o));
+    intake_init(&e->in, engine_live_max(o));
     st = o->draft_tokens > 0 ? begin_drafts(e, o, err) : ST_OK;
     if (st == ST_OK && o->kv_spill)
         st = core_keep_on_disk(&e->core, o, on_room, e, err);

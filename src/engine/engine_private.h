@@ -138,17 +138,39 @@ void seq_echo(struct seq *s, const struct sample *sample);
  * *stop_text as in finish_event. */
 enum finish seq_take(struct seq *s, const struct executor *x, const struct sample *sample, struct str *stop_text);
 
+/* ---- share: which tenant was served least ---- */
+static inline int engine_live_max(const struct engine_options *o) /* running and waiting */
+{
+    int waiting = o->queue_max > 0 ? o->queue_max : o->queue_max < 0 ? 0 : 1024;
+    return (o->max_sequences > 0 ? o->max_sequences : 64) + waiting;
+}
+struct tenant {
+    uint64_t id;
+    double served; /* tokens for its weight; never behind the least served one that is live */
+    double weight;
+    int n_live; /* its sequences, or jobs */
+};
+struct shares {
+    struct tenant *tenants;
+    int n_tenant, tenants_max;
+    double (*weight)(void *ctx, uint64_t tenant); /* NULL: there are no tenants, and all below are NULL */
+    void *weight_ctx;
+};
+MUST_USE enum status shares_init(struct shares *s, const struct engine_options *o, struct error *err);
+void shares_free(struct shares *s);
+struct tenant *tenant_join(struct shares *s, uint64_t id); /* one more of its; the engine thread's, as weight is */
+void tenant_leave(struct tenant *t);
+void tenant_charge(struct tenant *t, int n_token);
+static inline bool tenant_goes_first(const struct tenant *t, const struct tenant *other)
+{
+    return t && t->served < other->served;
+}
+
 /* ---- sched ---- */
 enum { ECHO_ROWS = 32, DRAFT_ROWS = 64 }; /* rows of logits a step may spend on prompt log-probabilities, on drafts */
 struct seq_list {
     struct seq *first, *last;
     int count;
-};
-struct tenant {
-    uint64_t id;
-    double served; /* tokens for its weight; never behind the least served one that is live */
-    double weight;
-    int n_live; /* sequences */
 };
 struct batch {
     struct model_batch model;
@@ -165,10 +187,7 @@ struct sched {
     struct kv_pool kv;
     struct seq_list waiting, running; /* both by rank */
     int max_sequences, prefill_chunk;
-    struct tenant *tenants;
-    int n_tenant, tenants_max;
-    double (*weight)(void *ctx, uint64_t tenant);
-    void *weight_ctx;
+    struct shares shares;
     uint64_t step, preemptions;
     double itl_s; /* 0 = by ratio */
     struct cost_model cost;
@@ -183,11 +202,6 @@ static inline int sched_rows_max(const struct sched *s)
 static inline int sched_logits_max(const struct sched *s)
 {
     return s->max_sequences + ECHO_ROWS + DRAFT_ROWS;
-}
-static inline int sched_live_max(const struct engine_options *o) /* running and waiting */
-{
-    int waiting = o->queue_max > 0 ? o->queue_max : o->queue_max < 0 ? 0 : 1024;
-    return (o->max_sequences > 0 ? o->max_sequences : 64) + waiting;
 }
 void sched_add(struct sched *s, struct seq *q);    /* to waiting */
 void sched_remove(struct sched *s, struct seq *q); /* from where it is; its blocks return */

@@ -51,57 +51,13 @@ static void list_remove(struct seq_list *l, struct seq *q)
     l->count--;
 }
 
-/* ---- tenants ---- */
-
-/* The entry of a tenant: its own, a new one, or that of one who has nothing here any more. */
-static struct tenant *tenant_entry(struct sched *s, uint64_t id)
-{
-    struct tenant *idle = NULL;
-    for (int i = 0; i < s->n_tenant; i++) {
-        if (s->tenants[i].id == id)
-            return &s->tenants[i];
-        if (!s->tenants[i].n_live)
-            idle = &s->tenants[i];
-    }
-    struct tenant *t = s->n_tenant < s->tenants_max ? &s->tenants[s->n_tenant++] : idle;
-    assert(t); /* there are as many entries as live sequences */
-    *t = (struct tenant){.id = id, .served = -1};
-    return t;
-}
-
-/* Who comes back does not bring what it did not use: it starts level with the least served of those who are here. */
-static struct tenant *tenant_join(struct sched *s, uint64_t id)
-{
-    struct tenant *t = tenant_entry(s, id);
-    if (t->n_live++ == 0) {
-        double least = -1;
-        for (int i = 0; i < s->n_tenant; i++)
-            if (&s->tenants[i] != t && s->tenants[i].n_live && (least < 0 || s->tenants[i].served < least))
-                least = s->tenants[i].served;
-        t->served = t->served > least ? t->served : least;
-        t->served = t->served > 0 ? t->served : 0;
-    }
-    double weight = s->weight(s->weight_ctx, id);
-    t->weight = weight > 0 ? weight : 1;
-    return t;
-}
-
-static void tenant_charge(const struct seq *q, int n_token)
-{
-    if (q->tenant)
-        q->tenant->served += n_token / q->tenant->weight;
-}
-
 /* ---- life ---- */
 
 enum status sched_init(struct sched *s, const struct engine_options *o, int n_block, struct error *err)
 {
     *s = (struct sched){.max_sequences = o->max_sequences > 0 ? o->max_sequences : 64,
                         .prefill_chunk = o->prefill_chunk > 0 ? o->prefill_chunk : 256,
-                        .itl_s = o->itl_ms / 1000,
-                        .tenants_max = sched_live_max(o),
-                        .weight = o->weight,
-                        .weight_ctx = o->weight_ctx};
+                        .itl_s = o->itl_ms / 1000};
     struct batch *b = &s->batch;
     size_t rows = (size_t)sched_rows_max(s), sequences = (size_t)s->max_sequences;
     b->ids = mem_alloc_zero(rows, sizeof *b->ids);
@@ -109,12 +65,10 @@ enum status sched_init(struct sched *s, const struct engine_options *o, int n_bl
     b->spans = mem_alloc_zero(sequences, sizeof *b->spans);
     b->loras = mem_alloc_zero(sequences, sizeof *b->loras);
     b->items = mem_alloc_zero(sequences, sizeof *b->items);
-    s->tenants = mem_alloc_zero((size_t)s->tenants_max, sizeof *s->tenants);
-    if (!b->ids || !b->logit_rows || !b->spans || !b->loras || !b->items || !s->tenants) {
-        sched_free(s);
-        return fail_nomem(err, "scheduler");
-    }
-    enum status st = kv_pool_init(&s->kv, n_block, !o->no_prefix_cache, err);
+    enum status st = b->ids && b->logit_rows && b->spans && b->loras && b->items ? shares_init(&s->shares, o, err)
+                                                                                 : fail_nomem(err, "scheduler");
+    if (st == ST_OK)
+        st = kv_pool_init(&s->kv, n_block, !o->no_prefix_cache, err);
     if (st != ST_OK)
         sched_free(s);
     return st;
@@ -128,7 +82,7 @@ void sched_free(struct sched *s)
     mem_free(b->spans);
     mem_free(b->loras);
     mem_free(b->items);
-    mem_free(s->tenants);
+    shares_free(&s->shares);
     kv_pool_free(&s->kv);
     *s = (struct sched){0};
 }
@@ -147,7 +101,7 @@ void sched_add(struct sched *s, struct seq *q)
     priority = priority > PRIORITY_MAX ? PRIORITY_MAX : priority < -PRIORITY_MAX ? -PRIORITY_MAX : priority;
     q->rank = (int64_t)q->submit_ns - priority * step_ns;
     q->root = prefix_root(&s->kv, q->r->cache_salt, q->r->adapter);
-    q->tenant = s->weight ? tenant_join(s, q->r->tenant) : NULL;
+    q->tenant = tenant_join(&s->shares, q->r->tenant);
     set_running(q, false);
     list_insert(&s->waiting, q);
 }
@@ -157,15 +111,14 @@ void sched_remove(struct sched *s, struct seq *q)
     list_remove(q->running ? &s->running : &s->waiting, q);
     set_running(q, false);
     kv_release(&s->kv, &q->blocks);
-    if (q->tenant)
-        q->tenant->n_live--;
+    tenant_leave(q->tenant);
 }
 
 void sched_commit(struct sched *s, struct seq *q, int n)
 {
     q->n_done += n;
     if (q->n_done > q->n_paid) {
-        tenant_charge(q, q->n_done - q->n_paid);
+        tenant_charge(q->tenant, q->n_done - q->n_paid);
         q->n_paid = q->n_done;
     }
     prefix_commit(&s->kv, &q->blocks, &q->root, q->ids, q->n_done);
@@ -386,7 +339,8 @@ static enum admission admit(struct sched *s, struct seq *q, uint64_t now_ns)
     list_remove(&s->waiting, q);
     set_running(q, true);
     list_insert(&s->running, q);
-    tenant_charge(q, q->n_ids - q->n_done); /* at once, or more of the same tenant would be admitted meanwhile */
+    tenant_charge(q->tenant,
+                  q->n_ids - q->n_done); /* at once, or more of the same tenant would be admitted meanwhile */
     q->n_paid = q->n_ids;
     if (!q->start_ns) {
         q->start_ns = now_ns;
@@ -404,7 +358,7 @@ static struct seq *next_waiting(const struct sched *s)
     for (struct seq *q = s->waiting.first; q; q = q->next) {
         if (q->held == s->step)
             continue;
-        if (!best || q->tenant->served < best->tenant->served)
+        if (!best || tenant_goes_first(q->tenant, best->tenant))
             best = q;
         if (!best->tenant)
             break;

@@ -124,8 +124,12 @@ bool embed_content(struct job *j)
                       "the memory for requests is full: try again, or send fewer texts");
     j->embed = w;
     j->n_prompt = (int)n;
-    w->request =
-        (struct embed_request){.texts = texts, .n_text = (int)n, .out = w->rows, .ctx = j, .on_finish = on_finish};
+    w->request = (struct embed_request){.texts = texts,
+                                        .n_text = (int)n,
+                                        .out = w->rows,
+                                        .tenant = client_id(j->client),
+                                        .ctx = j,
+                                        .on_finish = on_finish};
     bool good = make_ids(j, texts) && keep_documents(j, w);
     j->ask.embed.prompt_name = j->ask.embed.query = (struct str){NULL, 0}; /* the parsed request goes */
     return good;

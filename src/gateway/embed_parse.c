@@ -89,7 +89,7 @@ static const struct field rows[] = {
     SWITCH("return_documents", RERANK, embed.return_documents),
     SWITCH("raw_scores", RERANK, embed.raw_scores),
 
-    REFUSED("priority", BOTH, "0"), /* they take turns as they come */
+    REFUSED("priority", BOTH, "0"), /* they take turns */
     IGNORED("user", BOTH),
     REFUSED("max_tokens_per_doc", RERANK, "4096"),
     REFUSED("rank_fields", RERANK, "[] [\"text\"]"),

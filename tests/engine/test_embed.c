@@ -85,12 +85,23 @@ static void wait_end(struct asked *a)
         nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
 }
 
-static struct engine *make(int n_thread, int queue)
+static struct engine *make_for(double (*weight)(void *ctx, uint64_t tenant), int n_thread, int queue)
 {
     struct engine *e;
-    OK(engine_create(&e, &bundle,
-                     &(struct engine_options){.n_thread = n_thread, .max_sequences = 1, .queue_max = queue}, &err));
+    const struct engine_options o = {.n_thread = n_thread, .max_sequences = 1, .queue_max = queue, .weight = weight};
+    OK(engine_create(&e, &bundle, &o, &err));
     return e;
+}
+
+static struct engine *make(int n_thread, int queue)
+{
+    return make_for(NULL, n_thread, queue);
+}
+
+static double weight_by_id(void *ctx, uint64_t tenant)
+{
+    (void)ctx;
+    return (double)tenant; /* the weight 0 must not stop anybody */
 }
 
 /* Each text's vector, computed in an engine where nothing else is. */
@@ -114,9 +125,10 @@ static void test_company_does_not_change_bits(void **state)
     struct rng rng;
     rng_init(&rng, 1);
     for (int threads = 1; threads <= 3; threads++) {
-        struct engine *e = make(threads, 100), *alone = make(1, 100);
+        struct engine *e = make_for(threads > 1 ? weight_by_id : NULL, threads, 100), *alone = make(1, 100);
         for (int i = 0; i < ASKED; i++) {
             ask_init(&asked[i], &rng, 1 + (int)rng_below(&rng, TEXTS), i % 4 == 3 ? CTX : 90);
+            asked[i].r.tenant = (uint64_t)i % 3;
             OK(engine_embed(e, &asked[i].r, &err));
         }
         for (int i = 0; i < ASKED; i++) {
@@ -194,6 +206,70 @@ static void test_requests_take_turns(void **state)
     engine_drain(e);
     engine_destroy(e);
     free(crowd);
+}
+
+struct queue { /* what is submitted while the engine's thread is held up */
+    struct engine *e;
+    int held, open, n_late; /* atomic */
+    uint64_t steps;         /* until the last of the late ones was done */
+};
+
+static void hold_thread(void *ctx, const struct finish_event *end)
+{
+    struct queue *q = ctx;
+    assert_int_equal(end->finish, FINISH_STOP);
+    __atomic_store_n(&q->held, 1, __ATOMIC_RELEASE);
+    while (!__atomic_load_n(&q->open, __ATOMIC_ACQUIRE))
+        nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+}
+
+static void count_late(void *ctx, const struct finish_event *end)
+{
+    struct queue *q = ctx;
+    struct engine_stats s;
+    assert_int_equal(end->finish, FINISH_STOP);
+    engine_stats(q->e, &s);
+    q->steps = s.steps;
+    __atomic_sub_fetch(&q->n_late, 1, __ATOMIC_RELEASE);
+}
+
+/* Hundreds of requests of one tenant wait when another's come: they are done after as many batches as their share says.
+ */
+static void test_tenants_share(void **state)
+{
+    (void)state;
+    enum { FLOOD = 300, LATE = 30, LENGTH = 51 }; /* ten texts a batch */
+    static const struct {
+        int n_late;
+        uint64_t tenant,
+            steps; /* tenant: its weight; steps: in which its texts and the flood's, by weight, have room */
+    } cases[] = {{1, 2, 1}, {LATE, 2, 5}, {LATE, 5, 4}};
+    static real out[FLOOD + LATE][WIDTH];
+    int32_t ids[LENGTH] = {1, 2, 3};
+    const struct embed_text text = {ids, LENGTH, 0};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        struct embed_request r[FLOOD + LATE];
+        struct queue q = {.e = make_for(weight_by_id, 1, FLOOD + LATE), .n_late = cases[k].n_late};
+        struct embed_request first = {.texts = &text, .n_text = 1, .out = out[0], .ctx = &q, .on_finish = hold_thread};
+        OK(engine_embed(q.e, &first, &err));
+        while (!__atomic_load_n(&q.held, __ATOMIC_ACQUIRE))
+            nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+        for (int i = 0; i < FLOOD + cases[k].n_late; i++) {
+            r[i] = (struct embed_request){.texts = &text, .n_text = 1, .out = out[i], .tenant = 1};
+            if (i >= FLOOD) {
+                r[i].tenant = cases[k].tenant;
+                r[i].ctx = &q;
+                r[i].on_finish = count_late;
+            }
+            OK(engine_embed(q.e, &r[i], &err));
+        }
+        __atomic_store_n(&q.open, 1, __ATOMIC_RELEASE);
+        engine_drain(q.e);
+        print_message("%d of weight %d: done in %d batches\n", cases[k].n_late, (int)cases[k].tenant, (int)q.steps - 1);
+        assert_int_equal(q.n_late, 0);
+        assert_int_equal(q.steps, 1 + cases[k].steps);
+        engine_destroy(q.e);
+    }
 }
 
 static void test_cancel_at_any_time(void **state)
@@ -353,6 +429,7 @@ int main(void)
         cmocka_unit_test(test_company_does_not_change_bits),
         cmocka_unit_test(test_texts_share_batches),
         cmocka_unit_test(test_requests_take_turns),
+        cmocka_unit_test(test_tenants_share),
         cmocka_unit_test(test_cancel_at_any_time),
         cmocka_unit_test(test_what_cannot_be_embedded_is_refused),
         cmocka_unit_test(test_a_decoder_embeds_by_its_last_token),

@@ -121,11 +121,11 @@ static void check_invariants(const struct history *h)
         n_free -= owners[i] == 0;
     }
     assert_int_equal(n_free, 0);
-    for (int i = 0; i < s->n_tenant; i++) {
+    for (int i = 0; i < s->shares.n_tenant; i++) {
         int live = 0;
         for (int k = 0; k < REQUESTS; k++)
-            live += h->seqs[k] && h->seqs[k]->tenant == &s->tenants[i];
-        assert_int_equal(live, s->tenants[i].n_live);
+            live += h->seqs[k] && h->seqs[k]->tenant == &s->shares.tenants[i];
+        assert_int_equal(live, s->shares.tenants[i].n_live);
     }
 }
 
@@ -206,7 +206,7 @@ static void check_batch(void *ctx)
             spans += b->items[i].seq == q;
         bool is_new = !h->was_running[q->r - h->requests];
         assert_true(spans == 1 || (spans == 0 && (is_new || q->n_ids - q->n_done > 1)));
-        for (const struct seq *w = is_new && !s->weight ? s->waiting.first : NULL; w; w = w->next)
+        for (const struct seq *w = is_new && !s->shares.weight ? s->waiting.first : NULL; w; w = w->next)
             assert_true(goes_first(q, w) || w->held == s->step); /* nobody overtakes */
     }
     for (const struct seq *w = s->waiting.first; w; w = w->next)
@@ -597,7 +597,7 @@ static void test_sched_fair_share(void **state)
 {
     (void)state;
     struct bench *b = bench_new(1, 256, FAKE_BLOCKS_MAX);
-    b->h.core.sched.weight = weight_by_id;
+    b->h.core.sched.shares.weight = weight_by_id;
     for (int i = 0; i < REQUESTS; i++) {
         b->h.requests[i].tenant = i < 8 ? 1 : 7;
         struct seq *q = bench_add(b, 30, 10, 0);
@@ -613,8 +613,8 @@ static void test_sched_fair_share(void **state)
     print_message("weight 1: %d ended, weight 3: %d ended\n", done[0], done[1]);
     assert_true(done[0] >= 1 && done[0] <= 2);
     bench_run_out(b);
-    for (int i = 0; i < b->h.core.sched.n_tenant; i++)
-        assert_int_equal(b->h.core.sched.tenants[i].n_live, 0);
+    for (int i = 0; i < b->h.core.sched.shares.n_tenant; i++)
+        assert_int_equal(b->h.core.sched.shares.tenants[i].n_live, 0);
     bench_free(b);
 }
 

@@ -346,6 +346,7 @@ enum status engine_embed(struct engine *e, struct embed_request *r, struct error
     int n_out = model_config(NULL)->n_out;
     (void)err;
     pthread_mutex_lock(&e->lock);
+    fake.tenant = r->tenant;
     r->id = ++e->next_id;
     e->held = fake_get(&fake.hold) ? r : NULL;
     pthread_mutex_unlock(&e->lock);

@@ -58,15 +58,20 @@ static int stop_keys(void **state)
 
 #define AS(key) "Authorization: Bearer " key "\r\n"
 
-static int chat_as(const char *headers, const char *fields)
+static int post_as(const char *headers, const char *url, const char *body)
 {
     struct http1 a;
-    char body[300];
-    snprintf(body, sizeof body, "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]%s}", fields);
-    ask(&a, "POST", "/v1/chat/completions", body, headers);
+    ask(&a, "POST", url, body, headers);
     int status = a.status;
     http1_free(&a);
     return status;
+}
+
+static int chat_as(const char *headers, const char *fields)
+{
+    char body[300];
+    snprintf(body, sizeof body, "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]%s}", fields);
+    return post_as(headers, "/v1/chat/completions", body);
 }
 
 static void test_each_client_is_a_tenant(void **state)
@@ -91,6 +96,23 @@ static void test_each_client_is_a_tenant(void **state)
     assert_int_equal(chat_as(AS("secret-of-alic"), ""), 401);
     assert_int_equal(chat_as(AS("secret-of-alicf"), ""), 401);
     assert_int_equal(chat_as(AS(""), ""), 401);
+}
+
+static void test_embeddings_are_of_a_tenant_too(void **state)
+{
+    (void)state;
+    assert_int_equal(chat_as(AS("secret-of-alice"), ""), 200);
+    uint64_t alice = fake.tenant;
+    __atomic_store_n(&fake.task, TASK_EMBED, __ATOMIC_SEQ_CST);
+    assert_int_equal(post_as(AS("secret-of-bob"), "/v1/embeddings", "{\"input\":\"ab\"}"), 200);
+    uint64_t bob = fake.tenant;
+    assert_int_not_equal(bob, alice);
+    assert_int_equal(post_as(AS("secret-of-alice"), "/api/embed", "{\"input\":\"ab\"}"), 200);
+    assert_int_equal(fake.tenant, alice);
+    __atomic_store_n(&fake.task, TASK_SCORE, __ATOMIC_SEQ_CST);
+    assert_int_equal(post_as(AS("secret-of-bob"), "/v1/rerank", "{\"query\":\"q\",\"documents\":[\"a\"]}"), 200);
+    assert_int_equal(fake.tenant, bob);
+    __atomic_store_n(&fake.task, TASK_GENERATE, __ATOMIC_SEQ_CST);
 }
 
 static void test_responses_belong_to_their_tenant(void **state)
@@ -236,6 +258,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_each_client_is_a_tenant, start_keys, stop_keys),
+        cmocka_unit_test_setup_teardown(test_embeddings_are_of_a_tenant_too, start_keys, stop_keys),
         cmocka_unit_test_setup_teardown(test_responses_belong_to_their_tenant, start_keys, stop_keys),
         cmocka_unit_test_setup_teardown(test_background_responses_belong_to_their_tenant, start_keys, stop_keys),
         cmocka_unit_test_setup_teardown(test_a_hangup_reads_them_again, start_keys, stop_keys),
