@@ -88,11 +88,10 @@ static void check_schema(struct maker *m, const struct json *function, const str
     }
 }
 
-/* A property's schema on its own, with the definitions that it may refer to, and without the words that would make each
- * one another than the next: what is the same is compiled once. */
+/* A property's schema on its own, without the words that would make each one another than the next: what is the same is
+ * compiled once. */
 static struct str property_source(struct maker *m, const struct json *root, const struct json *schema)
 {
-    static const char *const shared[] = {"$schema", "$defs", "definitions"};
     static const char *const words[] = {"title", "description", "default", "examples", "$comment"};
     struct json_writer w;
     struct buf text = {0};
@@ -100,11 +99,10 @@ static struct str property_source(struct maker *m, const struct json *root, cons
         return part_source(m, schema);
     json_writer_init(&w, &text);
     json_begin_object(&w);
-    for (size_t i = 0; i < sizeof shared / sizeof *shared; i++)
-        if (json_get(root, shared[i]) && !json_get(schema, shared[i])) {
-            json_key(&w, shared[i]);
-            json_write_value(&w, json_get(root, shared[i]));
-        }
+    if (json_get(root, "$schema") && !json_get(schema, "$schema")) {
+        json_key(&w, "$schema");
+        json_write_value(&w, json_get(root, "$schema"));
+    }
     JSON_EACH_MEMBER (key, value, schema) {
         bool said = false;
         for (size_t i = 0; i < sizeof words / sizeof *words; i++)
@@ -118,14 +116,29 @@ static struct str property_source(struct maker *m, const struct json *root, cons
     return check_kept(m, field_keep(m->p, &text));
 }
 
-static struct grammar_part parameter(struct maker *m, const struct json *function, struct str key,
+static bool refers(const struct json *schema)
+{
+    const struct json *end = schema ? json_next(schema) : NULL;
+    for (const struct json *v = schema; v < end; v++)
+        if (str_is(json_str(v), "$ref") || str_is(json_str(v), "$dynamicRef"))
+            return true;
+    return false;
+}
+
+/* whole: the source of all parameters' schema, if any refers to something. */
+static struct grammar_part parameter(struct maker *m, const struct json *function, struct str whole, struct str key,
                                      const struct json *schema)
 {
     const struct json *root = json_get(function, "parameters");
     bool is_string = speech_key_is_string(schema), strict = json_bool(json_get(function, "strict"), false);
     struct grammar_part value = {.kind = is_string ? GRAMMAR_STRING : GRAMMAR_SCHEMA,
-                                 .flags = strict ? GRAMMAR_ORDERED : 0,
-                                 .text = property_source(m, root, schema)};
+                                 .flags = strict ? GRAMMAR_ORDERED : 0};
+    if (refers(schema)) {
+        value.text = whole;
+        value.property = key;
+    } else {
+        value.text = property_source(m, root, schema);
+    }
     if (is_string)
         value.trigger = STR(VALUE_END);
     struct grammar_part all = PARTS(m, GRAMMAR_SEQUENCE, part_text(STR("<parameter=")), part_text(key),
@@ -141,11 +154,12 @@ struct grammar_part xml_arguments(struct maker *m, const struct json *function)
     check_schema(m, function, schema);
     if (count == 0 && json_count(schema) && (!others || json_bool(others, false)))
         return xml_any_arguments(m);
+    struct str whole = refers(properties) ? part_source(m, schema) : STR("");
     struct grammar_part *parts = arena_alloc_zero(m->p->arena, count + 1, sizeof *parts);
     m->failed |= !parts;
     JSON_EACH_MEMBER (key, value, properties)
         if (!m->failed && !m->refused)
-            parts[n++] = parameter(m, function, key, value);
+            parts[n++] = parameter(m, function, whole, key, value);
     return (struct grammar_part){.kind = GRAMMAR_SEQUENCE, .parts = parts, .n_part = n};
 }
 

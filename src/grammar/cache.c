@@ -6,6 +6,7 @@
 
 #include "base/rng.h"
 
+enum { KEY_MAX = 4 << 20 }; /* what is longer is not kept: parts may name one long schema over and over */
 struct cached {
     struct buf key;
     uint64_t hash, used;
@@ -56,11 +57,13 @@ void grammar_cache_destroy(struct grammar_cache *c)
 
 static void write_key(struct buf *key, const struct grammar_part *p, int depth)
 {
-    buf_printf(key, "%d %u %d %d %zu %zu %zu:", (int)p->kind, p->flags, p->min, p->max, p->text.len, p->trigger.len,
-               p->n_part);
+    buf_printf(key, "%d %u %d %d %zu %zu %zu %zu:", (int)p->kind, p->flags, p->min, p->max, p->text.len,
+               p->property.len, p->trigger.len, p->n_part);
     buf_append_str(key, p->text);
+    buf_append_str(key, p->property);
     buf_append_str(key, p->trigger);
-    for (size_t i = 0; i < p->n_part && depth < 40; i++) /* deeper ones are refused when compiled */
+    for (size_t i = 0; i < p->n_part && depth < 40 && key->len <= KEY_MAX;
+         i++) /* deeper ones are refused when compiled */
         write_key(key, &p->parts[i], depth + 1);
 }
 
@@ -102,6 +105,10 @@ enum status grammar_cache_get(struct grammar_cache *c, struct grammar **out, con
     if (key.failed) {
         buf_free(&key);
         return fail_nomem(err, "grammar cache");
+    }
+    if (key.len > KEY_MAX) {
+        buf_free(&key);
+        return grammar_compile(out, c->vocab, part, err);
     }
     uint64_t hash = str_hash(buf_str(&key), c->seed);
     pthread_mutex_lock(&c->lock);

@@ -105,7 +105,8 @@ static uint32_t find_made(const struct joiner *j, const struct grammar_part *p)
 {
     for (size_t i = 0; i < j->made.n; i++) {
         const struct grammar_part *o = j->made.at[i].part;
-        if (o->kind == p->kind && o->flags == p->flags && str_eq(o->text, p->text) && str_eq(o->trigger, p->trigger))
+        if (o->kind == p->kind && o->flags == p->flags && str_eq(o->text, p->text) &&
+            str_eq(o->property, p->property) && str_eq(o->trigger, p->trigger))
             return j->made.at[i].callee;
     }
     return UINT32_MAX;
@@ -117,7 +118,7 @@ static uint32_t make_json(struct joiner *j, const struct grammar_part *p, struct
     uint32_t type;
     j->b->what = "json schema";
     j->g->compact |= (p->flags & GRAMMAR_COMPACT) != 0;
-    return schema_compile(j->b, j->g, schema, p->flags, &type) ? type | CALL_TYPE : UINT32_MAX;
+    return schema_compile(j->b, j->g, schema, p, &type) ? type | CALL_TYPE : UINT32_MAX;
 }
 
 /* The rule of a schema's strings, those that hold the trigger left out. */

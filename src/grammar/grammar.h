@@ -75,6 +75,7 @@ struct grammar_part {
     struct str text;
     const struct grammar_part *parts;
     size_t n_part;
+    struct str property; /* SCHEMA, STRING: what counts is this member of the schema's `properties`; empty = all */
     struct str
         trigger;  /* of a child of GRAMMAR_TRIGGERED, e.g. "<tool_call>"; not repeated in the child itself; STRING */
     int min, max; /* REPEAT, TRIGGERED; max < 0: without end */

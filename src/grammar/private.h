@@ -394,6 +394,7 @@ static inline const struct step *state_step(const struct grammar_state *s)
 void mask_make(struct grammar_state *s, const struct frame *f, size_t n, uint64_t *bits);
 void masks_free(struct grammar *g);
 /* json schema -> types, appended to the grammar's (its dfas are only scalars yet); root: the type's number */
-bool schema_compile(struct build *b, struct grammar *g, struct str text, unsigned flags, uint32_t *root);
+bool schema_compile(struct build *b, struct grammar *g, struct str text, const struct grammar_part *part,
+                    uint32_t *root); /* of the part: flags, property */
 
 #endif

@@ -18,6 +18,12 @@
 #define XML(key, v) "<parameter=" key ">\\n" v "\\n</parameter>\\n"
 #define THOUGHT     "<|channel|>analysis<|message|>hm<|end|><|start|>assistant"
 #define FINAL       "<|channel|>final<|message|>"
+#define REFERS                                                                                                         \
+    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\","              \
+    "\"properties\":{\"n\":{\"type\":\"integer\",\"minimum\":1},\"same\":{\"$ref\":\"#/properties/n\"},"               \
+    "\"word\":{\"type\":\"string\",\"$ref\":\"#/parts/short\"},\"all\":{\"type\":\"array\",\"items\":{"                \
+    "\"$ref\":\"#\"}},\"own\":{\"properties\":{\"n\":{\"type\":\"string\"},\"same\":{\"$ref\":"                        \
+    "\"#/properties/n\"}}}},\"parts\":{\"short\":{\"maxLength\":2}}}}}],\"tool_choice\":\"required\""
 
 enum verdict { CALLED, SAID, FORBIDDEN };
 struct row {
@@ -103,6 +109,15 @@ static void test_calls_as_xml(void **state)
         {"\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"strict\":true,\"parameters\":{\"type\":"
          "\"object\",\"properties\":{\"n\":{\"type\":\"integer\"}},\"required\":[\"n\"]}}}]",
          "So: " XML_F(XML("n", "x")), FORBIDDEN, NULL},
+        {REFERS, XML_F(XML("n", "1") XML("same", "2")), CALLED, "{\"n\": 1, \"same\": 2}"},
+        {REFERS, XML_F(XML("same", "0")), FORBIDDEN, NULL},
+        {REFERS, XML_F(XML("word", "ab")), CALLED, "{\"word\": \"ab\"}"},
+        {REFERS, XML_F(XML("word", "abc")), FORBIDDEN, NULL},
+        {REFERS, XML_F(XML("all", "[{\\\"same\\\": 3}]")), CALLED, "{\"all\": [{\"same\": 3}]}"},
+        {REFERS, XML_F(XML("all", "[{\\\"same\\\": 0}]")), FORBIDDEN, NULL},
+        {REFERS, XML_F(XML("own", "{\\\"n\\\": \\\"x\\\", \\\"same\\\": 4}")), CALLED,
+         "{\"own\": {\"n\": \"x\", \"same\": 4}}"}, /* the root's n */
+        {REFERS, XML_F(XML("own", "{\\\"same\\\": \\\"x\\\"}")), FORBIDDEN, NULL},
     };
     (void)state;
     ROWS("{{ tools }} <tool_call> <function=", rows);
@@ -152,6 +167,8 @@ static void test_calls_refused_by_name(void **state)
          XML_TOOL("{\"properties\":{\"a\":{\"type\":\"string\",\"pattern\":\"(a)\\\\1\"}}}") ",\"tool_choice\":"
                                                                                              "\"required\"",
          "tool_choice", "pattern"},
+        {"<function=", XML_TOOL("{\"properties\":{\"a\":{\"$ref\":\"#/no\"}}}") ",\"tool_choice\":\"required\"",
+         "tool_choice", "\"#/no\""},
         {"<tool_call>",
          "\"guided_regex\":\"a\"," XML_TOOL("{\"uniqueItems\":1}") ",\"tool_choice\":\"required\",\"n\":1",
          "tool_choice", "uniqueItems"},

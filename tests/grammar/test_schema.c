@@ -252,6 +252,67 @@ static void test_compiled_ones_are_kept(void **state)
     grammar_vocab_destroy(v);
 }
 
+/* Its references still find all of the schema. */
+static void test_one_property_counts(void **state)
+{
+    (void)state;
+    struct grammar_vocab *v = bytes_vocab();
+    struct grammar_cache *c;
+    struct grammar *g, *other;
+    struct error err;
+    OK(grammar_cache_create(&c, v, 2, &err));
+    struct grammar_part parts[3] = {
+        {.kind = GRAMMAR_SCHEMA,
+         .property = STR("low"),
+         .text = STR("{\"properties\":{\"n\":{\"type\":\"integer\",\"minimum\":3},\"low\":{\"not\":{\"$ref\":"
+                     "\"#/properties/n\"},\"type\":\"integer\"},\"word\":{\"const\":\"x\"}}}")}};
+    parts[1] = parts[2] = parts[0];
+    parts[1].property = STR("word");
+    const struct grammar_part all = {.kind = GRAMMAR_SEQUENCE, .parts = parts, .n_part = 3};
+    OK(grammar_cache_get(c, &g, &all, &err));
+    assert_true(accepts(g, STR("2\"x\"1")) && !accepts(g, STR("3\"x\"1")) && !accepts(g, STR("2\"y\"1")));
+    grammar_release(g);
+    OK(grammar_cache_get(c, &g, &parts[0], &err));
+    OK(grammar_cache_get(c, &other, &parts[1], &err));
+    assert_true(accepts(g, STR("2")) && accepts(other, STR("\"x\"")));
+    grammar_release(g);
+    grammar_release(other);
+    parts[0].property = STR("none");
+    FAILS(ST_INVALID, grammar_cache_get(c, &g, &all, &err));
+    assert_non_null(strstr(err.text, "no property \"none\""));
+    grammar_cache_destroy(c);
+    grammar_vocab_destroy(v);
+}
+
+/* Many parts of one long schema would fill the cache with their key. */
+static void test_long_sources_are_not_kept(void **state)
+{
+    (void)state;
+    enum { PARTS = 8, LENGTH = 1 << 20 };
+    struct grammar_vocab *v = bytes_vocab();
+    struct grammar_cache *c;
+    struct grammar *a, *b;
+    struct grammar_part parts[PARTS];
+    struct error err;
+    char *text = malloc(LENGTH);
+    memset(text, ' ', LENGTH);
+    memcpy(text, "true", 4);
+    OK(grammar_cache_create(&c, v, 2, &err));
+    for (int i = 0; i < PARTS; i++)
+        parts[i] = (struct grammar_part){.kind = GRAMMAR_SCHEMA, .text = str_n(text, LENGTH)};
+    for (int n = 1; n <= PARTS; n += PARTS - 1) {
+        const struct grammar_part all = {.kind = GRAMMAR_SEQUENCE, .parts = parts, .n_part = (size_t)n};
+        OK(grammar_cache_get(c, &a, &all, &err));
+        OK(grammar_cache_get(c, &b, &all, &err));
+        assert_int_equal(a == b, n == 1);
+        grammar_release(a);
+        grammar_release(b);
+    }
+    grammar_cache_destroy(c);
+    grammar_vocab_destroy(v);
+    free(text);
+}
+
 static void test_allocation_failures_leave_nothing(void **state)
 {
     (void)state;
@@ -287,6 +348,8 @@ int main(void)
         cmocka_unit_test(test_refusals_name_their_place),
         cmocka_unit_test(test_masks_are_what_bytes_say),
         cmocka_unit_test(test_compiled_ones_are_kept),
+        cmocka_unit_test(test_one_property_counts),
+        cmocka_unit_test(test_long_sources_are_not_kept),
         cmocka_unit_test(test_allocation_failures_leave_nothing),
     };
     return RUN(tests);
