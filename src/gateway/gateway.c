@@ -400,9 +400,9 @@ static void close_down(struct gateway *g)
     watchdog_stop(g);
     http_server_close(g->server);
     g->server = NULL;
-    admin_end_all(g);
     if (g->hosting)
-        hosting_quiet(g->hosting); /* nobody is called back any more */
+        hosting_quiet(g->hosting); /* nobody is called back any more, nor waits */
+    admin_end_all(g);
     workers_destroy(g->workers);
     g->workers = NULL;
 }

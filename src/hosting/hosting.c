@@ -61,9 +61,11 @@ static enum status swap(struct hosting *h, const struct hosting_model *m, struct
     TRY(hosted_create(h, &e, m, err));
     e->n_name = e->n_lease = 1; /* ours, until the name is: it must not go before */
     hosted_want(h, e);
-    while (e->state != HOSTED_READY && e->state != HOSTED_FAILED && !h->stopping)
+    while (e->state != HOSTED_READY && e->state != HOSTED_FAILED && !h->stopping && !h->quiet)
         pthread_cond_wait(&h->changed, &h->lock);
-    enum status st = e->state == HOSTED_READY ? ST_OK : fail(err, e->why.status, "%s", e->why.text);
+    enum status st = e->state == HOSTED_READY    ? ST_OK
+                     : e->state == HOSTED_FAILED ? fail(err, e->why.status, "%s", e->why.text)
+                                                 : fail(err, ST_CANCELED, "%s is not waited for any more", m->name);
     struct hosted_name *n = hosted_name_find(h, str_of(m->name));
     if (st == ST_OK && (!n || !n->hosted))
         st = fail(err, ST_INVALID, "the name %s went away meanwhile", m->name);

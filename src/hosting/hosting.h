@@ -5,17 +5,24 @@
  *   switch (hosting_acquire(h, name, &lease, &wait, err)) ...     // any thread, never waits
  *   hosting_release(h, &lease);
  *
- *   absent --acquire--> wanted --loader thread--> loading --> ready --evicted, idle, unloaded--> closing --> absent
- *                                                        \--> failed --acquire, a while later--> wanted
+ *   absent --acquire--> wanted --room--> loading --> ready --evicted, idle, unloaded----------------> closing
+ *     ^                   ^ ^                 |        \--its room is wanted--> yields --last lease--^    |
+ *     |                   | \-a while later- failed                                                       |
+ *     \-------------------+--somebody asked meanwhile-----------------------------------------------------/
  *
  * A lease holds its model: nothing that is in use is unloaded. When the budget is short, the ready models that nobody
- * uses go, the least recently used first; pinned ones stay. A new model under a name that is in use is loaded beside
- * the old one; then the name is the new one's, and the old one goes with its last lease. A model that was loaded for
- * somebody is leased to him before anything else can happen to it. A model that cannot be loaded
- * harms no other.
+ * uses go, the least recently used first; pinned ones stay. Where that is not enough, models in use take turns: one
+ * that has waited for patience_ms has those yield that were ready for as long, the least recently used first. Who
+ * asks for one that yields waits, as for one that is not loaded; it goes with its last lease, the other is loaded, and
+ * then it is wanted again itself. Models are loaded in the order in which they were wanted, nobody overtakes. So every
+ * request has its turn, if leases end: who holds one asks for no other before he gave it back.
+ *
+ * A new model under a name that is in use is loaded beside the old one; then the name is the new one's, and the old
+ * one goes with its last lease. A model that was loaded for somebody is leased to him before anything else can happen
+ * to it. A model that cannot be loaded harms no other.
  *
  * Threads  any, for every function; waits are called back on the loader's thread, without locks held
- * Errors   ST_NOT_FOUND, ST_LIMIT (busy: later), ST_NOMEM (it can never fit): sizes in the text; what loading says
+ * Errors   ST_NOT_FOUND, ST_NOMEM (it can never fit): sizes in the text; what loading says
  */
 #ifndef HOSTING_HOSTING_H
 #define HOSTING_HOSTING_H
@@ -58,6 +65,7 @@ struct hosting_options {
     int keep_alive_s;   /* 0 = for ever */
     const struct hosting_maker *maker;
     struct hosting_model like; /* options of models that are loaded by name and path while running */
+    int patience_ms;           /* how long models in use wait for each other's room, and have it; 0 = 5,000 */
 };
 struct hosting;
 MUST_USE enum status hosting_create(struct hosting **out, const struct hosting_options *options, struct error *err);
@@ -116,7 +124,7 @@ MUST_USE enum status hosting_load(struct hosting *h, const struct hosting_model 
 MUST_USE enum status hosting_load_like(struct hosting *h, const char *name, const char *path, struct error *err);
 /* Whether a name once added as ready is another model's now. */
 bool hosting_moved(struct hosting *h);
-/* From here on no wait is called back, and none is being called. */
+/* From here on no wait is called back, and none is being called; calls that wait for a model end with ST_CANCELED. */
 void hosting_quiet(struct hosting *h);
 /* Unloads it as soon as nobody uses it; the name stays, and the next request loads it again. */
 MUST_USE enum status hosting_unload(struct hosting *h, const char *name, struct error *err);

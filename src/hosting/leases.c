@@ -24,6 +24,7 @@ static enum status lease(struct hosting *h, struct hosted *e, struct hosted_name
     name = name.ptr ? name : str_of(e->how.name);
     snprintf(out->name, sizeof out->name, "%.*s", (int)name.len, name.ptr);
     e->n_lease++;
+    e->used_ns = clock_ns();
     e->unload = false;
     e->asked_s = 0;
     return ST_OK;
@@ -54,9 +55,9 @@ static enum status acquire(struct hosting *h, struct str name, struct hosting_le
     struct hosted *e = hosted_resolve(h, name, &lora);
     if (!e)
         return fail(err, ST_NOT_FOUND, "there is no model %.*s", STR_ARG(name.ptr ? name : STR("at all")));
-    if (e->state == HOSTED_READY && (!lora || lora->tried == e))
+    if (e->state == HOSTED_READY && !e->yields && (!lora || lora->tried == e))
         return lease(h, e, lora, name, out, err);
-    if (e->state == HOSTED_FAILED && clock_ns() < e->failed_ns + (uint64_t)RETRY_S * 1000000000)
+    if (e->state == HOSTED_FAILED && clock_ns() < e->since_ns + (uint64_t)RETRY_S * 1000000000)
         return fail(err, e->why.status, "%s", e->why.text);
     if (e->state == HOSTED_ABSENT || e->state == HOSTED_FAILED)
         hosted_want(h, e);
@@ -120,7 +121,7 @@ enum status hosted_acquire_wait(struct hosting *h, struct str name, struct hosti
     enum status st = acquire(h, name, out, &wait, err);
     if (st != ST_CANCELED)
         return st;
-    while (!wait.done && !h->stopping)
+    while (!wait.done && !h->stopping && !h->quiet)
         pthread_cond_wait(&h->changed, &h->lock);
     if (!wait.done) {
         forget(h, &wait);
@@ -183,6 +184,7 @@ void hosting_quiet(struct hosting *h)
                 *at = (*at)->next;
             else
                 at = &(*at)->next;
+    pthread_cond_broadcast(&h->changed);
     while (h->calling)
         pthread_cond_wait(&h->changed, &h->lock);
     pthread_mutex_unlock(&h->lock);

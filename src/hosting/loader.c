@@ -4,6 +4,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+enum { PATIENCE_MS = 5000 }; /* unless the options say otherwise */
+
 static int keep_alive(const struct hosting *h, const struct hosted *e)
 {
     const int seconds[] = {e->asked_s, e->how.keep_alive_s, h->options.keep_alive_s};
@@ -23,6 +25,29 @@ uint64_t hosted_expires_ns(const struct hosting *h, const struct hosted *e)
 static bool may_go(const struct hosted *e)
 {
     return e->state == HOSTED_READY && !e->n_lease && !e->foreign;
+}
+
+static bool is_orphan(const struct hosted *e)
+{
+    return !e->n_name && !e->n_lease;
+}
+
+/* Whoever needs its room; a pinned one goes only when another has its name. */
+static bool stays(const struct hosted *e)
+{
+    return e->foreign || (e->how.pinned && e->n_name);
+}
+
+/* In use, but with its last lease it goes. */
+static bool goes(const struct hosted *e)
+{
+    return e->n_lease && (e->yields || !e->n_name);
+}
+
+static void sooner(uint64_t *until_ns, uint64_t at)
+{
+    if (!*until_ns || at < *until_ns)
+        *until_ns = at;
 }
 
 /* Between these the lock is given up and others' functions are called: hosting_quiet and hosting_on_close wait for the
@@ -69,7 +94,7 @@ static void tell_close(struct hosting *h, const struct hosted *e)
 static void close_model(struct hosting *h, struct hosted *e)
 {
     e->state = HOSTED_CLOSING; /* from here on nobody else looks at it */
-    e->unload = false;
+    e->unload = e->yields = false;
     for (struct hosted_name *n = h->names; n; n = n->next)
         if (n->tried == e)
             hosted_close_lora(h, n);
@@ -81,7 +106,9 @@ static void close_model(struct hosting *h, struct hosted *e)
     h->bytes_used -= e->bytes;
     e->bytes = 0;
     e->parts = (struct hosted_parts){0};
-    e->state = e->waits ? HOSTED_WANTED : HOSTED_ABSENT; /* somebody asked while it was closed */
+    e->state = HOSTED_ABSENT;
+    if (e->waits) /* somebody asked meanwhile: behind those who wait already */
+        hosted_want(h, e);
     pthread_cond_broadcast(&h->changed);
 }
 
@@ -89,7 +116,7 @@ static struct hosted *least_recent(struct hosting *h)
 {
     struct hosted *best = NULL;
     for (struct hosted *e = h->all; e; e = e->next)
-        if (may_go(e) && !e->how.pinned && (!best || e->used_ns < best->used_ns))
+        if (may_go(e) && !stays(e) && (!best || e->used_ns < best->used_ns))
             best = e;
     return best;
 }
@@ -99,29 +126,55 @@ static double gb(uint64_t bytes)
     return (double)bytes * 1e-9;
 }
 
-static enum status make_room(struct hosting *h, const struct hosted *e, uint64_t need, struct error *err)
+/* Of those in use, who makes room for e next: both have had their time, e to wait and it to serve. NULL: nobody before
+ * *until_ns. */
+static struct hosted *next_to_yield(const struct hosting *h, const struct hosted *e, uint64_t *until_ns)
 {
-    uint64_t max = h->options.bytes_max, kept = 0;
-    for (struct hosted *o = h->all; max && o; o = o->next)
-        kept += o->foreign || o->how.pinned ? o->bytes : 0;
-    if (max && need > max - (kept < max ? kept : max))
-        return fail(err, ST_NOMEM,
-                    "%s needs %.2f GB of memory; of the budget of %.2f GB, models that stay have %.2f GB", e->how.name,
-                    gb(need), gb(max), gb(kept));
-    while (max && h->bytes_used + need > max) {
-        struct hosted *victim = least_recent(h);
-        if (!victim)
-            return fail(
-                err, ST_LIMIT,
-                "%s needs %.2f GB of memory; of the budget of %.2f GB, models that are in use have %.2f GB: try "
-                "again",
-                e->how.name, gb(need), gb(max), gb(h->bytes_used));
-        close_model(h, victim);
+    uint64_t patience_ms = h->options.patience_ms ? (uint64_t)h->options.patience_ms : PATIENCE_MS, now = clock_ns();
+    struct hosted *best = NULL;
+    for (struct hosted *o = h->all; o; o = o->next) {
+        if (o->state != HOSTED_READY || !o->n_lease || stays(o) || goes(o))
+            continue;
+        uint64_t turn = (e->since_ns > o->since_ns ? e->since_ns : o->since_ns) + patience_ms * 1000000;
+        if (turn > now)
+            sooner(until_ns, turn);
+        else if (!best || o->used_ns < best->used_ns)
+            best = o;
+    }
+    return best;
+}
+
+/* What nobody uses goes once that is enough. Else ST_CANCELED: e waits for those in use, until *until_ns at most. */
+static enum status make_room(struct hosting *h, const struct hosted *e, uint64_t *until_ns, struct error *err)
+{
+    const uint64_t max = h->options.bytes_max;
+    while (max) {
+        uint64_t kept = 0, idle = 0, going = 0, all = h->bytes_used + e->need;
+        for (const struct hosted *o = h->all; o; o = o->next) {
+            kept += stays(o) ? o->bytes : 0;
+            idle += !stays(o) && may_go(o) ? o->bytes : 0;
+            going += !stays(o) && goes(o) ? o->bytes : 0;
+        }
+        if (e->need > max - (kept < max ? kept : max))
+            return fail(err, ST_NOMEM,
+                        "%s needs %.2f GB of memory; of the budget of %.2f GB, models that stay have %.2f GB",
+                        e->how.name, gb(e->need), gb(max), gb(kept));
+        if (all <= max)
+            return ST_OK;
+        if (all - idle <= max) {
+            close_model(h, least_recent(h));
+            continue;
+        }
+        for (struct hosted *o; all - idle - max > going && (o = next_to_yield(h, e, until_ns)); going += o->bytes) {
+            log_infof("hosting", "%s makes room for %s", o->how.name, e->how.name);
+            o->yields = true;
+        }
+        return ST_CANCELED;
     }
     return ST_OK;
 }
 
-static enum status open_model(struct hosting *h, struct hosted *e, struct error *err)
+static enum status measure(struct hosting *h, struct hosted *e, struct error *err)
 {
     const struct hosting_maker *maker = h->options.maker;
     uint64_t need = 0;
@@ -129,15 +182,20 @@ static enum status open_model(struct hosting *h, struct hosted *e, struct error 
     pthread_mutex_unlock(&h->lock);
     enum status st = maker->measure(maker->ctx, &need, &e->how, err);
     pthread_mutex_lock(&h->lock);
-    if (st == ST_OK)
-        st = make_room(h, e, need, err);
-    if (st != ST_OK)
-        return st;
-    e->bytes = need;
-    h->bytes_used += need;
+    e->state = HOSTED_WANTED;
+    e->need = need;
+    return st;
+}
+
+static enum status open_model(struct hosting *h, struct hosted *e, struct error *err)
+{
+    const struct hosting_maker *maker = h->options.maker;
+    e->state = HOSTED_LOADING;
+    e->bytes = e->need;
+    h->bytes_used += e->bytes;
     pthread_mutex_unlock(&h->lock);
     log_infof("hosting", "loading %s from %s", e->how.name, e->how.path);
-    st = maker->open(maker->ctx, &e->parts, &e->how, err);
+    enum status st = maker->open(maker->ctx, &e->parts, &e->how, err);
     pthread_mutex_lock(&h->lock);
     h->bytes_used -= e->bytes;
     e->bytes = st == ST_OK ? e->parts.bytes : 0;
@@ -145,24 +203,27 @@ static enum status open_model(struct hosting *h, struct hosted *e, struct error 
     return st;
 }
 
-static void load(struct hosting *h, struct hosted *e)
+/* false: it waits for its room, until *until_ns at most. */
+static bool load(struct hosting *h, struct hosted *e, uint64_t *until_ns)
 {
     struct error err;
-    if (open_model(h, e, &err) == ST_OK) {
+    enum status st = e->need ? ST_OK : measure(h, e, &err);
+    if (st == ST_OK && (st = make_room(h, e, until_ns, &err)) == ST_CANCELED)
+        return false;
+    for (struct hosted *o = h->all; o; o = o->next)
+        o->yields = false;
+    if (st == ST_OK)
+        st = open_model(h, e, &err);
+    if (st == ST_OK) {
         e->state = HOSTED_READY;
     } else {
         e->state = HOSTED_FAILED;
         e->why = err;
-        e->failed_ns = clock_ns();
         log_errorf("hosting", "%s cannot be loaded: %s", e->how.name, err.text);
     }
-    e->used_ns = clock_ns();
+    e->used_ns = e->since_ns = clock_ns();
     tell(h, e); /* but those who want an adapter, which is read after this */
-}
-
-static bool is_orphan(const struct hosted *e)
-{
-    return !e->n_name && !e->n_lease;
+    return true;
 }
 
 /* What is ready is given out, before anything could be closed for another's sake. */
@@ -170,7 +231,7 @@ static bool serve(struct hosting *h)
 {
     for (struct hosted *e = h->all; e; e = e->next) {
         struct hosted_name *lora = e->state == HOSTED_READY ? hosted_next_lora(h, e) : NULL;
-        bool settled = e->state == HOSTED_READY || e->state == HOSTED_FAILED || is_orphan(e);
+        bool settled = (e->state == HOSTED_READY && !e->yields) || e->state == HOSTED_FAILED || is_orphan(e);
         if (lora)
             hosted_open_lora(h, e, lora);
         if (lora || (e->waits && settled)) {
@@ -193,12 +254,12 @@ static bool tidy(struct hosting *h, uint64_t *until_ns)
             close_model(h, e);
             return true;
         }
-        if (is_orphan(e) && (e->state == HOSTED_ABSENT || e->state == HOSTED_FAILED)) {
+        if (is_orphan(e) && e->state != HOSTED_READY) {
             hosted_free(h, e);
             return true;
         }
-        if (expires && (!*until_ns || expires < *until_ns))
-            *until_ns = expires;
+        if (expires)
+            sooner(until_ns, expires);
     }
     return false;
 }
@@ -210,11 +271,9 @@ static bool work(struct hosting *h, uint64_t *until_ns)
         return true;
     struct hosted *first = NULL; /* who waits longest */
     for (struct hosted *e = h->all; e; e = e->next)
-        if (e->state == HOSTED_WANTED && (!first || e->used_ns < first->used_ns))
+        if (e->state == HOSTED_WANTED && (!first || e->since_ns < first->since_ns))
             first = e;
-    if (first)
-        load(h, first);
-    return first != NULL;
+    return first && load(h, first, until_ns);
 }
 
 void *hosting_loader(void *arg)
@@ -240,6 +299,7 @@ void *hosting_loader(void *arg)
 void hosted_want(struct hosting *h, struct hosted *e)
 {
     e->state = HOSTED_WANTED;
-    e->used_ns = clock_ns();
+    e->since_ns = clock_ns();
+    e->need = 0;
     pthread_cond_signal(&h->work);
 }

@@ -4,6 +4,7 @@
  *    loader's thread alone, while the state says loading or closing.
  * 2. A hosted is freed by the loader when no name leads to it and nobody holds it.
  * 3. bytes_used counts what is loading (as measured), ready (as it told) and closing.
+ * 4. Those that yield do so for the model that is wanted longest; when it loads or fails, none does.
  *
  * hosted_... and hosting_loader are called under the lock.
  */
@@ -19,9 +20,12 @@ struct hosted {
     struct hosted_parts parts;
     enum hosted_state state;
     bool foreign, unload; /* foreign: parts are not ours; unload: asked for */
+    bool yields;          /* ready, and nobody gets it any more: another one waits for its room */
     int asked_s;          /* hosting_keep; 0 = nothing was asked */
     int n_lease, n_name;
-    uint64_t used_ns, failed_ns, bytes;
+    uint64_t used_ns;     /* last leased or given back */
+    uint64_t since_ns;    /* it is wanted, ready or failed */
+    uint64_t bytes, need; /* need: while it is wanted, as measured; 0 = not yet */
     struct hosting_wait *waits;
     struct error why;
 };
