@@ -45,6 +45,15 @@ bool access_key(const struct gateway *g, struct http_exchange *x, struct refusal
                                          : "an API key is needed: send the header Authorization: Bearer KEY");
 }
 
+bool access_admin(const struct gateway *g, const struct client *client, struct refusal *why)
+{
+    if (!g->options.keys || (client && __atomic_load_n(&client->admin, __ATOMIC_RELAXED)))
+        return true;
+    return refuse(why, 403, "forbidden", NULL,
+                  "the key of %s may not change what is served: its entry in the file of API keys lacks admin: true",
+                  client ? client->name : "--api-key");
+}
+
 /* "localhost:8080" -> "localhost", "[::1]:8080" -> "[::1]" */
 static struct str host_name(struct str authority)
 {

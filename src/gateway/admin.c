@@ -1,5 +1,6 @@
 /* admin - what is hosted, changed by request: each call on a thread of its own, since loading takes its time; the
- * answer is written on the loop. Only where the operator allowed it: a path is a path of the server's.
+ * answer is written on the loop. Only where the operator allowed it, and those whom he did: a path is a path of the
+ * server's.
  */
 #include "gateway/private.h"
 
@@ -91,12 +92,13 @@ static void on_gone(void *user)
     ((struct admin *)user)->x = NULL;
 }
 
-static bool allowed(struct gateway *g, struct refusal *why)
+static bool allowed(const struct gateway *g, const struct client *client, struct refusal *why)
 {
     if (g->hosting && g->options.runtime_loading)
-        return true;
+        return access_admin(g, client, why);
     return refuse(why, 403, "forbidden", NULL,
-                  "models and adapters are not loaded by request here: --allow-runtime-loading lets clients");
+                  "models, adapters and their names are not changed by request here: --allow-runtime-loading lets "
+                  "clients");
 }
 
 void admin_start(struct gateway *g, struct http_exchange *x, const struct admin_call *call)
@@ -104,7 +106,7 @@ void admin_start(struct gateway *g, struct http_exchange *x, const struct admin_
     struct refusal why;
     struct error err;
     struct admin *a = NULL;
-    if ((call->free || allowed(g, &why)) && !(a = mem_alloc_zero(1, sizeof *a)))
+    if ((call->free || allowed(g, x->client, &why)) && !(a = mem_alloc_zero(1, sizeof *a)))
         refuse(&why, 503, NULL, NULL, "out of memory");
     if (!a) {
         answer_refusal(g, x, &why);

@@ -1,11 +1,12 @@
 /* keys - clients by API key, from a file that is read again at SIGHUP
  *
  *   keys:
- *   - {name: alice, key: sk-..., weight: 2}
+ *   - {name: alice, key: sk-..., weight: 2, admin: true}
  *   - {name: bob, sha256: 64 hexadecimal digits of the key's hash, priority: -1}
  *
  * A name is a tenant: it has its share of the engines, its own salt in the prefix cache, and its own responses; entries
- * of one name are keys of one tenant, so that a key can be replaced while the old one is still in use.
+ * of one name are keys of one tenant, so that a key can be replaced while the old one is still in use. Only one with
+ * admin: true changes what is served.
  *
  * Only hashes of the keys are kept. A credential's hash is compared with all of them, to the last byte: the time it
  * takes tells the number of keys and the credential's length, nothing else. Clients live as long as the keys do, for
@@ -27,6 +28,7 @@ struct key {
     char name[CLIENT_NAME_MAX];
     double weight;
     int priority;
+    bool admin;
     struct client *client;
 };
 struct key_list {
@@ -47,18 +49,19 @@ static enum status check_member(struct str member, const struct json *v, struct 
 {
     static const struct {
         const char *name, *what;
-        enum json_type type;
-    } known[] = {{"name", "a text, quoted", JSON_STRING},
-                 {"key", "a text, quoted", JSON_STRING},
-                 {"sha256", "64 hexadecimal digits, quoted", JSON_STRING},
-                 {"weight", "a number", JSON_REAL},
-                 {"priority", "a whole number", JSON_INT}};
+        enum json_type type, also;
+    } known[] = {{"name", "a text, quoted", JSON_STRING, JSON_STRING},
+                 {"key", "a text, quoted", JSON_STRING, JSON_STRING},
+                 {"sha256", "64 hexadecimal digits, quoted", JSON_STRING, JSON_STRING},
+                 {"weight", "a number", JSON_REAL, JSON_INT},
+                 {"priority", "a whole number", JSON_INT, JSON_INT},
+                 {"admin", "true or false", JSON_TRUE, JSON_FALSE}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (str_is(member, known[i].name)) {
-            bool good = json_is(v, known[i].type) || (known[i].type == JSON_REAL && json_is(v, JSON_INT));
+            bool good = json_is(v, known[i].type) || json_is(v, known[i].also);
             return good ? ST_OK : fail(err, ST_INVALID, "%s: expected %s", known[i].name, known[i].what);
         }
-    return fail(err, ST_INVALID, "unknown member %.*s; known are name, key, sha256, weight and priority",
+    return fail(err, ST_INVALID, "unknown member %.*s; known are name, key, sha256, weight, priority and admin",
                 STR_ARG(member));
 }
 
@@ -66,7 +69,7 @@ static enum status read_key(struct key *out, const struct json *v, struct error 
 {
     struct str name = json_str(json_get(v, "name")), key = json_str(json_get(v, "key"));
     struct str digest = json_str(json_get(v, "sha256"));
-    *out = (struct key){.weight = json_real(json_get(v, "weight"), 1)};
+    *out = (struct key){.weight = json_real(json_get(v, "weight"), 1), .admin = json_bool(json_get(v, "admin"), false)};
     int64_t priority = json_int(json_get(v, "priority"), 0);
     JSON_EACH_MEMBER (member, value, v)
         TRY(check_member(member, value, err));
@@ -93,8 +96,9 @@ static enum status check_others(const struct key *rows, size_t n, struct error *
     for (size_t i = 0; i < n; i++) {
         if (!memcmp(rows[i].digest, k->digest, sizeof k->digest))
             return fail(err, ST_INVALID, "the key is %s's already", rows[i].name);
-        if (!strcmp(rows[i].name, k->name) && (rows[i].weight != k->weight || rows[i].priority != k->priority))
-            return fail(err, ST_INVALID, "%s has another weight or priority above", k->name);
+        bool same = rows[i].weight == k->weight && rows[i].priority == k->priority && rows[i].admin == k->admin;
+        if (!same && !strcmp(rows[i].name, k->name))
+            return fail(err, ST_INVALID, "%s has another weight, priority or admin above", k->name);
     }
     return ST_OK;
 }
@@ -183,6 +187,7 @@ static enum status take_list(struct gateway_keys *k, struct key_list *list, stru
     for (size_t i = 0; i < list->count; i++) {
         list->rows[i].client->weight = list->rows[i].weight;
         __atomic_store_n(&list->rows[i].client->priority, list->rows[i].priority, __ATOMIC_RELAXED);
+        __atomic_store_n(&list->rows[i].client->admin, list->rows[i].admin, __ATOMIC_RELAXED);
     }
     struct key_list old = k->list;
     k->list = *list;

@@ -76,13 +76,21 @@ enum found model_find(struct job *j, struct arena *parsed)
 }
 
 /* A pinned model stays: who asks for nothing but its unloading is told. So does the model the server was started with;
- * clients that unload by themselves (Open WebUI) expect a plain yes of it. */
+ * clients that unload by themselves (Open WebUI) expect a plain yes of it. How long others stay is not for every key to
+ * say. */
 bool model_keep(struct job *j)
 {
     const struct ask *a = &j->ask;
+    bool unloads = a->immediate && a->keep_alive_s == 0;
     bool asked = a->has_keep_alive && j->lease.hosted && j->lease.bundle != j->g->bundle;
+    struct refusal why;
+    if (asked && !access_admin(j->g, j->client, &why)) {
+        if (unloads)
+            j->why = why;
+        return !unloads;
+    }
     bool kept = !asked || hosting_keep(j->g->hosting, &j->lease, a->keep_alive_s);
-    return kept || a->keep_alive_s || !a->immediate ||
+    return kept || !unloads ||
            refuse(&j->why, 400, "invalid_value", "keep_alive", "keep_alive: %s is pinned: it is not unloaded", j->name);
 }
 

@@ -25,13 +25,6 @@ static bool is_served(const struct gateway *g, const char *name)
     return !strcmp(name, g->bundle->id) || (g->hosting && hosting_knows(g->hosting, str_of(name)));
 }
 
-static enum status need_names(const struct gateway *g, struct error *err)
-{
-    return g->hosting && g->options.runtime_loading
-               ? ST_OK
-               : fail(err, ST_DENIED, "names are not changed by request here: --allow-runtime-loading lets clients");
-}
-
 static void say_status(struct buf *said, const char *status)
 {
     buf_printf(said, "{\"status\":\"%s\"}\n", status);
@@ -59,7 +52,6 @@ static enum status push(struct gateway *g, const struct json *body, struct buf *
 
 static enum status give_name(struct gateway *g, const char *alias, const char *name, struct error *err)
 {
-    TRY(need_names(g, err));
     if (!is_served(g, name))
         return fail(err, ST_NOT_FOUND, "model '%.100s' not found", name);
     return hosting_alias(g->hosting, alias, name, err);
@@ -100,7 +92,6 @@ static enum status delete_name(struct gateway *g, const struct json *body, struc
     char name[HOSTED_NAME_MAX];
     (void)said;
     TRY(ollama_model(name, sizeof name, body, err));
-    TRY(need_names(g, err));
     if (!is_served(g, name))
         return fail(err, ST_NOT_FOUND, "model '%.100s' not found", name);
     if (hosting_unalias(g->hosting, name, err) != ST_OK)
@@ -111,7 +102,8 @@ static enum status delete_name(struct gateway *g, const struct json *body, struc
     return ST_OK;
 }
 
-#define JSON_TYPE .type = "application/json", .free = true
-const struct admin_call ollama_pull = {pull, JSON_TYPE, .lines = true}, ollama_push = {push, JSON_TYPE, .lines = true},
+#define JSON_TYPE .type = "application/json"
+const struct admin_call ollama_pull = {pull, JSON_TYPE, .free = true, .lines = true},
+                        ollama_push = {push, JSON_TYPE, .free = true, .lines = true},
                         ollama_create = {create, JSON_TYPE, .lines = true}, ollama_copy = {copy, JSON_TYPE},
                         ollama_delete = {delete_name, JSON_TYPE};

@@ -251,7 +251,7 @@ void openai_answer_rerank(struct job *j, struct buf *out);
 /* model.c: which model a request is for */
 enum found { FOUND, PARKED, REFUSED };
 enum found model_find(struct job *j, struct arena *parsed);
-bool model_keep(struct job *j);  /* keep_alive; false: refused */
+bool model_keep(struct job *j);  /* keep_alive, if its key may; false: refused */
 void model_leave(struct job *j); /* gives the lease back */
 /* On the loop: true when it waited for its model, and does no more: no thread has it. */
 bool model_forget(struct job *j);
@@ -259,7 +259,7 @@ bool model_forget(struct job *j);
 struct admin_call {
     enum status (*fn)(struct gateway *g, const struct json *body, struct buf *said, struct error *err);
     const char *type; /* of what is said */
-    bool free;        /* needs no --allow-runtime-loading */
+    bool free;        /* changes nothing: needs no --allow-runtime-loading, nor a key that may */
     bool lines;       /* Ollama's progress: an error is its last line, unless "stream" is false */
 };
 void admin_start(struct gateway *g, struct http_exchange *x, const struct admin_call *call);
@@ -395,6 +395,7 @@ struct client { /* of a name in the file of keys: a tenant */
     uint64_t id;
     double weight; /* under the keys' lock */
     int priority;  /* atomic; smaller goes first */
+    bool admin;    /* atomic; may change what is served */
 };
 MUST_USE enum status keys_reload(struct gateway_keys *k, size_t *n, struct error *err); /* else all is as before */
 const struct client *keys_find(struct gateway_keys *k, const uint8_t digest[SHA256_BYTES]);
@@ -407,6 +408,8 @@ static inline uint64_t client_id(const struct client *c)
 /* access.c */
 bool access_needs_key(const struct gateway *g);
 bool access_key(const struct gateway *g, struct http_exchange *x, struct refusal *why); /* sets x->client */
+/* Whether a key may change what is served: all may, or, where a file names them, those it says. */
+bool access_admin(const struct gateway *g, const struct client *client, struct refusal *why);
 bool access_origin(const struct gateway *g, const struct http1 *r, struct refusal *why);
 /* pages.c */
 void page_answer(struct gateway *g, struct http_exchange *x);

@@ -1,5 +1,5 @@
-/* Keys of many clients: read from a file, each a tenant with a share, a priority, a salt and responses of its own; read
- * again at SIGHUP, and never half.
+/* Keys of many clients: read from a file, each a tenant with a share, a priority, a salt and responses of its own; some
+ * may change what is served; read again at SIGHUP, and never half.
  */
 #include "test.h"
 
@@ -7,6 +7,7 @@
 #include "base/sha256.h"
 
 #include "gateway/harness.h"
+#include "hosting/hosting.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -196,6 +197,120 @@ static void test_a_hangup_reads_them_again(void **state)
     assert_int_equal(chat_as(AS("next-of-alice"), ""), 200); /* a broken file changes nothing */
 }
 
+/* ---- who may change what is served ---- */
+
+static struct hosting *hosting;
+static struct bundle other;
+
+static enum status measure(void *ctx, uint64_t *bytes, const struct hosting_model *m, struct error *e)
+{
+    (void)ctx, (void)m, (void)e;
+    *bytes = 1;
+    return ST_OK;
+}
+
+static enum status open_other(void *ctx, struct hosted_parts *out, const struct hosting_model *m, struct error *e)
+{
+    (void)ctx, (void)m;
+    other = fake_bundle;
+    *out = (struct hosted_parts){.bundle = &other, .bytes = 1};
+    return engine_create(&out->engine, &other, NULL, e);
+}
+
+static void close_other(void *ctx, struct hosted_parts *p)
+{
+    (void)ctx;
+    engine_destroy(p->engine);
+}
+
+static int start_admins(void **state)
+{
+    static const struct hosting_maker maker = {.measure = measure, .open = open_other, .close = close_other};
+    (void)state;
+    write_with_bob("keys:\n- {name: alice, key: secret-of-alice, admin: true}\n- {name: bob, sha256: \"@\"}\n");
+    OK(gateway_keys_open(&keys, path, &err));
+    OK(hosting_create(&hosting, &(struct hosting_options){.maker = &maker}, &err));
+    OK(hosting_add(hosting, &(struct hosting_model){.name = "other", .path = "other"}, &err));
+    start_with(&(struct gateway_options){.host = "127.0.0.1",
+                                         .keys = keys,
+                                         .api_key = "one-more",
+                                         .signals = true,
+                                         .hosting = hosting,
+                                         .runtime_loading = true});
+    return 0;
+}
+
+static int stop_admins(void **state)
+{
+    stop_keys(state);
+    hosting_destroy(hosting);
+    return 0;
+}
+
+static void expect(const char *method, const char *target, const char *body, const char *headers, int status,
+                   const char *says)
+{
+    struct http1 a;
+    ask(&a, method, target, body, headers);
+    if (a.status != status || !count(buf_str(&a.body), says))
+        fail_msg("%s %s %s: %d %.*s", target, body, headers, a.status, (int)a.body.len, a.body.ptr);
+    http1_free(&a);
+}
+
+static void test_admins_change_what_is_served(void **state)
+{
+    static const struct {
+        const char *method, *target, *body;
+        int admin; /* what one gets who may: most is not there */
+    } calls[] = {{"POST", "/v1/models/load", "{\"model\":\"x\"}", 404},
+                 {"POST", "/v1/models/unload", "{\"model\":\"x\"}", 404},
+                 {"POST", "/v1/load_lora_adapter", "{\"lora_name\":\"x\"}", 400},
+                 {"POST", "/v1/unload_lora_adapter", "{\"lora_name\":\"x\"}", 404},
+                 {"POST", "/api/copy", "{\"source\":\"x\",\"destination\":\"y\"}", 404},
+                 {"POST", "/api/create", "{\"model\":\"y\",\"from\":\"x\",\"stream\":false}", 404},
+                 {"DELETE", "/api/delete", "{\"model\":\"x\"}", 404}};
+    static const char ollama[] = "{\"error\":\"the key of bob may not", openai[] = "\"type\":\"permission_error\"";
+    (void)state;
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        bool is_ollama = !strncmp(calls[i].target, "/api/", 5);
+        expect(calls[i].method, calls[i].target, calls[i].body, AS("secret-of-bob"), 403, is_ollama ? ollama : openai);
+        expect(calls[i].method, calls[i].target, calls[i].body, AS("secret-of-bob"), 403, "lacks admin: true");
+        expect(calls[i].method, calls[i].target, calls[i].body, AS("one-more"), 403, "the key of --api-key may not");
+        expect(calls[i].method, calls[i].target, calls[i].body, AS("secret-of-alice"), calls[i].admin, "error");
+    }
+    expect("POST", "/api/show", "{\"model\":\"x\"}", AS("secret-of-bob"), 404, "not found"); /* a look is free */
+    expect("POST", "/api/pull", "{\"model\":\"other\"}", AS("secret-of-bob"), 200, "success");
+    write_keys("keys:\n- {name: bob, key: next-of-bob, admin: true}\n- {name: alice, key: secret-of-alice}\n");
+    kill(getpid(), SIGHUP);
+    assert_true(answers(AS("next-of-bob"), 200));
+    expect("POST", "/v1/models/unload", "{\"model\":\"x\"}", AS("next-of-bob"), 404, "no model x");
+    expect("POST", "/v1/models/unload", "{\"model\":\"x\"}", AS("secret-of-alice"), 403, "the key of alice");
+}
+
+static void see_other(void *ctx, const struct hosting_row *row)
+{
+    *(struct hosting_row *)ctx = *row;
+}
+
+/* Ollama's way to unload, and to say how long a model stays. */
+static void test_admins_say_how_long_models_stay(void **state)
+{
+    static const char *const who[] = {AS("secret-of-bob"), AS("secret-of-alice")};
+    static const char generate[] = "{\"model\":\"other\",\"prompt\":\"hello\",\"stream\":false,\"keep_alive\":1000}";
+    struct hosting_row row;
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        expect("POST", "/api/generate", generate, who[i], 200, "\"done\":true");
+        do /* the lease ends a moment after the answer */
+            hosting_each(hosting, see_other, &row);
+        while (row.n_lease);
+        assert_int_equal(row.expires_ns != 0, i);
+    }
+    expect("POST", "/api/generate", "{\"model\":\"other\"}", who[0], 200, "\"load\"");
+    expect("POST", "/api/generate", "{\"model\":\"other\",\"keep_alive\":0}", who[0], 403, "the key of bob");
+    expect("POST", "/api/generate", "{\"model\":\"other\",\"keep_alive\":0}", who[1], 200, "\"unload\"");
+}
+
 static void test_what_the_file_may_say(void **state)
 {
     static const struct {
@@ -212,9 +327,11 @@ static void test_what_the_file_may_say(void **state)
                {"keys:\n- {name: a, key: k, weight: \"2\"}\n", "weight: expected a number"},
                {"keys:\n- {name: a, key: k, priority: 1.5}\n", "priority: expected a whole number"},
                {"keys:\n- {name: a, key: k, priority: 9999999}\n", "priority: expected -1000000 to"},
-               {"keys:\n- {name: a, key: k, admin: true}\n", "unknown member admin"},
+               {"keys:\n- {name: a, key: k, admin: 1}\n", "admin: expected true or false"},
+               {"keys:\n- {name: a, key: k, colour: red}\n", "unknown member colour"},
                {"keys:\n- {name: a, key: k}\n- {name: b, key: k}\n", "keys[1]: the key is a's already"},
                {"keys:\n- {name: a, key: k}\n- {name: a, key: l, weight: 2}\n", "a has another weight"},
+               {"keys:\n- {name: a, key: k, admin: true}\n- {name: a, key: l}\n", "priority or admin above"},
                {"keys:\n- a\n", "name: expected"},
                {"keys: [", "line"}};
     struct gateway_keys *k;
@@ -262,6 +379,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_responses_belong_to_their_tenant, start_keys, stop_keys),
         cmocka_unit_test_setup_teardown(test_background_responses_belong_to_their_tenant, start_keys, stop_keys),
         cmocka_unit_test_setup_teardown(test_a_hangup_reads_them_again, start_keys, stop_keys),
+        cmocka_unit_test_setup_teardown(test_admins_change_what_is_served, start_admins, stop_admins),
+        cmocka_unit_test_setup_teardown(test_admins_say_how_long_models_stay, start_admins, stop_admins),
         cmocka_unit_test(test_what_the_file_may_say),
         cmocka_unit_test(test_a_file_cut_anywhere_and_failing_memory),
     };

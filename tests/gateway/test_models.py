@@ -94,6 +94,8 @@ def test_ollama_keeps_shows_and_names():
         assert post("create", model="other:latest", **{"from": "tiny"}, stream=False) == (200, {"status": "success"})
         assert {"teller:latest", "other:latest"} <= {m["name"] for m in s.call("GET", "/api/tags")[1]["models"]}
         assert ask(s, "teller") == ask(s, "storyteller") and ask(s, "other") == ask(s, "tiny")
+        status, a = post("create", model="third", **{"from": "tiny"}, system="s")
+        assert status == 200 and a["error"].startswith("system: "), a
         assert post("copy", source="nobody", destination="x")[0] == 404
         assert post("copy", source="tiny", destination="storyteller")[0] == 400  # a model's own name
         assert s.call("DELETE", "/api/delete", {"model": "storyteller"})[0] == 400
