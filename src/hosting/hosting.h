@@ -11,11 +11,12 @@
  *     \-------------------+--somebody asked meanwhile-----------------------------------------------------/
  *
  * A lease holds its model: nothing that is in use is unloaded. When the budget is short, the ready models that nobody
- * uses go, the least recently used first; pinned ones stay. Where that is not enough, models in use take turns: one
- * that has waited for patience_ms has those yield that were ready for as long, the least recently used first. Who
- * asks for one that yields waits, as for one that is not loaded; it goes with its last lease, the other is loaded, and
- * then it is wanted again itself. Models are loaded in the order in which they were wanted, nobody overtakes. So every
- * request has its turn, if leases end: who holds one asks for no other before he gave it back.
+ * uses go, the least recently used first; pinned ones stay, and so does for patience_ms one that was loaded just now
+ * and used within a tenth of that. Where it is not enough, models in use take turns: one that has waited for
+ * patience_ms has those yield that were ready for as long, the least recently used first. Who asks for one that yields
+ * waits, as for one that is not loaded; it goes with its last lease, the other is loaded, and then it is wanted again
+ * itself. Models are loaded in the order in which they were wanted, nobody overtakes. So every request has its turn,
+ * if leases end: who holds one asks for no other before he gave it back.
  *
  * A new model under a name that is in use is loaded beside the old one; then the name is the new one's, and the old
  * one goes with its last lease. A model that was loaded for somebody is leased to him before anything else can happen
@@ -65,7 +66,7 @@ struct hosting_options {
     int keep_alive_s;   /* 0 = for ever */
     const struct hosting_maker *maker;
     struct hosting_model like; /* options of models that are loaded by name and path while running */
-    int patience_ms;           /* how long models in use wait for each other's room, and have it; 0 = 5,000 */
+    int patience_ms; /* how long models in use wait for each other's room, and have it; 0 = 5,000, -1 = none */
 };
 struct hosting;
 MUST_USE enum status hosting_create(struct hosting **out, const struct hosting_options *options, struct error *err);

@@ -112,11 +112,25 @@ static void close_model(struct hosting *h, struct hosted *e)
     pthread_cond_broadcast(&h->changed);
 }
 
-static struct hosted *least_recent(struct hosting *h)
+static uint64_t patience_ns(const struct hosting *h)
+{
+    int ms = h->options.patience_ms;
+    return ms < 0 ? 0 : (uint64_t)(ms ? ms : PATIENCE_MS) * 1000000;
+}
+
+/* When one that nobody uses may go for another: it has had its time, or nobody comes for it. Between two requests of
+ * one client it is not free. */
+static uint64_t free_ns(const struct hosting *h, const struct hosted *e)
+{
+    uint64_t served = e->since_ns + patience_ns(h), rested = e->used_ns + patience_ns(h) / 10;
+    return served < rested ? served : rested;
+}
+
+static struct hosted *least_recent(const struct hosting *h, uint64_t now)
 {
     struct hosted *best = NULL;
     for (struct hosted *e = h->all; e; e = e->next)
-        if (may_go(e) && !stays(e) && (!best || e->used_ns < best->used_ns))
+        if (may_go(e) && !stays(e) && free_ns(h, e) <= now && (!best || e->used_ns < best->used_ns))
             best = e;
     return best;
 }
@@ -128,14 +142,13 @@ static double gb(uint64_t bytes)
 
 /* Of those in use, who makes room for e next: both have had their time, e to wait and it to serve. NULL: nobody before
  * *until_ns. */
-static struct hosted *next_to_yield(const struct hosting *h, const struct hosted *e, uint64_t *until_ns)
+static struct hosted *next_to_yield(const struct hosting *h, const struct hosted *e, uint64_t now, uint64_t *until_ns)
 {
-    uint64_t patience_ms = h->options.patience_ms ? (uint64_t)h->options.patience_ms : PATIENCE_MS, now = clock_ns();
     struct hosted *best = NULL;
     for (struct hosted *o = h->all; o; o = o->next) {
         if (o->state != HOSTED_READY || !o->n_lease || stays(o) || goes(o))
             continue;
-        uint64_t turn = (e->since_ns > o->since_ns ? e->since_ns : o->since_ns) + patience_ms * 1000000;
+        uint64_t turn = (e->since_ns > o->since_ns ? e->since_ns : o->since_ns) + patience_ns(h);
         if (turn > now)
             sooner(until_ns, turn);
         else if (!best || o->used_ns < best->used_ns)
@@ -144,16 +157,21 @@ static struct hosted *next_to_yield(const struct hosting *h, const struct hosted
     return best;
 }
 
-/* What nobody uses goes once that is enough. Else ST_CANCELED: e waits for those in use, until *until_ns at most. */
+/* What is free goes once that is enough. Else ST_CANCELED: e waits for those in use, until *until_ns at most. */
 static enum status make_room(struct hosting *h, const struct hosted *e, uint64_t *until_ns, struct error *err)
 {
     const uint64_t max = h->options.bytes_max;
     while (max) {
-        uint64_t kept = 0, idle = 0, going = 0, all = h->bytes_used + e->need;
+        uint64_t kept = 0, idle = 0, going = 0, all = h->bytes_used + e->need, now = clock_ns();
         for (const struct hosted *o = h->all; o; o = o->next) {
-            kept += stays(o) ? o->bytes : 0;
-            idle += !stays(o) && may_go(o) ? o->bytes : 0;
-            going += !stays(o) && goes(o) ? o->bytes : 0;
+            if (stays(o))
+                kept += o->bytes;
+            else if (goes(o))
+                going += o->bytes;
+            else if (may_go(o) && free_ns(h, o) <= now)
+                idle += o->bytes;
+            else if (may_go(o))
+                sooner(until_ns, free_ns(h, o));
         }
         if (e->need > max - (kept < max ? kept : max))
             return fail(err, ST_NOMEM,
@@ -162,10 +180,11 @@ static enum status make_room(struct hosting *h, const struct hosted *e, uint64_t
         if (all <= max)
             return ST_OK;
         if (all - idle <= max) {
-            close_model(h, least_recent(h));
+            close_model(h, least_recent(h, now));
             continue;
         }
-        for (struct hosted *o; all - idle - max > going && (o = next_to_yield(h, e, until_ns)); going += o->bytes) {
+        for (struct hosted *o; all - idle - max > going && (o = next_to_yield(h, e, now, until_ns));
+             going += o->bytes) {
             log_infof("hosting", "%s makes room for %s", o->how.name, e->how.name);
             o->yields = true;
         }

@@ -126,7 +126,12 @@ static void start_with(const struct hosting_options *o)
 
 static void start(uint64_t bytes_max, int keep_alive_s)
 {
-    start_with(&(struct hosting_options){bytes_max, keep_alive_s, &maker, .patience_ms = PATIENCE_MS});
+    start_with(&(struct hosting_options){bytes_max, keep_alive_s, &maker, .patience_ms = -1});
+}
+
+static void start_patient(uint64_t bytes_max)
+{
+    start_with(&(struct hosting_options){bytes_max, 0, &maker, .patience_ms = PATIENCE_MS});
 }
 
 static void stop(void)
@@ -354,7 +359,7 @@ static void test_models_in_constant_use_take_turns(void **state)
 {
     (void)state;
     struct asked a[2], b[3], c;
-    start(100, 0);
+    start_patient(100);
     add("a", "60");
     add("b", "60");
     add("c", "60");
@@ -389,9 +394,11 @@ static void test_models_in_constant_use_take_turns(void **state)
     await(&n_called, 4);
     waits_for_room("c", 4);
     served(&a[0]);
-    served(&a[1]); /* who was wanted first has its turn as soon as nobody uses a */
+    served(&a[1]);
+    later(); /* who was wanted first has the next turn */
     await(&n_called, 5);
     served(&c);
+    later();
     await(&n_called, 6);
     served(&b[2]);
     assert_int_equal(made.opens, 5);
@@ -404,7 +411,7 @@ static void test_as_many_yield_as_are_needed(void **state)
     (void)state;
     struct asked a, b, big;
     struct hosting_lease l;
-    start(100, 0);
+    start_patient(100);
     OK(hosting_add(h, &(struct hosting_model){.name = "p", .path = "10", .pinned = true}, &err));
     add("a", "30");
     add("b", "30");
@@ -427,6 +434,7 @@ static void test_as_many_yield_as_are_needed(void **state)
     waits_for_room("a", 6); /* and b behind it */
     FAILS(ST_CANCELED, hosting_acquire(h, STR("never"), &l, NULL, &err));
     served(&big);
+    later();
     await(&n_called, 3);
     served(&a);
     served(&b);
@@ -443,7 +451,7 @@ static void test_who_need_not_go_any_more_stays(void **state)
 {
     (void)state;
     struct asked a, b;
-    start(100, 0);
+    start_patient(100);
     add("a", "50");
     add("b", "40later");
     add("c", "40");
@@ -458,6 +466,53 @@ static void test_who_need_not_go_any_more_stays(void **state)
     served(&b);
     hosting_release(h, &use_a);
     assert_int_equal(made.opens, 3);
+    stop();
+}
+
+static void test_between_two_requests_a_model_is_not_free(void **state)
+{
+    (void)state;
+    struct asked b, a;
+    start_patient(100);
+    add("a", "60");
+    add("b", "60");
+    struct hosting_lease l = take("a");
+    hosting_release(h, &l);
+    ask(&b, "b");
+    waits_for_room("b", 2);
+    OK(hosting_acquire(h, STR("a"), &l, NULL, &err));
+    hosting_release(h, &l);
+    clock_jump(shift_ns += (int64_t)PATIENCE_MS * 1000000 / 8, 0); /* nobody comes for it */
+    OK(hosting_alias(h, "now", "a", &err));
+    await(&n_called, 1);
+    ask(&a, "a");
+    served(&b);
+    waits_for_room("a", 3);
+    clock_jump(shift_ns += (int64_t)PATIENCE_MS * 1000000 / 8, 0);
+    OK(hosting_alias(h, "now", "a", &err));
+    await(&n_called, 2);
+    served(&a);
+    stop();
+}
+
+/* In real time: the loader wakes when a turn is over, nothing else happens. */
+static void test_turns_change_by_themselves(void **state)
+{
+    (void)state;
+    struct asked a, b;
+    start_with(&(struct hosting_options){100, 0, &maker, .patience_ms = 20});
+    add("a", "60");
+    add("b", "60");
+    struct hosting_lease l = take("a");
+    hosting_release(h, &l);
+    l = take("b");
+    ask(&a, "a");
+    use_until_it_yields(&b, "b");
+    hosting_release(h, &l);
+    await(&n_called, 1);
+    served(&a);
+    await(&n_called, 2);
+    served(&b);
     stop();
 }
 
@@ -672,7 +727,7 @@ static void test_a_swap_has_its_turn_as_well(void **state)
     (void)state;
     struct asked r;
     pthread_t swapping;
-    start(2, 0);
+    start_patient(2);
     add("chat", "1");
     add("b", "1");
     add("c", "1");
@@ -687,6 +742,7 @@ static void test_a_swap_has_its_turn_as_well(void **state)
     await(&n_called, 1);
     assert_string_equal(look("chat").row.path, "2");
     served(&r);
+    later();
     struct hosting_lease c = take("c"); /* it came after the old one, which nobody can name any more */
     assert_int_equal(made.opens, 4);
     hosting_release(h, &c);
@@ -697,7 +753,7 @@ static void test_quiet_ends_what_waits_in_a_call(void **state)
 {
     (void)state;
     pthread_t waiting[2];
-    start(2, 0);
+    start_patient(2);
     add("chat", "1");
     add("b", "2");
     struct hosting_lease old = take("chat");
@@ -924,6 +980,8 @@ int main(void)
         cmocka_unit_test(test_models_in_constant_use_take_turns),
         cmocka_unit_test(test_as_many_yield_as_are_needed),
         cmocka_unit_test(test_who_need_not_go_any_more_stays),
+        cmocka_unit_test(test_between_two_requests_a_model_is_not_free),
+        cmocka_unit_test(test_turns_change_by_themselves),
         cmocka_unit_test(test_quiet_calls_nobody_and_leases_nothing),
         cmocka_unit_test(test_quiet_ends_what_waits_in_a_call),
         cmocka_unit_test(test_idle_models_go_and_pinned_ones_stay),
