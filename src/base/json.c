@@ -131,10 +131,7 @@ static int hex4(const char *c, const char *end)
     if (end - c < 4)
         return -1;
     for (int i = 0; i < 4; i++) {
-        int d = c[i] >= '0' && c[i] <= '9'   ? c[i] - '0'
-                : c[i] >= 'a' && c[i] <= 'f' ? c[i] - 'a' + 10
-                : c[i] >= 'A' && c[i] <= 'F' ? c[i] - 'A' + 10
-                                             : -1;
+        int d = hex_digit(c[i]);
         if (d < 0)
             return -1;
         v = v << 4 | d;

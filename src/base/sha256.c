@@ -49,17 +49,12 @@ void sha256_text(char text[SHA256_TEXT], const uint8_t digest[SHA256_BYTES])
     text[2 * SHA256_BYTES] = 0;
 }
 
-static int hex_value(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
-}
-
 bool sha256_read(uint8_t digest[SHA256_BYTES], struct str text)
 {
     if (text.len != 2 * SHA256_BYTES)
         return false;
     for (size_t i = 0; i < SHA256_BYTES; i++) {
-        int high = hex_value(text.ptr[2 * i]), low = hex_value(text.ptr[2 * i + 1]);
+        int high = hex_digit(text.ptr[2 * i]), low = hex_digit(text.ptr[2 * i + 1]);
         if (high < 0 || low < 0)
             return false;
         digest[i] = (uint8_t)(high << 4 | low);

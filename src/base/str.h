@@ -40,6 +40,10 @@ static inline bool str_is(struct str a, const char *text)
 {
     return str_eq(a, str_of(text));
 }
+static inline int hex_digit(char c) /* 0 to 15; -1: it is none */
+{
+    return c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+}
 bool str_starts(struct str s, struct str prefix);
 bool str_ends(struct str s, struct str suffix);
 int str_cmp(struct str a, struct str b); /* bytewise, shorter first */

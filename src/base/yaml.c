@@ -85,12 +85,9 @@ static bool prefixed_integer(struct str s, const char *prefix, int base, int64_t
         return false;
     int64_t v = 0;
     for (size_t i = 2; i < s.len; i++) {
-        char c = s.ptr[i];
-        int d = c >= '0' && c <= '9'   ? c - '0'
-                : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                       : 99;
-        if (d >= base || __builtin_mul_overflow(v, (int64_t)base, &v) || __builtin_add_overflow(v, (int64_t)d, &v))
+        int d = hex_digit(s.ptr[i]);
+        if (d < 0 || d >= base || __builtin_mul_overflow(v, (int64_t)base, &v) ||
+            __builtin_add_overflow(v, (int64_t)d, &v))
             return false;
     }
     *out = v;

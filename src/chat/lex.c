@@ -173,14 +173,6 @@ static enum status lex_comment(struct lexer *l, uint32_t line)
 
 /* ---- inside a tag ---- */
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
 /* One escape at s[0..n) behind the backslash into out (4 bytes); returns bytes taken, 0 = keep it as written. */
 static size_t unescape(const char *s, size_t n, char out[4], int *written)
 {

@@ -110,10 +110,10 @@ static bool hex_value(struct parser *p, int digits, uint32_t *out)
 {
     uint32_t v = 0;
     for (int i = 0; i < digits; i++, p->at++) {
-        char c = peek(p), low = (char)(c | 32);
-        if (!((c >= '0' && c <= '9') || (low >= 'a' && low <= 'f')))
+        int digit = hex_digit(peek(p));
+        if (digit < 0)
             return false;
-        v = v << 4 | (uint32_t)(c <= '9' ? c - '0' : low - 'a' + 10);
+        v = v << 4 | (uint32_t)digit;
     }
     *out = v;
     return true;

@@ -73,10 +73,10 @@ static bool take_hex(struct reader *r, int n, uint32_t *out)
     if (r->s.len - r->at < (size_t)n)
         return false;
     for (int i = 0; i < n; i++) {
-        char c = r->s.ptr[r->at + (size_t)i], low = (char)(c | 32);
-        if (!((c >= '0' && c <= '9') || (low >= 'a' && low <= 'f')))
+        int digit = hex_digit(r->s.ptr[r->at + (size_t)i]);
+        if (digit < 0)
             return false;
-        v = v << 4 | (uint32_t)(c <= '9' ? c - '0' : low - 'a' + 10);
+        v = v << 4 | (uint32_t)digit;
     }
     r->at += (size_t)n;
     *out = v;

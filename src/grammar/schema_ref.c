@@ -237,20 +237,14 @@ bool refs_scan(struct schema *s)
 
 /* ---- finding ---- */
 
-static int hex_value(char c)
-{
-    char low = (char)(c | 32);
-    return c >= '0' && c <= '9' ? c - '0' : low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
-}
-
 /* One step of a pointer, percent and tilde escapes undone, into out. */
 static struct str unescape(struct str part, struct buf *out)
 {
     buf_clear(out);
     for (size_t i = 0; i < part.len; i++) {
         char c = part.ptr[i];
-        int high = c == '%' && i + 2 < part.len + 0 ? hex_value(part.ptr[i + 1]) : -1,
-            low = high >= 0 ? hex_value(part.ptr[i + 2]) : -1;
+        int high = c == '%' && i + 2 < part.len ? hex_digit(part.ptr[i + 1]) : -1,
+            low = high >= 0 ? hex_digit(part.ptr[i + 2]) : -1;
         if (low >= 0) {
             c = (char)(high << 4 | low);
             i += 2;

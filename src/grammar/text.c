@@ -28,12 +28,6 @@ static bool any_unit(const struct dfa *d, uint32_t q, uint32_t lo, uint32_t hi, 
                                             0x10000 + ((last - HIGH_FIRST) << 10 | 0x3FF), ok, ctx));
 }
 
-static int hex_digit(uint8_t byte)
-{
-    uint8_t low = byte | 32;
-    return byte >= '0' && byte <= '9' ? byte - '0' : low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
-}
-
 static enum text_result step_hex(const struct dfa *d, struct text_at *at, int digit, text_ok *ok, const void *ctx)
 {
     int left = 3 - (at->lex - LEX_HEX);
@@ -80,7 +74,7 @@ static enum text_result step_escape(const struct dfa *d, struct text_at *at, uin
 
 enum text_result text_step(const struct dfa *d, struct text_at *at, uint8_t byte, text_ok *ok, const void *ctx)
 {
-    int digit = hex_digit(byte);
+    int digit = hex_digit((char)byte);
     if (at->lex == LEX_PLAIN) {
         if (byte == '"')
             return TEXT_CLOSE;

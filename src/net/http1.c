@@ -338,23 +338,15 @@ static bool take_chunk_line(struct http1 *p, const char *bytes, size_t n, size_t
     return false;
 }
 
-static int hex_value(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                  : -1;
-}
-
 /* 1*HEXDIG [ ";" extension ], the extension dropped. */
 static bool parse_chunk_size(struct http1 *p)
 {
     size_t i = 0;
     uint64_t size = 0;
-    for (; i < p->line.len && hex_value(p->line.ptr[i]) >= 0; i++) {
+    for (; i < p->line.len && hex_digit(p->line.ptr[i]) >= 0; i++) {
         if (size >> 60)
             return bad(p, 400, "a chunk size does not fit 64 bits");
-        size = size << 4 | (uint64_t)hex_value(p->line.ptr[i]);
+        size = size << 4 | (uint64_t)hex_digit(p->line.ptr[i]);
     }
     if (i == 0 || i > 16 || (i < p->line.len && p->line.ptr[i] != ';'))
         return bad(p, 400, "a chunk size is not a hexadecimal number");

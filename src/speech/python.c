@@ -65,11 +65,10 @@ static bool read_hex(struct reader *r, struct buf *out, int n)
     for (; n > 0; n--, r->at++) {
         if (r->at == r->end)
             return stop(r);
-        char c = *r->at, low = (char)(c | 32);
-        bool digit = c >= '0' && c <= '9';
-        if (!digit && !(low >= 'a' && low <= 'f'))
+        int digit = hex_digit(*r->at);
+        if (digit < 0)
             return stop(r);
-        code = code * 16 + (unsigned)(digit ? c - '0' : low - 'a' + 10);
+        code = code * 16 + (unsigned)digit;
     }
     put_code(out, code);
     return true;
