@@ -339,8 +339,8 @@ static enum admission admit(struct sched *s, struct seq *q, uint64_t now_ns)
     list_remove(&s->waiting, q);
     set_running(q, true);
     list_insert(&s->running, q);
-    tenant_charge(q->tenant,
-                  q->n_ids - q->n_done); /* at once, or more of the same tenant would be admitted meanwhile */
+    /* at once, or more of the same tenant would be admitted meanwhile */
+    tenant_charge(q->tenant, q->n_ids - q->n_done);
     q->n_paid = q->n_ids;
     if (!q->start_ns) {
         q->start_ns = now_ns;

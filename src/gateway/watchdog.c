@@ -30,10 +30,15 @@ static double age_s(uint64_t now, uint64_t then)
     return now > then ? (double)(now - then) * 1e-9 : 0;
 }
 
+static uint64_t patience_ns(const struct gateway *g)
+{
+    return (uint64_t)g->options.health_ms * 1000000;
+}
+
 bool engine_stalled(const struct gateway *g, const struct engine *e, struct engine_stats *out)
 {
     engine_stats(e, out);
-    return out->running + out->waiting > 0 && clock_ns() > out->last_step_ns + (uint64_t)g->options.health_ms * 1000000;
+    return out->running + out->waiting > 0 && clock_ns() > out->last_step_ns + patience_ns(g);
 }
 
 static void tell_threads(uint64_t now)
@@ -88,17 +93,12 @@ static void tell_state(struct gateway *g, const char *thread, uint64_t age_ns, c
     telemetry_stall(g, row->name, thread, 1);
 }
 
-static uint64_t patience_ns(const struct watchdog *w)
-{
-    return (uint64_t)w->g->options.health_ms * 1000000;
-}
-
 /* Begins, keeps or ends a stall of one thread. */
 static void judge(struct watchdog *w, const char *thread, bool stalled, uint64_t moved_ns, uint64_t *since,
                   const struct hosting_row *row)
 {
     uint64_t now = clock_ns();
-    if (stalled && !*since && now > w->resumed_ns + patience_ns(w)) {
+    if (stalled && !*since && now > w->resumed_ns + patience_ns(w->g)) {
         *since = moved_ns ? moved_ns : 1;
         tell_state(w->g, thread, now - moved_ns, row);
     } else if (!stalled && *since) {
@@ -120,12 +120,12 @@ static void look(struct watchdog *w)
     struct gateway *g = w->g;
     struct hosting_row own = {.name = g->bundle->id, .engine = g->engine};
     uint64_t now = clock_ns();
-    if (w->looked_ns && now > w->looked_ns + LOOK_MS * 1000000ull + patience_ns(w) / 2)
+    if (w->looked_ns && now > w->looked_ns + LOOK_MS * 1000000ull + patience_ns(g) / 2)
         w->resumed_ns = now;
     w->looked_ns = now;
     served_each(g, look_at_engine, w);
     uint64_t beat = __atomic_load_n(&g->beat_ns, __ATOMIC_RELAXED);
-    bool loop = beat && clock_ns() > beat + patience_ns(w);
+    bool loop = beat && clock_ns() > beat + patience_ns(g);
     judge(w, "loop", loop, beat, &w->loop_since_ns, &own);
 }
 

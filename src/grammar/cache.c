@@ -62,8 +62,8 @@ static void write_key(struct buf *key, const struct grammar_part *p, int depth)
     buf_append_str(key, p->text);
     buf_append_str(key, p->property);
     buf_append_str(key, p->trigger);
-    for (size_t i = 0; i < p->n_part && depth < 40 && key->len <= KEY_MAX;
-         i++) /* deeper ones are refused when compiled */
+    /* deeper ones are refused when compiled */
+    for (size_t i = 0; i < p->n_part && depth < 40 && key->len <= KEY_MAX; i++)
         write_key(key, &p->parts[i], depth + 1);
 }
 
