@@ -68,14 +68,14 @@ static real *slot_reals(int slot, int64_t n)
 }
 
 /* ---- linear ---- */
-/* Decoding, of one stream, of 8 and of 32, reads weights larger than any cache; prefill has a model's shapes:
+/* Decoding, of one stream, of 8, 16 and 32, reads weights larger than any cache; prefill has a model's shapes:
  * Qwen2.5-0.5B's up and down, and 4096^2.
  */
 struct shape {
     int64_t rows, n_out, n_in;
 };
 static const struct shape decode_shape = {1, 131072, 896}, rows8_shape = {8, 131072, 896};
-static const struct shape rows32_shape = {32, 131072, 896};
+static const struct shape rows16_shape = {16, 131072, 896}, rows32_shape = {32, 131072, 896};
 static const struct shape up_shape = {512, 4864, 896}, down_shape = {512, 896, 4864};
 static const struct shape square_shape = {512, 4096, 4096};
 enum { BACK_ROWS = 192, BACK_OUT = 1024, BACK_IN = 896 };
@@ -103,7 +103,7 @@ static struct work product(enum dtype t, bool exact, const struct shape *shape, 
     clock_start();
     linear_forward(out, &a, &w, NULL, pool);
     clock_stop();
-    if (rows <= FEW_ROWS)
+    if (rows <= weight_few_rows(&w))
         return (struct work){.bytes = (double)w.bytes};
     return (struct work){.ops = 2.0 * (double)rows * (double)(w.n_out * n_in),
                          .peak = exact || t == DT_F16 ? DT_F32
@@ -118,6 +118,7 @@ static struct work product(enum dtype t, bool exact, const struct shape *shape, 
 #define PRODUCT(name, type, exact)                                                                                     \
     SHAPE(name, type, exact, decode)                                                                                   \
     SHAPE(name, type, exact, rows8)                                                                                    \
+    SHAPE(name, type, exact, rows16)                                                                                   \
     SHAPE(name, type, exact, rows32)                                                                                   \
     SHAPE(name, type, exact, up)                                                                                       \
     SHAPE(name, type, exact, down)                                                                                     \
@@ -351,8 +352,8 @@ static const struct bench benches[] = {
         "linear_" #name, #shape, shape##_##name                                                                        \
     }
 #define PRODUCTS(name)                                                                                                 \
-    BENCH(name, decode), BENCH(name, rows8), BENCH(name, rows32), BENCH(name, up), BENCH(name, down),                  \
-        BENCH(name, square),
+    BENCH(name, decode), BENCH(name, rows8), BENCH(name, rows16), BENCH(name, rows32), BENCH(name, up),                \
+        BENCH(name, down), BENCH(name, square),
 #define PANEL(TYPE, name, ...) PRODUCTS(name)
 #include "kernels/panels.def"
     PRODUCTS(exact){"act_bf16", "", run_act_bf16},

@@ -142,9 +142,10 @@ struct linear_job {
     const real *bias; /* or NULL */
     int64_t stride;
 };
-/* Rows row0 .. row1-1 of the output in panels panel0 .. panel1-1. Up to FEW_ROWS come together: weights are read once;
- * otherwise row0 is a multiple of TILE_ROWS and at most ITEM_ROWS_INT8 rows come (ITEM_ROWS for other activations). */
-enum { FEW_ROWS = 8, ITEM_ROWS = 96, ITEM_PANELS = 8, ITEM_ROWS_INT8 = 256, ITEM_PANELS_INT8 = 4 };
+/* Rows row0 .. row1-1 of the output in panels panel0 .. panel1-1. Up to weight_few_rows come together, with any number
+ * of panels; otherwise row0 is a multiple of TILE_ROWS and at most ITEM_ROWS_INT8 rows come (ITEM_ROWS for other
+ * activations) with as many panels as ITEM_PANELS_INT8 or ITEM_PANELS says. */
+enum { FEW_ROWS_EXACT = 8, ITEM_ROWS = 96, ITEM_PANELS = 8, ITEM_ROWS_INT8 = 256, ITEM_PANELS_INT8 = 4 };
 typedef void linear_fn(const struct linear_job *job, int64_t row0, int64_t row1, int64_t panel0, int64_t panel1);
 #define PANEL(TYPE, name, ...) typedef linear_fn linear_##name##_fn;
 #include "kernels/panels.def"
@@ -171,6 +172,7 @@ typedef void linear_weight_fn(const struct linear_weight_job *job, int64_t panel
                               int64_t k1);
 
 linear_fn *linear_kernel(const struct weight *w);
+int64_t weight_few_rows(const struct weight *w);
 void act_fill(const struct act *a, const real *x, int64_t row, int64_t k0, int64_t k1); /* ACT_REAL: nothing to do */
 
 #include "kernels/ops_private.h"
@@ -194,7 +196,7 @@ typedef void pack_fn(char *panel, const char *const source[LANES], enum dtype sr
 typedef void widen_fn(real *out, ptrdiff_t stride, const struct lane *at, int64_t k0, int64_t k1);
 struct panel_type {
     enum act_type act;
-    int block;
+    int few_rows, block;
     size_t scale_bytes, quant_bytes;
     pack_fn *pack;
     widen_fn *widen;

@@ -85,13 +85,18 @@ linear_fn *linear_kernel(const struct weight *w)
     return w->exact && t->act != ACT_REAL ? kernels.linear_exact : *t->forward; /* f32 and f16 are exact already */
 }
 
+int64_t weight_few_rows(const struct weight *w)
+{
+    return w->exact ? FEW_ROWS_EXACT : panel_type(w->type)->few_rows;
+}
+
 void linear_forward(real *out, const struct act *x, const struct weight *w, const real *bias, struct pool *pool)
 {
     assert(x->n_in == w->n_in && x->type == weight_act(w));
     struct forward_split s = {
         .job = {out, x, w, bias, w->n_out}, .fn = linear_kernel(w), .n_panel = panel_count(w->n_out)};
     int64_t wanted = x->type == ACT_INT8 ? ITEM_PANELS_INT8 : ITEM_PANELS;
-    if (x->n_row <= FEW_ROWS) {
+    if (x->n_row <= weight_few_rows(w)) {
         wanted = ITEM_BYTES / (int64_t)panel_bytes(w->type, w->n_in) / 4 * 4;
         wanted = wanted < 4 ? 4 : wanted;
     }

@@ -112,17 +112,19 @@ void linear_forward_set(const struct linear_set *set, const struct act *x, struc
 {
     struct set_split s = {.set = set, .x = x};
     bool together = set->then != SET_APART;
+    int64_t few = INT64_MAX;
     assert(set->n > 0 && set->n <= LINEAR_SET_MAX && (!together || set->n == (set->then == SET_GLU ? 2 : 1)));
     for (int i = 0; i < set->n; i++) {
         const struct weight *w = set->parts[i].w;
         assert(x->n_in == w->n_in && x->type == weight_act(w));
         assert(!together || w->n_out == set->parts[0].w->n_out);
         s.fn[i] = linear_kernel(w);
+        few = smaller(few, weight_few_rows(w));
         s.line = together ? panel_count(w->n_out) : s.line + panel_count(w->n_out);
         s.end[i] = s.line;
     }
     const struct weight *first = set->parts[0].w;
-    if (x->n_row <= FEW_ROWS) {
+    if (x->n_row <= few) {
         int64_t least = PIECE_BYTES / (int64_t)panel_bytes(first->type, first->n_in) / 4 * 4;
         cut(&s, pool_threads(pool), least > 4 ? least : 4);
         pool_run(pool, few_rows_item, &s, s.n_piece);

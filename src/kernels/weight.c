@@ -2,8 +2,9 @@
 #include "kernels/kernels_private.h"
 
 static const struct panel_type types[DT_COUNT] = {
-#define PANEL(TYPE, name, act, block, scale_bytes, quant_bytes)                                                        \
-    [DT_##TYPE] = {ACT_##act, block, scale_bytes, quant_bytes, name##_pack, name##_widen, &kernels.linear_##name},
+#define PANEL(TYPE, name, act, few_rows, block, scale_bytes, quant_bytes)                                              \
+    [DT_##TYPE] = {ACT_##act,   few_rows,    block,        scale_bytes,                                                \
+                   quant_bytes, name##_pack, name##_widen, &kernels.linear_##name},
 #include "kernels/panels.def"
 };
 

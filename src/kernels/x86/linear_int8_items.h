@@ -1,17 +1,19 @@
 /* linear_int8_items - how the products of one item run, for every type that
  * meets int8 activations
  *
- * Up to FEW_ROWS rows stream whole panels past them; more go through chunks of
- * up to 512 k, unpacked once for all rows. Every type has its own few-row tile
- * and unpacking; chunk tiles depend on the width of the weights and on what
- * comes beside scales.
+ * Few rows stream whole panels past them; more go through chunks of up to 512
+ * k, unpacked once for all rows. Every type has its own few-row tile and
+ * unpacking; chunk tiles depend on the width of the weights and on what comes
+ * beside scales.
  */
 #include "kernels/x86/linear_int8_tile.h"
 #ifdef LINEAR_AMX
 #include "kernels/x86/linear_amx_tile.h"
 #define TILE_WHOLE(t, extra) tile_amx(t, extra)
+enum { MATRIX_UNIT = true };
 #else
 #define TILE_WHOLE(t, extra) (false)
+enum { MATRIX_UNIT = false };
 #endif
 
 typedef void few_fn(const struct int8_tile *t, int R);
@@ -42,7 +44,7 @@ static void few_rows(const struct linear_job *job, const struct way *way, struct
     t.n_block = job->w->n_in / BLOCK;
     for (int64_t p = panel0; p < panel1; p++) {
         t.panel = panel_at(job->w, p);
-        for (int64_t row = row0; row < row1; row += R_FEW) {
+        for (int64_t row = row0; row < row1; row += R_FEW) { /* after the first tile the panel is in the cache */
             tile_at(&t, job, row, p);
             way->few(&t, row1 - row < R_FEW ? (int)(row1 - row) : R_FEW);
         }
@@ -158,10 +160,13 @@ static void linear_int8(const struct linear_job *job, const struct way *way, int
                         int64_t panel1)
 {
     struct int8_tile t = {.panel_bytes = job->w->panel_bytes, .stride = job->stride};
-    if (row1 - row0 <= FEW_ROWS)
+    int64_t n_row = row1 - row0;
+    if (n_row <= weight_few_rows(job->w) && !(MATRIX_UNIT && n_row == TILE_ROWS)) {
         few_rows(job, way, t, row0, row1, panel0, panel1);
-    else
-        many_rows(job, way, t, row0, row1, panel0, panel1);
+        return;
+    }
+    for (int64_t p = panel0; p < panel1; p += ITEM_PANELS_INT8)
+        many_rows(job, way, t, row0, row1, p, panel1 - p < ITEM_PANELS_INT8 ? panel1 : p + ITEM_PANELS_INT8);
 }
 
 /* ---- chunk tiles: many_4m takes weights of 4 bits with minima ---- */
