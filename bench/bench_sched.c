@@ -163,6 +163,7 @@ static enum status measure(struct bench *b, const char *path, const char *type, 
     memset(kv, 0, (size_t)n_block * model_kv_block_bytes(model));
     struct executor x = {.ctx = b, .forward = forward, .copy_block = copy_block, .pool = pool, .n_block = n_block};
     x.n_vocab = model_config(model)->n_vocab;
+    x.head_rows = executor_head_rows(model);
     x.n_ctx = model_config(model)->n_ctx;
     TRY(core_init(&b->core, &x, &o, err));
     TRY(model_run_create(&b->run, model, sched_rows_max(&b->core.sched), sched_logits_max(&b->core.sched), kv, n_block,
@@ -174,7 +175,7 @@ static enum status measure(struct bench *b, const char *path, const char *type, 
     b->skip = true;
     while (!all_decode(b))
         core_step(&b->core);
-    b->core.sched.cost = (struct cost_model){0}; /* nothing was computed */
+    b->core.sched.cost = (struct cost_model){.head_rows = x.head_rows}; /* nothing was computed */
     b->skip = false;
     run_steps(b, 3, NULL);
     int n = run_steps(b, STEPS, NULL);

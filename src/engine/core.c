@@ -29,10 +29,18 @@ uint64_t executor_now(const struct executor *x)
     return x->clock ? x->clock(x->ctx) : clock_ns();
 }
 
+double executor_head_rows(const struct model *m)
+{
+    struct model_plan plan;
+    model_plan_of(&plan, m, 1);
+    return (double)plan.head_flops / (double)plan.body_flops;
+}
+
 enum status core_init(struct core *c, const struct executor *x, const struct engine_options *o, struct error *err)
 {
     *c = (struct core){.x = *x};
     TRY(sched_init(&c->sched, o, x->n_block, err));
+    c->sched.cost.head_rows = x->head_rows;
     c->sched.kv.copy_block = x->copy_block;
     c->sched.kv.copy_ctx = x->ctx;
     c->sched.kv.n_ctx = x->n_ctx;

@@ -1,7 +1,6 @@
 #include "engine/cost.h"
 
 #include <math.h>
-#include <stdbool.h>
 
 enum { ROW, KEY, LOGIT, STEP };
 
@@ -13,11 +12,19 @@ static int size_of(const struct cost_work *w)
     return size + (w->rows > w->logits ? COST_SIZES : 0);
 }
 
-static double cost(const double *price, const double *work)
+static void set_terms(double *terms, const struct cost_model *m, const struct cost_work *w)
+{
+    terms[ROW] = w->rows + m->head_rows * w->logits;
+    terms[KEY] = w->keys;
+    terms[LOGIT] = w->logits;
+    terms[STEP] = 1;
+}
+
+static double cost(const double *price, const double *terms)
 {
     double sum = 0;
     for (int i = 0; i < COST_TERMS; i++)
-        sum += price[i] * work[i];
+        sum += price[i] * terms[i];
     return sum;
 }
 
@@ -44,23 +51,27 @@ static void solve(double *x, struct equations e, const bool *used)
 }
 
 /* Least squares of (cost - seconds) / seconds over the kept steps. What they leave open goes to rows rather than to
- * logits, least to keys: it errs on the safe side as long as few sizes were seen. A price below 0 becomes 0, and the
- * others are fitted again.
- */
+ * keys. Logits get what steps of many logits show: a long chunk takes nearly the same time whether an answer beside it
+ * costs a millisecond or ten, so a few percent of noise made it ten, a step of 32 answers then seemed to take half a
+ * second, and chunks grew to that. So steps in which the logits, at the price of a row, would be less than the square
+ * root of `doubt` say little about them. A price below 0 becomes 0, and the others are fitted again. */
 static void fit(struct cost_model *m)
 {
-    static const double weak[COST_TERMS] = {[ROW] = 1e-4, [KEY] = 1e-2, [LOGIT] = 1e-3, [STEP] = 1e-4};
+    static const double weak[COST_TERMS] = {[ROW] = 1e-4, [KEY] = 1e-2, [STEP] = 1e-4}, doubt = 0.03;
     struct equations e = {{{0}}, {0}};
     for (int size = 0; size < 2 * COST_SIZES; size++)
         for (int k = 0; k < COST_DEPTH && k < m->n_step[size]; k++) {
             const struct cost_step *s = &m->steps[size][k];
             double weight = 1 / (s->seconds * s->seconds);
             for (int i = 0; i < COST_TERMS; i++) {
-                e.b[i] += weight * s->work[i] * s->seconds;
+                e.b[i] += weight * s->terms[i] * s->seconds;
                 for (int j = 0; j < COST_TERMS; j++)
-                    e.a[i][j] += weight * s->work[i] * s->work[j];
+                    e.a[i][j] += weight * s->terms[i] * s->terms[j];
             }
         }
+    double row_s = e.b[ROW] / e.a[ROW][ROW];
+    if (e.a[LOGIT][LOGIT] > 0)
+        e.a[LOGIT][LOGIT] += doubt / (row_s * row_s);
     e.b[ROW] += weak[ROW] * e.b[ROW];
     for (int i = 0; i < COST_TERMS; i++)
         e.a[i][i] += weak[i] * e.a[i][i];
@@ -85,7 +96,7 @@ static double excess_of(const struct cost_model *m, int size)
     int n = 0;
     for (; n < COST_DEPTH && n < m->n_step[size]; n++) {
         const struct cost_step *s = &m->steps[size][n];
-        double ratio = s->seconds / cost(m->price, s->work);
+        double ratio = s->seconds / cost(m->price, s->terms);
         int at = n;
         for (; at > 0 && ratios[at - 1] > ratio; at--)
             ratios[at] = ratios[at - 1];
@@ -100,8 +111,14 @@ void cost_learn(struct cost_model *m, const struct cost_work *w, double seconds)
     const double forgets = 0.999; /* a size that is avoided because it took long is tried again at last */
     if (seconds <= 0 || w->rows <= 0)
         return;
+    if (!m->warm) { /* the first step brings the weights in */
+        m->warm = true;
+        return;
+    }
     int size = size_of(w);
-    m->steps[size][m->n_step[size]++ % COST_DEPTH] = (struct cost_step){{w->rows, w->keys, w->logits, 1}, seconds};
+    struct cost_step *step = &m->steps[size][m->n_step[size]++ % COST_DEPTH];
+    step->seconds = seconds;
+    set_terms(step->terms, m, w);
     if (m->n_step[size] == 2 * COST_DEPTH)
         m->n_step[size] = COST_DEPTH; /* it only has to stay above the depth */
     fit(m);
@@ -112,7 +129,9 @@ void cost_learn(struct cost_model *m, const struct cost_work *w, double seconds)
 
 double cost_seconds(const struct cost_model *m, const struct cost_work *w)
 {
-    return cost(m->price, (double[]){w->rows, w->keys, w->logits, 1});
+    double terms[COST_TERMS];
+    set_terms(terms, m, w);
+    return cost(m->price, terms);
 }
 
 double cost_seconds_at_most(const struct cost_model *m, const struct cost_work *w)

@@ -1,6 +1,8 @@
 /* cost - what a step takes, learned from the steps that ran
  *
- *   seconds = fixed + rows * row + logits * logit + keys * key
+ *   seconds = fixed + (rows + logits * head_rows) * row + logits * logit + keys * key
+ *
+ * head_rows, the vocabulary's product beside all others, is known of the model; logit is what comes on top: sampling.
  *
  * The last few steps of each size are kept, so that an hour of plain decoding does not make it forget what a prompt
  * costs; the four prices, none below 0, fit all of them by relative error. Steps are not quite linear: kernels change
@@ -8,6 +10,8 @@
  */
 #ifndef ENGINE_COST_H
 #define ENGINE_COST_H
+
+#include <stdbool.h>
 
 enum { COST_SIZES = 24, COST_DEPTH = 4, COST_TERMS = 4 };
 
@@ -17,9 +21,11 @@ struct cost_work { /* what a step has to do */
 };
 struct cost_model {
     struct cost_step {
-        double work[COST_TERMS], seconds;
+        double terms[COST_TERMS], seconds;
     } steps[2 * COST_SIZES][COST_DEPTH]; /* [decoding alone, with prompts; by rows] */
     int n_step[2 * COST_SIZES];          /* steps of that size so far */
+    bool warm;                           /* a step ran, of which nothing is kept */
+    double head_rows;                    /* set before the first step; 0: unknown */
     double price[COST_TERMS];            /* of a row, a key, a row of logits, a step */
     double excess[2 * COST_SIZES];       /* share of the price that a step of that size takes more */
 };

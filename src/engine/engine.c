@@ -285,6 +285,7 @@ static enum status create_engine(struct engine **out, struct bundle *bundle, con
                          .identify_ctx = bundle,
                          .n_vocab = config->n_vocab,
                          .n_ctx = config->n_ctx,
+                         .head_rows = executor_head_rows(bundle->model),
                          .tokenizer = bundle->tokenizer,
                          .pool = options->pool,
                          .bundle = bundle};

@@ -65,6 +65,7 @@ struct executor {
     void *ctx;
     void (*forward)(void *ctx, const struct model_batch *b, real *logits);
     int n_vocab, n_ctx, n_block;
+    double head_rows; /* see cost_model */
     int32_t eos[16];
     int n_eos;
     const struct tokenizer *tokenizer; /* NULL: no text */
@@ -80,6 +81,7 @@ struct executor {
     struct bundle *bundle; /* what engine_bundle says; may be NULL */
 };
 uint64_t executor_now(const struct executor *x);
+double executor_head_rows(const struct model *m);
 static inline bool executor_is_eos(const struct executor *x, int32_t id)
 {
     for (int i = 0; i < x->n_eos; i++)

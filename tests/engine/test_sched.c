@@ -691,6 +691,63 @@ static void test_cost_learns(void **state)
     assert_true(cost_span_seconds(&m, 1000, (int)rows) <= 0.1 && cost_span_seconds(&m, 1000, (int)rows + 1) > 0.1);
 }
 
+static double true_cost(const struct cost_work *w)
+{
+    return 13.7e-3 + 1.15e-3 * w->rows + 0.35e-3 * w->logits + 4e-7 * w->keys;
+}
+
+static void learn_noisily(struct cost_model *m, const struct cost_work *w, struct rng *r, double slow)
+{
+    double noise = 0;
+    for (int k = 0; k < 12; k++)
+        noise += (double)rng_unit(rng_u32(r)) - 0.5;
+    cost_learn(m, w, slow * (1 + 0.04 * noise) * true_cost(w));
+}
+
+/* A server's first second: a step that reads the model from disk, whole chunks of prompts, then chunks beside few
+ * answers; 4 % of noise and now and then a step that takes half as long again. What 32 answers will take is a guess
+ * then, but never a wild one: how long steps may become is taken from it. Once they decode, it is known. */
+static void check_guesses(double head_rows, double least_share, double most_share)
+{
+    struct cost_work answers = {.logits = 32};
+    double most = 0, least = INFINITY, off = 0, want;
+    for (int i = 0; i < 32; i++)
+        cost_span(&answers, 400, 1);
+    want = true_cost(&answers);
+    for (uint64_t seed = 0; seed < 300; seed++) {
+        struct cost_model m = {.head_rows = head_rows};
+        struct rng r;
+        rng_init(&r, seed);
+        for (int i = 0, at = 0; i < 64; i++) {
+            int n_decode = i < 4 ? 0 : 1 + (i - 4) / 8;
+            struct cost_work w = {.logits = n_decode ? n_decode : i != 2};
+            for (int k = 0; k < n_decode; k++)
+                cost_span(&w, 400, 1);
+            int rows = i == 0 ? 1 : i == 1 ? 196 : i < 4 ? 256 : 48 + 4 * (int)rng_below(&r, 4);
+            cost_span(&w, at, rows);
+            at = (at + rows) % 400;
+            learn_noisily(&m, &w, &r, i == 0 ? 20 : rng_below(&r, 32) ? 1 : 1.5);
+            if (i > 8) {
+                most = fmax(most, cost_seconds(&m, &answers));
+                least = fmin(least, cost_seconds(&m, &answers));
+            }
+        }
+        for (int i = 0; i < 30; i++)
+            learn_noisily(&m, &answers, &r, 1);
+        off = fmax(off, fabs(cost_seconds(&m, &answers) / want - 1));
+    }
+    print_message("32 answers take %.0f ms; %.0f to %.0f expected, later within %.1f %%\n", want * 1e3, least * 1e3,
+                  most * 1e3, off * 100);
+    assert_true(least > least_share * want && most < most_share * want && off < 0.08);
+}
+
+static void test_cost_guesses_soberly(void **state)
+{
+    (void)state;
+    check_guesses(0, 0.6, 1.35);
+    check_guesses(0.35 / 1.15, 0.8, 1.45);
+}
+
 /* Kernels that change their way: up to 8 rows 1 ms each after 8 ms, above that 20 ms more. */
 static void test_cost_learns_where_steps_jump(void **state)
 {
@@ -773,6 +830,7 @@ static void test_core_allocation_failures(void **state)
         struct fake *f = calloc(1, sizeof *f);
         struct engine_options o = {.max_sequences = 2, .prefill_chunk = 8};
         struct executor x = fake_executor(f, &o, 4, NULL);
+        x.head_rows = 0.25;
         struct core c;
         struct seq *s = NULL;
         int32_t prompt[] = {1, 2};
@@ -781,6 +839,7 @@ static void test_core_allocation_failures(void **state)
         fault_arm(FAULT_ALLOC, ++n);
         enum status st = core_init(&c, &x, &o, &err);
         if (st == ST_OK) {
+            assert_true(c.sched.cost.head_rows == 0.25);
             st = seq_create(&s, &r, &x, &err);
             core_free(&c);
         }
@@ -809,6 +868,7 @@ int main(void)
         cmocka_unit_test(test_sched_ages),
         cmocka_unit_test(test_sched_choices_share_the_prompt),
         cmocka_unit_test(test_cost_learns),
+        cmocka_unit_test(test_cost_guesses_soberly),
         cmocka_unit_test(test_cost_learns_where_steps_jump),
         cmocka_unit_test(test_seq_refusals),
         cmocka_unit_test(test_core_allocation_failures),
