@@ -500,7 +500,7 @@ def write_into(path, kind, text):
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--shapes", help=", ".join(SHAPES))
-    a.add_argument("--types", help="q4_0,q8_0 ... (default: those of the issue for each shape)")
+    a.add_argument("--types", help="q4_0,q8_0 ... (default: those listed in SHAPES)")
     a.add_argument("--threads", default="1,2")
     a.add_argument("--parts", help=", ".join(PARTS))
     a.add_argument("--only", help="cells whose name matches")
