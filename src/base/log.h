@@ -2,7 +2,9 @@
  *
  *   log_info("server.ready", "url", url, NULL)            pairs of name and text, ended by NULL
  *   log_infof("engine", "loaded %d layers", n)            a sentence
- * Default level: warn (people); `serve` sets info. Lines are whole: one write(2) each.
+ * Default level: warn (people); `serve` sets info. Lines of several threads never mix. When nobody reads (a full pipe,
+ * a terminal that was stopped), a line waits 50 ms, once; then lines are lost until somebody reads again, and the next
+ * one that goes is preceded by how many were lost since the first (`log.lost`).
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H

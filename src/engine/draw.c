@@ -12,14 +12,12 @@
 #include <float.h>
 #include <math.h>
 
-enum { FIRST = 64 };
-
 struct order {
     struct sampler_scratch *s;
     const float *row;
     int n;
     real temperature, zero; /* probability of a logit x: e^(x / temperature - zero) */
-    bool sampled;           /* s->sample is of this row */
+    bool looked, sampled;   /* s->first, s->sample are of this row */
 };
 
 /* Ascending keys for descending logits. Adding zero makes -0 equal to 0. */
@@ -35,19 +33,21 @@ static uint32_t sort_key(float x)
  * equals. */
 static void sort_descending(struct sampler_scratch *s, int n)
 {
-    enum { BITS = 11, BUCKETS = 1 << BITS };
-    uint32_t starts[BUCKETS];
-    for (int shift = 0; shift < 32; shift += BITS) {
-        memset(starts, 0, sizeof starts);
+    enum { BITS_MAX = 11 };
+    const int bits = n < 4096 ? 8 : BITS_MAX; /* few have no use for many buckets */
+    const uint32_t n_bucket = 1u << bits;
+    uint32_t starts[1 << BITS_MAX];
+    for (int shift = 0; shift < 32; shift += bits) {
+        memset(starts, 0, n_bucket * sizeof *starts);
         for (int i = 0; i < n; i++)
-            starts[sort_key(s->sorted[i].logit) >> shift & (BUCKETS - 1)]++;
-        for (uint32_t b = 0, at = 0; b < BUCKETS; b++) {
+            starts[sort_key(s->sorted[i].logit) >> shift & (n_bucket - 1)]++;
+        for (uint32_t b = 0, at = 0; b < n_bucket; b++) {
             uint32_t count = starts[b];
             starts[b] = at;
             at += count;
         }
         for (int i = 0; i < n; i++)
-            s->spare[starts[sort_key(s->sorted[i].logit) >> shift & (BUCKETS - 1)]++] = s->sorted[i];
+            s->spare[starts[sort_key(s->sorted[i].logit) >> shift & (n_bucket - 1)]++] = s->sorted[i];
         struct candidate *swap = s->sorted;
         s->sorted = s->spare;
         s->spare = swap;
@@ -165,7 +165,7 @@ struct edge {
 };
 static bool step_nearer(struct border *b, struct order *o, struct edge *e)
 {
-    enum { FAR = 48, MARGIN = 12 };
+    enum { FAR = 48, MARGIN = 4 };
     bool up = passes(b, e->mass);
     double need = fabs(b->target - e->mass) * SAMPLER_SAMPLE / o->n;
     int from = sampled_from(o, e->at), to = from;
@@ -177,6 +177,8 @@ static bool step_nearer(struct border *b, struct order *o, struct edge *e)
             to++;
     int span = up ? from - to : to - from, margin = span > FAR ? 0 : span / 4 + MARGIN;
     to = up ? to - margin : to + margin;
+    while (up && to > 0 && o->s->sample[to - 1].logit <= e->at) /* of equals nothing is learned */
+        to--;
     /* a forbidden token, -infinity, has no mass */
     float other = to <= 0 ? INFINITY : to >= SAMPLER_SAMPLE ? -FLT_MAX : fmaxf(o->s->sample[to - 1].logit, -FLT_MAX);
     float low = up ? e->at : other;
@@ -188,10 +190,11 @@ static bool step_nearer(struct border *b, struct order *o, struct edge *e)
         return false;
     }
     int n = (int)row_collect(o->s->sorted, o->row, o->s->maxima, o->n, low, high);
-    double between = 0;
+    double parts[4] = {0}; /* exact in any order */
     fill_probabilities(o, n);
     for (int i = 0; i < n; i++)
-        between += mass_of(o->s->p[i]);
+        parts[i % 4] += mass_of(o->s->p[i]);
+    double between = parts[0] + parts[1] + parts[2] + parts[3];
     double above = up ? e->mass - between : e->mass;
     if (!passes(b, above) && passes(b, above + between))
         return walk_unsorted(b, o, n, above);
@@ -202,7 +205,11 @@ static bool step_nearer(struct border *b, struct order *o, struct edge *e)
 static void find_border(struct border *b, struct order *o)
 {
     enum { STEPS_MAX = 8 };
-    int n = row_top_k(o->s->sorted, o->row, o->s->maxima, o->n, o->n < FIRST ? o->n : FIRST);
+    int n = o->n < SAMPLER_FIRST ? o->n : SAMPLER_FIRST;
+    if (!o->looked)
+        row_top_k(o->s->first, o->row, o->s->maxima, o->n, n);
+    o->looked = true;
+    memcpy(o->s->sorted, o->s->first, (size_t)n * sizeof *o->s->sorted);
     fill_probabilities(o, n);
     if (walk(b, o, n, 0) || n == o->n)
         return;

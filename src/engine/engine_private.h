@@ -25,7 +25,7 @@ int stop_feed(struct stopper *s, struct str text, struct str *out);
 struct str stop_flush(struct stopper *s); /* the end: nothing can complete any more */
 
 /* ---- sampler: one row of logits becomes one id ---- */
-enum { SAMPLER_SAMPLE = 1024 };
+enum { SAMPLER_FIRST = 64, SAMPLER_SAMPLE = 1024 };
 struct sampler_scratch {              /* one a thread */
     real *work;                       /* [n_vocab] */
     float *narrow;                    /* [n_vocab] in the double build; else NULL */
@@ -33,7 +33,8 @@ struct sampler_scratch {              /* one a thread */
     struct candidate *sorted, *spare; /* [n_vocab] */
     real *p;                          /* [n_vocab]: probabilities of `sorted` */
     float *maxima;                    /* [row_blocks(n_vocab)] */
-    /* draw.c: a sample of the row in descending order, and the mass of the first i of it */
+    /* draw.c: the row's first, and a sample of it, in descending order; the mass of the first i of that */
+    struct candidate first[SAMPLER_FIRST];
     struct candidate sample[SAMPLER_SAMPLE];
     double up_to[SAMPLER_SAMPLE + 1];
 };

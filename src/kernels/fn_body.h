@@ -6,23 +6,29 @@
  * Measured against long double over all f32 arguments: docs/numerics.md section 4.
  */
 
-/* e^x = 2^n (1 + r + r^2 q(r)), n = rint(x / ln 2). Below ln(2^-126) 0: results are never subnormal. */
-static inline vf vf_exp(vf x)
+#define EXP_LOW (-87.33654f) /* ln(2^-126) */
+
+/* e^x = 2^n (1 + r + r^2 q(r)), n = rint(x / ln 2), for ln(2^-126) <= x < ln(2^128). */
+static inline vf vf_exp_inner(vf x)
 {
-    const vf low = vf_set(-87.33654f), high = vf_set(88.72283f);
-    vm above = vf_ge(x, low); /* false for NaN too */
-    vf c = vf_pick(above, x, low);
-    vm below = vf_ge(high, c);
-    c = vf_pick(below, c, high);
-    vf n = vf_rint(vf_mul(c, vf_set(0x1.715476p+0f)));
-    vf r = vf_fma(n, vf_set(-0x1.62e4p-1f), c); /* ln 2 in two parts; n times the first is exact */
+    vf n = vf_rint(vf_mul(x, vf_set(0x1.715476p+0f)));
+    vf r = vf_fma(n, vf_set(-0x1.62e4p-1f), x); /* ln 2 in two parts; n times the first is exact */
     r = vf_fma(n, vf_set(-0x1.7f7d1cp-20f), r);
     vf q = vf_fma(vf_set(0x1.6a23eep-10f), r, vf_set(0x1.123a0cp-7f));
     q = vf_fma(q, r, vf_set(0x1.5558f2p-5f));
     q = vf_fma(q, r, vf_set(0x1.555492p-3f));
     q = vf_fma(q, r, vf_set(0x1.fffffcp-2f));
-    vf y = vf_add(vf_fma(vf_mul(r, r), q, r), vf_set(1.0f));
-    y = vf_shift_exponent(y, n);
+    return vf_shift_exponent(vf_add(vf_fma(vf_mul(r, r), q, r), vf_set(1.0f)), n);
+}
+
+/* Below ln(2^-126) 0: results are never subnormal. */
+static inline vf vf_exp(vf x)
+{
+    const vf low = vf_set(EXP_LOW), high = vf_set(88.72283f);
+    vm above = vf_ge(x, low); /* false for NaN too */
+    vf c = vf_pick(above, x, low);
+    vm below = vf_ge(high, c);
+    vf y = vf_exp_inner(vf_pick(below, c, high));
     y = vf_pick(below, y, vf_set(INFINITY));
     y = vf_pick(above, y, vf_set(0.0f));
     return vf_pick(vf_eq(x, x), y, x);

@@ -278,7 +278,7 @@ static inline int64_t row_blocks(int64_t n)
 bool row_maxima(float *maxima, const float *x, int64_t n); /* [row_blocks(n)]; false: NaN, or above 3e38 */
 int row_top_k(struct candidate *out, const float *x, const float *maxima, int64_t n, int k);
 int32_t row_argmax(const float *x, const float *maxima, int64_t n);
-/* All with low <= x < high, in order of id; out has room for n. */
+/* All with low <= x < high, in order of id; out has room for n, and what is behind them there may be overwritten. */
 int64_t row_collect(struct candidate *out, const float *x, const float *maxima, int64_t n, float low, float high);
 /* The sum of their probabilities e^(x / divisor - zero). Each counts as mass_of() says, a multiple of 2^-52, so that
  * no sum below 2 is rounded and none depends on an order. */

@@ -52,8 +52,9 @@ typedef range_fn map_fn_back_fn;  /* out = a fn'(b) */
 typedef range_fn map_glu_fn;      /* out = fn(a) b */
 typedef range_fn map_glu_back_fn; /* a = dy, b = gate, c = up; out = dgate, out2 = dup */
 typedef range_fn map_add_fn;      /* out = a + b */
-/* The functions of fn_body.h themselves, fn a FUNCTION_: no door, but what tests compare over all arguments. */
-enum { FUNCTION_EXP, FUNCTION_LOG, FUNCTION_TANH, FUNCTION_ERF, FUNCTION_COUNT };
+/* The functions of fn_body.h themselves, fn a FUNCTION_: no door, but what tests compare over all arguments. EXP_DOWN:
+ * e^x again, of x <= 88 or NaN. */
+enum { FUNCTION_EXP, FUNCTION_LOG, FUNCTION_TANH, FUNCTION_ERF, FUNCTION_EXP_DOWN, FUNCTION_COUNT };
 typedef range_fn map_function_fn;
 
 /* ---- attention ----

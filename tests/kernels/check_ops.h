@@ -153,6 +153,8 @@ static inline void check_map_function(struct sink *s, struct pool *pool)
     for (int fn = 0; fn < FUNCTION_COUNT; fn++) {
         enum { N = 5003 };
         real *x = ops_input(N, 3, 1, true), *out = zeros_new(N);
+        for (int i = 0; fn == FUNCTION_EXP_DOWN && i < N; i++)
+            x[i] = x[i] > 88 ? 88 : x[i];
         struct map_job job = {.out = out, .a = x, .fn = fn};
         kernels.map_function(&job, 0, N);
         sink_reals(s, out, N);

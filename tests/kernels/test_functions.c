@@ -112,20 +112,27 @@ static int compare_chunk(const char *isa, int fn, const float *x, const float *e
     return same_bits(out, expected, (size_t)n) ? 0 : 1;
 }
 
-/* The vector functions are the scalar ones: 2^24 arguments each, every 256th of all bit patterns. */
+/* The vector functions are the scalar ones: 2^24 arguments each, every 256th of all bit patterns, and all of those
+ * around where e^x ends. */
 static void test_f32_functions_equal_in_every_lane_type(void **state)
 {
     (void)state;
-    enum { CHUNK = 1 << 16, SETS = 2 };
-    static const char *const sets[SETS] = {"avx2", "avx512"};
+    enum { CHUNK = 1 << 16, SETS = 3 };
+    static const char *const sets[SETS] = {"avx2", "avx512", "neon"};
     static float x[CHUNK], expected[CHUNK], out[CHUNK];
+    const float last = -87.33654f;
+    uint32_t last_bits;
     int wrong = 0, ran = 0;
-    for (uint64_t base = 0; base < 1ull << 24; base += CHUNK) {
+    memcpy(&last_bits, &last, 4);
+    for (uint64_t base = 0; base <= 1ull << 24; base += CHUNK) {
         for (uint32_t i = 0; i < CHUNK; i++) {
-            uint32_t bits = (uint32_t)(base + i) * 256u + (uint32_t)(base / CHUNK) % 256u;
+            uint32_t bits = base == 1ull << 24 ? last_bits - CHUNK / 2 + i
+                                               : (uint32_t)(base + i) * 256u + (uint32_t)(base / CHUNK) % 256u;
             memcpy(&x[i], &bits, 4);
         }
         for (int fn = 0; fn < FUNCTION_COUNT; fn++) {
+            for (int i = 0; fn == FUNCTION_EXP_DOWN && i < CHUNK; i++)
+                x[i] = x[i] > 88 ? 88 : x[i];
             struct map_job job = {.out = expected, .a = x, .fn = fn};
             map_function__ref(&job, 0, CHUNK);
             for (int s = 0; s < SETS; s++)

@@ -109,7 +109,7 @@ void map_add__ref(const void *ctx, int64_t i0, int64_t i1)
 
 void map_function__ref(const void *ctx, int64_t i0, int64_t i1)
 {
-    real (*const functions[FUNCTION_COUNT])(real) = {real_exp, real_log, real_tanh, real_erf};
+    real (*const functions[FUNCTION_COUNT])(real) = {real_exp, real_log, real_tanh, real_erf, real_exp};
     const struct map_job *job = ctx;
     for (int64_t i = i0; i < i1; i++)
         job->out[i] = functions[job->fn](job->a[i]);

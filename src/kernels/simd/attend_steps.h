@@ -292,7 +292,7 @@ INLINE float exp_query(struct batch *b, int u, int t0, int t1)
     float *score = b->score + u * KV_BLOCK;
     vf sum = v16_zero(), max = vf_set(b->page_max[u]);
     for (int p = t0 / 16; p * 16 < t1; p++) {
-        vf e = vf_exp(vf_sub(v16_load(score + 16 * p), max));
+        vf e = vf_exp_down(vf_sub(v16_load(score + 16 * p), max));
         v16_store(score + 16 * p, e);
         sum = vf_add(sum, e);
     }

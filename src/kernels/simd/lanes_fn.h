@@ -137,6 +137,13 @@ INLINE vf vf_split_exponent(vf x, vf *m)
 
 #include "kernels/fn_body.h"
 
+/* The same bits as vf_exp for x <= 88 and NaN, with 6 of 22 operations less: whatever an x that is too small comes to
+ * (vectors have no traps) is replaced, and NaN goes through. Above 88.7 it is anything. */
+INLINE vf vf_exp_down(vf x)
+{
+    return vf_pick(vf_lt(x, vf_set(EXP_LOW)), vf_set(0.0f), vf_exp_inner(x));
+}
+
 /* One number through the vector function: the same bits as the scalar one. */
 INLINE float exp_one(float x)
 {

@@ -38,8 +38,8 @@ INLINE float lse_row(const float *row, int64_t count, bool divide, float divisor
             continue;
         vf total = v16_zero(), top_lanes = vf_set(m);
         for (int64_t i = 0; i < n; i += 16)
-            total =
-                keep_until(i, n, vf_add(total, vf_exp(vf_sub(divided_until(x, i, n, divide, by), top_lanes))), total);
+            total = keep_until(i, n, vf_add(total, vf_exp_down(vf_sub(divided_until(x, i, n, divide, by), top_lanes))),
+                               total);
         float top = max > m ? max : m;
         sum = fmaf(v16_sum(total), exp_one(m - top), empty ? 0 : sum * exp_one(max - top));
         max = top;
@@ -73,7 +73,7 @@ void ISA(loss_rows)(const void *ctx, int64_t row0, int64_t row1)
         job->loss[r] = lse - x[target];
         for (int64_t i = 0; dx && i < job->n; i += 16)
             store_until(dx, i, job->n,
-                        vf_mul(vf_exp(vf_sub(load_until(x, i, job->n), vf_set(lse))), vf_set(job->scale)));
+                        vf_mul(vf_exp_down(vf_sub(load_until(x, i, job->n), vf_set(lse))), vf_set(job->scale)));
         if (dx)
             dx[target] = target_dx;
     }
@@ -158,17 +158,44 @@ bool ISA(row_maxima)(float *maxima, const float *x, int64_t n)
 
 INLINE unsigned between(vf v, float low, float high)
 {
+#ifdef __AVX512F__
+    return _mm512_mask_cmp_ps_mask(vf_ge(v, vf_set(low)), v, vf_set(high), _CMP_LT_OQ);
+#else
     return vm_bits(vf_ge(v, vf_set(low))) & vm_bits(vf_lt(v, vf_set(high)));
+#endif
+}
+
+/* Those of the vector at i that the bits name; room for a whole vector. Returns how many. */
+INLINE int64_t take(struct candidate *out, const float *x, int64_t i, unsigned bits)
+{
+#ifdef __AVX512F__
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+    __m512i ids = _mm512_maskz_compress_epi32((__mmask16)bits, _mm512_add_epi32(lane, _mm512_set1_epi32((int32_t)i)));
+    __m512i logits = _mm512_maskz_compress_epi32((__mmask16)bits, _mm512_loadu_si512(x + i));
+    _mm512_storeu_si512(out, _mm512_permutex2var_epi32(ids, first, logits));
+    if (__builtin_popcount(bits) > 8)
+        _mm512_storeu_si512(out + 8, _mm512_permutex2var_epi32(ids, second, logits));
+#else
+    int64_t n = 0;
+    for (unsigned m = bits; m; m &= m - 1) {
+        int64_t at = i + __builtin_ctz(m);
+        out[n++] = (struct candidate){(int32_t)at, x[at]};
+    }
+#endif
+    return __builtin_popcount(bits);
 }
 
 int64_t ISA(collect_from)(struct candidate *out, const float *x, int64_t i0, int64_t i1, float low, float high)
 {
     int64_t n = 0, i = i0;
-    for (; i + 16 <= i1; i += 16)
-        for (unsigned m = between(v16_load(x + i), low, high); m; m &= m - 1) {
-            int64_t at = i + __builtin_ctz(m);
-            out[n++] = (struct candidate){(int32_t)at, x[at]};
-        }
+    for (; i + 64 <= i1; i += 64) {
+        unsigned bits[4], any = 0;
+        UNROLL for (int j = 0; j < 4; j++) any |= bits[j] = between(v16_load(x + i + 16 * j), low, high);
+        if (any)
+            UNROLL for (int j = 0; j < 4; j++) n += take(out + n, x, i + 16 * j, bits[j]);
+    }
     for (; i < i1; i++)
         if (x[i] >= low && x[i] < high)
             out[n++] = (struct candidate){(int32_t)i, x[i]};
@@ -183,7 +210,7 @@ double ISA(mass_between)(const float *x, int64_t i0, int64_t i1, const struct ro
         vf v = load_until(x, i, i1);
         if (!between(v, m->low, m->high))
             continue;
-        vf e = keep_until(i, i1, vf_exp(vf_sub(vf_div(v, divisor), zero)), v16_zero());
+        vf e = keep_until(i, i1, vf_exp_down(vf_sub(vf_div(v, divisor), zero)), v16_zero());
         e = vf_pick(vf_ge(v, low), vf_pick(vf_lt(v, high), e, v16_zero()), v16_zero());
         sum = v16d_add_masses(sum, e);
     }

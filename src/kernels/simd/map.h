@@ -167,7 +167,8 @@ INLINE vf function(int fn, vf x)
     return fn == FUNCTION_EXP    ? vf_exp(x)
            : fn == FUNCTION_LOG  ? vf_log(x)
            : fn == FUNCTION_TANH ? vf_tanh(x)
-                                 : vf_erf(x);
+           : fn == FUNCTION_ERF  ? vf_erf(x)
+                                 : vf_exp_down(x);
 }
 void ISA(map_function)(const void *ctx, int64_t i0, int64_t i1)
 {
