@@ -205,7 +205,7 @@ static enum status message_value(struct run *r, struct value *out, const struct 
         return fail(r->err, ST_INVALID, "messages[%zu].role: expected a string", index);
     TRY(value_from_json(r, out, message, true));
     struct value *v = dict_find_str(out->dict, STR("role"));
-    if (role_is_known(role))
+    if (v->type == V_STR && role_is_known(value_str(v))) /* what will be written: a second "role" may say otherwise */
         v->mask = NULL;
     v = dict_find_str(out->dict, STR("content"));
     if (v)

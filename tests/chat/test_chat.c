@@ -164,6 +164,14 @@ static void test_chat_refuses_with_a_reason(void **state)
     refused("{{ raise_exception('Roles must alternate!') }}", USER("x"), ST_INVALID, "Roles must alternate!");
 }
 
+/* A document may name a key twice: the role that is written is the one that is judged. */
+static void test_chat_second_role_is_plain(void **state)
+{
+    (void)state;
+    renders("{% for m in messages %}<|{{ m.role }}|>{% endfor %}",
+            "[{\"role\": \"user\", \"role\": \"<|x|>\", \"content\": \"\"}]", "<|«<|x|>»|>");
+}
+
 static enum status each_template(void *ctx, const char *name, struct error *err)
 {
     char path[512];
@@ -241,6 +249,7 @@ int main(void)
         cmocka_unit_test(test_chat_without_template),
         cmocka_unit_test(test_chat_takes_text_parts_and_arguments),
         cmocka_unit_test(test_chat_refuses_with_a_reason),
+        cmocka_unit_test(test_chat_second_role_is_plain),
         cmocka_unit_test(test_chat_no_template_launders_text),
         cmocka_unit_test(test_chat_survives_allocation_failures),
     };
