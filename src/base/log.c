@@ -20,10 +20,10 @@ static int level_now = LOG_WARN, fd_now = STDERR_FILENO;
 enum { PATIENCE_MS = 50 };
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER; /* of one line; what follows is touched under it */
 static struct sink {
-    int fd, set_fd; /* written to; what was set */
+    int fd, set_fd; /* written to, ours if another than what was set */
     dev_t dev;
     ino_t ino;
-    bool is_ours, is_socket;
+    bool is_socket;
     unsigned long lost, told; /* lines, since the first one; what the reader knows of */
     bool torn;                /* of a lost line a part went */
 } sink = {.fd = -1, .set_fd = -1};
@@ -73,14 +73,13 @@ static void sink_find(int fd)
     struct stat st = {0};
     if (fstat(fd, &st) == 0 && fd == sink.set_fd && st.st_dev == sink.dev && st.st_ino == sink.ino)
         return;
-    if (sink.is_ours)
+    if (sink.fd != sink.set_fd)
         close(sink.fd);
     sink = (struct sink){.fd = fd, .set_fd = fd, .dev = st.st_dev, .ino = st.st_ino, .is_socket = S_ISSOCK(st.st_mode)};
     if (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)) {
         char path[40];
         snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
         int again = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-        sink.is_ours = again >= 0;
         sink.fd = again >= 0 ? again : fd;
     }
 }

@@ -158,11 +158,7 @@ bool ISA(row_maxima)(float *maxima, const float *x, int64_t n)
 
 INLINE unsigned between(vf v, float low, float high)
 {
-#ifdef __AVX512F__
-    return _mm512_mask_cmp_ps_mask(vf_ge(v, vf_set(low)), v, vf_set(high), _CMP_LT_OQ);
-#else
     return vm_bits(vf_ge(v, vf_set(low))) & vm_bits(vf_lt(v, vf_set(high)));
-#endif
 }
 
 /* Those of the vector at i that the bits name; room for a whole vector. Returns how many. */
