@@ -53,6 +53,7 @@ void event_end(struct job *j)
 void wire_begin(struct job *j)
 {
     j->begun = true;
+    j->write_ns = clock_ns(); /* a silence begins: the first ping is due after all of it */
     if (j->socket)
         return;
     http1_write_header(&j->x->headers, "cache-control", STR("no-cache"));

@@ -172,6 +172,12 @@ static bool on_silence(void *ctx, struct str bytes)
 }
 
 /* Silence of ten seconds: a comment in chats, events where clients count only those, an empty line of Ollama's. */
+static bool keep(void *ctx, struct str bytes)
+{
+    buf_append_str(ctx, bytes);
+    return true;
+}
+
 static void test_quirk_pings(void **state)
 {
     static const struct {
@@ -205,6 +211,36 @@ static void test_quirk_pings(void **state)
     }
 }
 
+/* Some protocols say nothing before the first token: that alone is no silence. */
+static void test_quirk_no_ping_without_silence(void **state)
+{
+    static const struct {
+        const char *path, *body;
+    } rows[] = {{"/v1/completions", "{\"prompt\":\"a\",\"stream\":true}"},
+                {"/api/generate", "{\"model\":\"fake\",\"prompt\":\"a\"}"}};
+    (void)state;
+    __atomic_store_n(&fake.hold, 1, __ATOMIC_SEQ_CST);
+    for (size_t i = 0; i < 2; i++) {
+        struct buf seen = {0};
+        struct http1 a;
+        struct error err;
+        assert_int_equal(http_call(&a,
+                                   &(struct http_call){.host = "127.0.0.1",
+                                                       .port = gateway_port(gateway),
+                                                       .method = "POST",
+                                                       .path = rows[i].path,
+                                                       .body = str_of(rows[i].body),
+                                                       .timeout_ms = 500,
+                                                       .on_body = keep,
+                                                       .ctx = &seen},
+                                   &err),
+                         ST_TIMEOUT);
+        assert_int_equal(seen.len, 0);
+        buf_free(&seen);
+    }
+    __atomic_store_n(&fake.hold, 0, __ATOMIC_SEQ_CST);
+}
+
 int main(void)
 {
 #define ON_SERVER(test) cmocka_unit_test_setup_teardown(test, start, stop)
@@ -218,6 +254,7 @@ int main(void)
         ON_SERVER(test_quirk_claude_code),
         ON_SERVER(test_quirk_codex),
         ON_SERVER(test_quirk_pings),
+        ON_SERVER(test_quirk_no_ping_without_silence),
     };
     return RUN(tests);
 }
