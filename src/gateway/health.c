@@ -23,8 +23,8 @@ static void look_at(void *ctx, struct served *served, const struct hosting_row *
     struct health *h = ctx;
     struct engine_stats s;
     (void)served;
-    bool stalled = engine_stalled(h->g, row->engine, &s);
     uint64_t now = clock_ns();
+    bool stalled = engine_stalled(h->g, row->engine, now, &s);
     h->stalled |= stalled;
     h->sum.running += s.running;
     h->sum.waiting += s.waiting;

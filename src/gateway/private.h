@@ -385,8 +385,8 @@ MUST_USE enum status watchdog_create(struct gateway *g, struct error *err);
 MUST_USE enum status watchdog_start(struct gateway *g, struct error *err);
 void watchdog_stop(struct gateway *g); /* and frees it */
 void watchdog_jobs(struct gateway *g); /* on the loop: says what each request is at, once a stall */
-/* Whether it has work and does not move. */
-bool engine_stalled(const struct gateway *g, const struct engine *e, struct engine_stats *out);
+/* Whether it has work and does not move. now_ns: read before the call, or a stop of the machine in between counts. */
+bool engine_stalled(const struct gateway *g, const struct engine *e, uint64_t now_ns, struct engine_stats *out);
 /* health.c; state NULL: whether every engine that has work moves */
 void health_answer(struct gateway *g, struct http_exchange *x, const char *state);
 /* keys.c */

@@ -21,7 +21,7 @@ struct watchdog {
     pthread_cond_t wake;
     bool stop, started;
     uint64_t loop_since_ns; /* of a stall that was told; 0 = it moves */
-    uint64_t looked_ns;     /* the last time */
+    uint64_t looked_ns;     /* when the last look began */
     uint64_t resumed_ns;    /* the whole process had stood still until then: a stopped machine is no hanging thread */
 };
 
@@ -35,10 +35,10 @@ static uint64_t patience_ns(const struct gateway *g)
     return (uint64_t)g->options.health_ms * 1000000;
 }
 
-bool engine_stalled(const struct gateway *g, const struct engine *e, struct engine_stats *out)
+bool engine_stalled(const struct gateway *g, const struct engine *e, uint64_t now_ns, struct engine_stats *out)
 {
     engine_stats(e, out);
-    return out->running + out->waiting > 0 && clock_ns() > out->last_step_ns + patience_ns(g);
+    return out->running + out->waiting > 0 && now_ns > out->last_step_ns + patience_ns(g);
 }
 
 static void tell_threads(uint64_t now)
@@ -93,11 +93,12 @@ static void tell_state(struct gateway *g, const char *thread, uint64_t age_ns, c
     telemetry_stall(g, row->name, thread, 1);
 }
 
-/* Begins, keeps or ends a stall of one thread. */
+/* Begins, keeps or ends a stall of one thread. All is judged by the time at which the look began: by a later one, a
+ * machine stopped in between would seem to stall. */
 static void judge(struct watchdog *w, const char *thread, bool stalled, uint64_t moved_ns, uint64_t *since,
                   const struct hosting_row *row)
 {
-    uint64_t now = clock_ns();
+    uint64_t now = w->looked_ns;
     if (stalled && !*since && now > w->resumed_ns + patience_ns(w->g)) {
         *since = moved_ns ? moved_ns : 1;
         tell_state(w->g, thread, now - moved_ns, row);
@@ -111,7 +112,7 @@ static void look_at_engine(void *ctx, struct served *served, const struct hostin
 {
     struct watchdog *w = ctx;
     struct engine_stats s;
-    bool stalled = engine_stalled(w->g, row->engine, &s);
+    bool stalled = engine_stalled(w->g, row->engine, w->looked_ns, &s);
     judge(w, "engine", stalled, s.last_step_ns, &served->stalled_ns, row);
 }
 
@@ -125,7 +126,7 @@ static void look(struct watchdog *w)
     w->looked_ns = now;
     served_each(g, look_at_engine, w);
     uint64_t beat = __atomic_load_n(&g->beat_ns, __ATOMIC_RELAXED);
-    bool loop = beat && clock_ns() > beat + patience_ns(g);
+    bool loop = beat && now > beat + patience_ns(g);
     judge(w, "loop", loop, beat, &w->loop_since_ns, &own);
 }
 
