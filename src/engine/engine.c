@@ -81,6 +81,7 @@ static void take_inbox(struct engine *e) /* under the lock */
     }
     e->inbox_last = NULL;
     e->n_inbox = 0;
+    e->stats.waiting = e->core.sched.waiting.count; /* never seen as nowhere until they are scheduled */
     e->cancel_asked = false;
     for (struct seq *s = e->in.stopping ? e->live : NULL; s; s = s->live_next)
         __atomic_store_n(&s->canceled, true, __ATOMIC_RELAXED);
