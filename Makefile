@@ -19,7 +19,7 @@ test: setup-test      ## build and run every test
 	@$(NINJA) -C $(BUILD)/release
 	@cd $(BUILD)/release && ctest --output-on-failure -j $(JOBS)
 
-check: setup-test     ## format, floors, warnings, libm, lint, asan, tsan, fuzz (SKIP="tsan fuzz", ONLY=lint, SECONDS_EACH=10)
+check: setup-test     ## format, floors, warnings, libm, lint, arm, delays, asan, tsan, fuzz (SKIP="tsan fuzz", ONLY=lint, SECONDS_EACH=10)
 	@tools/check $(BUILD) $(JOBS)
 
 coverage: setup-test  ## line coverage per room

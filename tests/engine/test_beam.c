@@ -157,6 +157,25 @@ static void test_search_finds_what_the_twin_finds(void **state)
     assert_true(ended > 20);
 }
 
+/* Keeps step `at` from ending until `go`, however late the thread that asks is. */
+struct held {
+    struct fake *f;
+    uint64_t at;
+    int go; /* atomic */
+};
+
+static void hold(void *ctx)
+{
+    struct held *h = ctx;
+    while (h->f->steps == h->at && !__atomic_load_n(&h->go, __ATOMIC_ACQUIRE))
+        nap(100);
+}
+
+static void let_go(struct held *h)
+{
+    __atomic_store_n(&h->go, 1, __ATOMIC_RELEASE);
+}
+
 static void test_search_is_canceled_and_destroyed(void **state)
 {
     (void)state;
@@ -169,12 +188,18 @@ static void test_search_is_canceled_and_destroyed(void **state)
         struct fake *f = mem_alloc_zero(1, sizeof *f);
         struct engine *e;
         struct executor x = fake_executor(f, &how, 30, NULL);
+        struct held held = {.f = f, .at = (uint64_t)round};
+        f->during = hold;
+        f->during_ctx = &held;
         OK(engine_create_on(&e, &x, &how, &err));
-        for (int i = 0; i < 3; i++)
+        for (int i = 0; i < 3; i++) {
             ask_init(&answers[i], prompt, 3, 300);
+            answers[i].r.sampling.ignore_eos = true;
+        }
         OK(engine_submit_beams(e, requests, 3, &o, &err));
         for (int i = 0; i < round % 4; i++)
             engine_cancel(e, answers[i].r.id);
+        let_go(&held);
         if (round % 3)
             engine_destroy(e); /* whatever runs ends as canceled */
         for (int i = 0; i < 3; i++)
@@ -187,12 +212,14 @@ static void test_search_is_canceled_and_destroyed(void **state)
     }
 }
 
-/* Cancels the search in the middle of a step, while others have all the places: some or all of its asks wait. */
+/* Cancels the search in the middle of a step, while others have all the places: some or all of its asks wait. The
+ * first step does not end before the search is submitted. */
 struct hurry {
     struct fake *f;
     struct engine *e;
     struct job *answers;
     int n_answer;
+    struct held held;
     uint64_t at, ended; /* steps */
 };
 static struct hurry hurry;
@@ -200,6 +227,7 @@ static struct hurry hurry;
 static void cancel_soon(void *ctx)
 {
     (void)ctx;
+    hold(&hurry.held);
     for (int i = 0; hurry.f->steps == hurry.at && i < hurry.n_answer; i++)
         engine_cancel(hurry.e, hurry.answers[i].r.id);
 }
@@ -223,7 +251,7 @@ static void test_search_ends_within_one_step_of_its_cancellation(void **state)
         const struct engine_options how = {.max_sequences = PLACES, .prefill_chunk = 16};
         struct executor x = fake_executor(f, &how, 60, NULL);
         f->during = cancel_soon;
-        hurry = (struct hurry){.f = f, .answers = answers, .n_answer = 2, .at = 30};
+        hurry = (struct hurry){.f = f, .answers = answers, .n_answer = 2, .held.f = f, .at = 30};
         OK(engine_create_on(&hurry.e, &x, &how, &err));
         for (int i = 0; i < taken; i++) {
             ask_init(&others[i], prompt, 3, 250);
@@ -237,6 +265,7 @@ static void test_search_ends_within_one_step_of_its_cancellation(void **state)
             answers[i].r.on_finish = ended_at;
         }
         OK(engine_submit_beams(hurry.e, requests, 2, &o, &err));
+        let_go(&hurry.held);
         for (int i = 0; i < 2; i++) {
             job_wait(&answers[i]);
             assert_int_equal(answers[i].got.finish, FINISH_CANCELED);

@@ -383,8 +383,8 @@ static void test_engine_drain_finishes_and_refuses(void **state)
         st = engine_submit(e, &j[2].r, &err);
         if (st == ST_OK) {
             engine_cancel(e, j[2].r.id);
-            open_gate(g, __atomic_load_n(&g->entered, __ATOMIC_ACQUIRE));
-            job_wait(&j[2]);
+            while (!__atomic_load_n(&j[2].done, __ATOMIC_ACQUIRE)) /* a step may begin in between without it */
+                open_gate(g, __atomic_load_n(&g->entered, __ATOMIC_ACQUIRE)), nap(50);
             plain_job(&j[2], 5, 4);
         }
     }
@@ -401,6 +401,22 @@ static void test_engine_drain_finishes_and_refuses(void **state)
     free(g);
 }
 
+/* From the sixth step on none ends before the destroying thread sets `begun`; then each takes 5 ms. */
+struct leaving {
+    struct fake *f;
+    int begun; /* atomic */
+};
+
+static void wait_for_leaving(void *ctx)
+{
+    struct leaving *l = ctx;
+    if (l->f->steps < 5)
+        return;
+    while (!__atomic_load_n(&l->begun, __ATOMIC_ACQUIRE))
+        nap(100);
+    nap(5000);
+}
+
 static void test_engine_destroy_cancels(void **state)
 {
     (void)state;
@@ -409,10 +425,14 @@ static void test_engine_destroy_cancels(void **state)
     struct rng r;
     rng_init(&r, 5);
     struct engine *e = make(f, 2, 8, 10, NULL);
+    struct leaving leaving = {.f = f};
+    f->during = wait_for_leaving;
+    f->during_ctx = &leaving;
     for (int i = 0; i < 30; i++) {
         job_init(&j[i], &r);
         OK(engine_submit(e, &j[i].r, &err));
     }
+    __atomic_store_n(&leaving.begun, 1, __ATOMIC_RELEASE);
     engine_destroy(e);
     int canceled = 0;
     for (int i = 0; i < 30; i++) {
