@@ -83,7 +83,7 @@ static void test_aborts_leave_nothing(void **state)
     engine_drain(e);
     for (int i = 0; i < 20000; i++) {
         engine_stats(e, &s);
-        if (s.blocks_free == s.blocks_total && s.running == 0)
+        if (s.blocks_free == s.blocks_total && s.running + s.waiting == 0)
             break;
         nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
     }

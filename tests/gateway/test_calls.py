@@ -44,11 +44,16 @@ def test_one_call_is_no_replay():
 
 
 def test_required():
+    done = 0
     for seed in range(8):
         c = chat(tool_choice="required", seed=seed, temperature=1, parallel_tool_calls=False)
+        if c["finish_reason"] == "length" and c["message"].get("reasoning_content"):  # which comes first, and is free
+            continue
+        done += 1
         assert c["finish_reason"] == "tool_calls" and not c["message"]["content"], c
         assert len(c["message"]["tool_calls"]) == 1
         check(c["message"]["tool_calls"][0])
+    assert done
 
 
 def test_several():
